@@ -1,0 +1,146 @@
+package listener
+
+import (
+	"context"
+	"time"
+)
+
+// Source says what ended a Wait.
+type Source string
+
+// The sources.
+const (
+	SourceBell   Source = "bell"   // a writer rang
+	SourceLook   Source = "look"   // the last look before sleeping found something
+	SourceSafety Source = "safety" // the safety look found something no bell told of
+	SourcePoll   Source = "poll"   // awake: time to look again
+)
+
+// Look asks whether the log has grown, in a statement of its own.
+type Look func(context.Context) (bool, error)
+
+const (
+	shortest    = time.Millisecond
+	safetyEvery = time.Second
+	proveEvery  = 10 * time.Second
+	// For this many looks after work the sequencer stays awake: under load the next
+	// event is nearer than the price of one NOTIFY.
+	linger = 3
+)
+
+// Bell is the sequencer's side of the doorbell (design in docs/architecture.md, proved
+// by the model in this package's tests). The order of its steps matters: take ASLEEP on
+// the listening connection, drain that connection, look once more, and only then wait.
+// A writer whose transaction was open when ASLEEP was tried makes the try fail; one that
+// came later is refused the shared lock, and rings.
+type Bell struct {
+	line   *Line
+	idle   int           // looks in a row that found nothing
+	delay  time.Duration // of the next poll
+	proved time.Time     // when our own bell last came back
+	awake  func()        // counts tries refused by a writer; may be nil
+}
+
+// NewBell makes the waker on a line that listens on ChannelBell and has proved it.
+// refused, if not nil, is called each time an open writer keeps the sequencer awake.
+func NewBell(line *Line, refused func()) *Bell {
+	return &Bell{line: line, delay: shortest, proved: time.Now(), awake: refused}
+}
+
+// Wait returns when the log may have grown. busy says that the caller found something
+// since the last Wait. An error means that the line is dead or deaf.
+func (b *Bell) Wait(ctx context.Context, busy bool, look Look) (Source, error) {
+	if busy {
+		b.idle, b.delay = 0, shortest
+	}
+	if b.idle++; b.idle <= linger {
+		return b.poll(ctx)
+	}
+	asleep, err := b.line.TryLock(ctx, Asleep, false)
+	if err != nil {
+		return "", err
+	}
+	if !asleep {
+		if b.awake != nil {
+			b.awake()
+		}
+		return b.poll(ctx)
+	}
+	source, err := b.sleep(ctx, look)
+	if err != nil {
+		return "", err
+	}
+	b.delay = shortest
+	return source, b.line.Unlock(ctx, Asleep, false)
+}
+
+// sleep runs with ASLEEP held. Bells that arrive during the last look are buffered by
+// the connection and end the wait at once.
+func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
+	b.line.Drain()
+	if work, err := look(ctx); work || err != nil {
+		return SourceLook, err
+	}
+	rang := time.Time{}
+	for {
+		heard, own, err := b.line.Wait(ctx, safetyEvery)
+		switch {
+		case err != nil:
+			return "", err
+		case heard && !own:
+			return SourceBell, nil
+		case heard:
+			b.proved, rang = time.Now(), time.Time{}
+			continue
+		}
+		if work, err := look(ctx); work || err != nil {
+			return SourceSafety, err
+		}
+		switch {
+		case !rang.IsZero() && time.Since(rang) > Patience:
+			return "", errDeaf
+		case rang.IsZero() && time.Since(b.proved) > proveEvery:
+			if err := b.line.Ring(ctx, ChannelBell); err != nil {
+				return "", err
+			}
+			rang = time.Now()
+		}
+	}
+}
+
+func (b *Bell) poll(ctx context.Context) (Source, error) {
+	err := pause(ctx, b.delay)
+	b.delay = min(2*b.delay, 20*time.Millisecond)
+	return SourcePoll, err
+}
+
+// Poll wakes by time alone, for servers on which capture never rings and connections on
+// which no bell is heard.
+type Poll struct {
+	longest time.Duration
+	delay   time.Duration
+}
+
+// NewPoll makes a waker that backs off from 1 ms to longest while nothing is found.
+func NewPoll(longest time.Duration) *Poll { return &Poll{longest, shortest} }
+
+// Wait pauses; the arguments are as for Bell.
+func (p *Poll) Wait(ctx context.Context, busy bool, _ Look) (Source, error) {
+	if busy {
+		p.delay = shortest
+	}
+	err := pause(ctx, p.delay)
+	p.delay = min(2*p.delay, p.longest)
+	return SourcePoll, err
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

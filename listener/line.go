@@ -1,0 +1,242 @@
+// Package listener is what wakes the sequencer and the servers that follow it: a direct
+// connection that LISTENs (Line), the doorbell protocol on it (Bell), and polling for
+// where no bell can be trusted (Poll). A wake says only "the log may have grown".
+package listener
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// The class of pgcast's advisory locks, "pgca" in ASCII; the locks are per database.
+const lockClass = 1885823841
+
+// Lock is one of pgcast's advisory locks.
+type Lock int
+
+// The locks. Migration 00001 has Asleep's number in pgcast.ring().
+const (
+	Asleep Lock = 1 // exclusive: the sequencer waits for the bell; shared: a writer keeps it awake
+	Lead   Lock = 2 // exclusive: this session's server sequences
+	Follow Lock = 3 // shared: this session's server wants to hear of each step
+)
+
+// The channels. NOTIFY has no access control, so no payload is ever believed.
+const (
+	ChannelBell = "pgcast"     // capture rings it for the sleeping sequencer
+	ChannelLog  = "pgcast_log" // the sequencer rings it for following servers
+)
+
+// Patience is how long the database may take to answer a statement that costs it
+// nothing, or to carry our own bell back to us, before the line counts as dead.
+const Patience = 3 * time.Second
+
+var errDeaf = errors.New("our own bell did not come back: LISTEN has stopped working on this connection")
+
+// ErrStandby says that the database is a standby, on which nobody can sequence.
+var ErrStandby = errors.New("the database is a read-only standby; connect to the primary")
+
+// Line is one direct connection to the database (not through a transaction pooler,
+// which keeps neither session locks nor LISTEN). Not safe for concurrent use.
+type Line struct {
+	conn *pgx.Conn
+}
+
+// Dial connects and sets the session up so that it can never hold anybody up: a peer
+// that vanished is noticed by the server within 3 s, and no transaction stays open.
+func Dial(ctx context.Context, url string) (*Line, error) {
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("read the database URL: %w", err)
+	}
+	cfg.ConnectTimeout = Patience
+	if cfg.RuntimeParams["application_name"] == "" {
+		cfg.RuntimeParams["application_name"] = "pgcast"
+	}
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect the listening line: %w", err)
+	}
+	l := &Line{conn}
+	var standby bool
+	err = l.do(ctx, func(ctx context.Context) error {
+		return conn.QueryRow(ctx, `select pg_is_in_recovery() from (select
+			set_config('tcp_user_timeout', '3000', false),
+			set_config('idle_in_transaction_session_timeout', '5000', false),
+			set_config('idle_session_timeout', '0', false),
+			set_config('statement_timeout', '0', false),
+			set_config('lock_timeout', '0', false),
+			set_config('default_transaction_isolation', 'read committed', false),
+			set_config('default_transaction_read_only', 'off', false),
+			set_config('synchronous_commit', 'on', false),
+			set_config('jit', 'off', false)) s`).Scan(&standby)
+	})
+	if err == nil && standby {
+		err = ErrStandby
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("set up the listening line: %w", err)
+	}
+	return l, nil
+}
+
+// Conn is the connection itself, for statements that must run in this session.
+func (l *Line) Conn() *pgx.Conn { return l.conn }
+
+// Close ends the session, and with it its locks and LISTENs.
+func (l *Line) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = l.conn.Close(ctx) // the server ends the session whether it hears this or not
+}
+
+// do runs something cheap with Patience.
+func (l *Line) do(ctx context.Context, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	return f(ctx)
+}
+
+// Listen starts listening on a channel.
+func (l *Line) Listen(ctx context.Context, channel string) error {
+	return l.do(ctx, func(ctx context.Context) error {
+		if _, err := l.conn.Exec(ctx, "listen "+pgx.Identifier{channel}.Sanitize()); err != nil {
+			return fmt.Errorf("listen on %s: %w", channel, err)
+		}
+		return nil
+	})
+}
+
+// Unlisten stops listening on a channel.
+func (l *Line) Unlisten(ctx context.Context, channel string) error {
+	return l.do(ctx, func(ctx context.Context) error {
+		if _, err := l.conn.Exec(ctx, "unlisten "+pgx.Identifier{channel}.Sanitize()); err != nil {
+			return fmt.Errorf("unlisten %s: %w", channel, err)
+		}
+		return nil
+	})
+}
+
+// TryLock takes a lock for this session if nobody is in the way; it never waits.
+func (l *Line) TryLock(ctx context.Context, lock Lock, shared bool) (got bool, err error) {
+	sql := "select pg_try_advisory_lock($1::int, $2::int)"
+	if shared {
+		sql = "select pg_try_advisory_lock_shared($1::int, $2::int)"
+	}
+	err = l.do(ctx, func(ctx context.Context) error {
+		return l.conn.QueryRow(ctx, sql, lockClass, int(lock)).Scan(&got)
+	})
+	if err != nil {
+		return false, fmt.Errorf("try advisory lock %d: %w", lock, err)
+	}
+	return got, nil
+}
+
+// Unlock gives a lock back.
+func (l *Line) Unlock(ctx context.Context, lock Lock, shared bool) error {
+	sql := "select pg_advisory_unlock($1::int, $2::int)"
+	if shared {
+		sql = "select pg_advisory_unlock_shared($1::int, $2::int)"
+	}
+	return l.do(ctx, func(ctx context.Context) error {
+		if _, err := l.conn.Exec(ctx, sql, lockClass, int(lock)); err != nil {
+			return fmt.Errorf("unlock advisory lock %d: %w", lock, err)
+		}
+		return nil
+	})
+}
+
+// Wait waits for a bell, at most d. own tells that it was this session's own bell.
+func (l *Line) Wait(ctx context.Context, d time.Duration) (heard, own bool, err error) {
+	wait, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	n, err := l.conn.WaitForNotification(wait)
+	switch {
+	case err == nil:
+		return true, n.PID == l.conn.PgConn().PID(), nil
+	case ctx.Err() != nil:
+		return false, false, ctx.Err()
+	case wait.Err() != nil && !l.conn.IsClosed():
+		return false, false, nil
+	}
+	return false, false, fmt.Errorf("wait for the bell: %w", err)
+}
+
+// Drain forgets the bells that have arrived already.
+func (l *Line) Drain() {
+	done, cancel := context.WithCancel(context.Background())
+	cancel() // with a context that is over, only what is buffered is returned
+	for {
+		if _, err := l.conn.WaitForNotification(done); err != nil {
+			return
+		}
+	}
+}
+
+// Ring rings a channel from this session, in a transaction of its own.
+func (l *Line) Ring(ctx context.Context, channel string) error {
+	return l.do(ctx, func(ctx context.Context) error {
+		if _, err := l.conn.Exec(ctx, "select pg_notify($1, '')", channel); err != nil {
+			return fmt.Errorf("ring %s: %w", channel, err)
+		}
+		return nil
+	})
+}
+
+// Prove rings the bell and hears it, so that a LISTEN which a pooler has swallowed is
+// not believed. The line must be listening on the channel.
+func (l *Line) Prove(ctx context.Context, channel string) error {
+	if err := l.Ring(ctx, channel); err != nil {
+		return err
+	}
+	for end := time.Now().Add(Patience); time.Now().Before(end); {
+		heard, own, err := l.Wait(ctx, time.Until(end))
+		if err != nil {
+			return err
+		}
+		if heard && own {
+			return nil
+		}
+	}
+	return fmt.Errorf("rang %s and did not hear it within %v: LISTEN does not work on this connection (a pooler in transaction mode?)", channel, Patience)
+}
+
+// Prepared reports whether the server allows prepared transactions, where capture never
+// rings because NOTIFY would make PREPARE TRANSACTION fail.
+func (l *Line) Prepared(ctx context.Context) (allowed bool, err error) {
+	err = l.do(ctx, func(ctx context.Context) error {
+		return l.conn.QueryRow(ctx, "select current_setting('max_prepared_transactions') <> '0'").Scan(&allowed)
+	})
+	if err != nil {
+		return false, fmt.Errorf("read max_prepared_transactions: %w", err)
+	}
+	return allowed, nil
+}
+
+// Evict ends the session that holds the Lead lock if it has not finished a statement
+// for longer than stale: its server is frozen, or gone without a word. A sequencer that
+// lives looks at the log every second. evicted tells whether there was one.
+func (l *Line) Evict(ctx context.Context, stale time.Duration) (evicted bool, err error) {
+	err = l.do(ctx, func(ctx context.Context) error {
+		return l.conn.QueryRow(ctx, `select coalesce(bool_or(pg_terminate_backend(a.pid)), false)
+			from pg_locks l join pg_stat_activity a on a.pid = l.pid
+			where l.locktype = 'advisory' and l.granted and l.classid = $1::int::oid and l.objid = $2::int::oid
+			  and l.database = (select oid from pg_database where datname = current_database())
+			  and a.state <> 'active' and a.state_change < clock_timestamp() - make_interval(secs => $3)`,
+			lockClass, int(Lead), stale.Seconds()).Scan(&evicted)
+	})
+	if err != nil {
+		var pg *pgconn.PgError
+		if errors.As(err, &pg) && pg.Code == "42501" {
+			return false, fmt.Errorf("end the frozen sequencer's session: %w (both servers should use the same database role)", err)
+		}
+		return false, fmt.Errorf("look for a frozen sequencer: %w", err)
+	}
+	return evicted, nil
+}

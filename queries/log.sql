@@ -1,0 +1,118 @@
+-- name: LogPosition :one
+-- The newest position given out.
+select position from pgcast.progress order by step desc limit 1;
+
+-- name: LogRead :many
+-- The whole log after a position. Lateral lookups with limit 1 keep this a walk along
+-- the position index whatever the statistics say; budget bounds the bytes of one read
+-- (stored bytes: what is compressed counts compressed), and an event whose payload is
+-- larger than max comes without it.
+select x.position::bigint as position, x.seq::bigint as seq, x.topic::text as topic, x.id::bigint as id, x.event::text as event,
+       (case when s.size <= sqlc.arg(max_size)::bigint then x.data end)::json as data,
+       (case when s.size <= sqlc.arg(max_size)::bigint then x.old end)::json as old,
+       (s.size > sqlc.arg(max_size)::bigint)::boolean as oversize,
+       x.created_at::timestamptz as created_at
+from (
+  select r.position, r.seq, t.name as topic, e.id, e.event, e.data, e.old, e.created_at,
+         sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
+         row_number() over w as nth
+  from (select topic_id, seq, position, event_id from pgcast.replay
+        where position > sqlc.arg(after)::bigint order by position limit sqlc.arg(max_events)::int) r
+  cross join lateral (select name from pgcast.topic where id = r.topic_id limit 1) t
+  cross join lateral (select id, event, data, old, created_at from pgcast.event_log where id = r.event_id limit 1) e
+  window w as (order by r.position)
+) x
+cross join lateral (select coalesce(octet_length(x.data::text), 0)::bigint + coalesce(octet_length(x.old::text), 0) as size) s
+where x.nth = 1 or x.total <= sqlc.arg(budget)::bigint
+order by x.position;
+
+-- name: LogScan :many
+-- The events of the topics a pattern selects, in a stretch of the log.
+select x.position::bigint as position, x.seq::bigint as seq, x.topic::text as topic, x.id::bigint as id, x.event::text as event,
+       (case when s.size <= sqlc.arg(max_size)::bigint then x.data end)::json as data,
+       (case when s.size <= sqlc.arg(max_size)::bigint then x.old end)::json as old,
+       (s.size > sqlc.arg(max_size)::bigint)::boolean as oversize,
+       x.created_at::timestamptz as created_at, x.matched::bigint as matched
+from (
+  select r.position, r.seq, r.name as topic, e.id, e.event, e.data, e.old, e.created_at,
+         sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
+         row_number() over w as nth, count(*) over () as matched
+  from (select s.seq, s.position, s.event_id, t.name
+        from (select topic_id, seq, position, event_id from pgcast.replay
+              where position > sqlc.arg(after)::bigint and position <= sqlc.arg(upto)::bigint
+              order by position limit sqlc.arg(stretch)::int) s
+        cross join lateral (select name from pgcast.topic where id = s.topic_id limit 1) t
+        where t.name ~ sqlc.arg(pattern)::text
+        order by s.position limit sqlc.arg(max_events)::int) r
+  cross join lateral (select id, event, data, old, created_at from pgcast.event_log where id = r.event_id limit 1) e
+  window w as (order by r.position)
+) x
+cross join lateral (select coalesce(octet_length(x.data::text), 0)::bigint + coalesce(octet_length(x.old::text), 0) as size) s
+where x.nth = 1 or x.total <= sqlc.arg(budget)::bigint
+order by x.position;
+
+-- name: LogScanGap :one
+-- Position of the newest trimmed event that a pattern selects, after a position; 0 if none.
+select coalesce((
+  select tt.position from pgcast.topic_tail tt join pgcast.topic t on t.id = tt.topic_id
+  where tt.position > sqlc.arg(after)::bigint and t.name ~ sqlc.arg(pattern)::text
+  order by tt.position desc limit 1), 0)::bigint as position;
+
+-- name: LogKnows :one
+-- Whether the event at a position is the one a client says it saw there, or was and is
+-- trimmed by now.
+select (
+  exists (select from pgcast.replay r join pgcast.event_log e on e.id = r.event_id
+          where r.position = sqlc.arg(position)::bigint and e.id = sqlc.arg(id)::bigint and e.created_at = sqlc.arg(created_at)::timestamptz)
+  or exists (select from pgcast.topic_tail tt
+             where tt.position = sqlc.arg(position)::bigint and tt.event_id = sqlc.arg(id)::bigint and tt.created_at = sqlc.arg(created_at)::timestamptz)
+)::boolean as known;
+
+-- name: TopicPage :many
+-- One topic after a seq, and the topic's tail and head as of the same look: retention
+-- moves the tail first and deletes after, so what lies at or behind the tail is whole.
+with t as materialized (
+  select t.id, t.name, coalesce(tt.tail, 1) as tail,
+         coalesce((select r.seq from pgcast.replay r where r.topic_id = t.id order by r.seq desc limit 1), tt.tail - 1, 0) as head
+  from pgcast.topic t left join pgcast.topic_tail tt on tt.topic_id = t.id
+  where t.name = sqlc.arg(topic)::text
+), x as (
+  select r.position, r.seq, e.id, e.event, e.data, e.old, e.created_at,
+         sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
+         row_number() over w as nth
+  from (select p.seq, p.position, p.event_id from t cross join lateral
+          (select r.seq, r.position, r.event_id from pgcast.replay r
+           where r.topic_id = t.id and r.seq > sqlc.arg(after)::bigint and r.seq >= t.tail
+           order by r.seq limit sqlc.arg(max_events)::int) p) r
+  cross join lateral (select id, event, data, old, created_at from pgcast.event_log where id = r.event_id limit 1) e
+  window w as (order by r.seq)
+)
+select t.tail::bigint as tail, t.head::bigint as head,
+       coalesce(x.position, 0)::bigint as position, coalesce(x.seq, 0)::bigint as seq, coalesce(x.id, 0)::bigint as id,
+       coalesce(x.event, '')::text as event,
+       (case when s.size <= sqlc.arg(max_size)::bigint then x.data end)::json as data,
+       (case when s.size <= sqlc.arg(max_size)::bigint then x.old end)::json as old,
+       coalesce(s.size > sqlc.arg(max_size)::bigint, false)::boolean as oversize,
+       coalesce(x.created_at, 'epoch')::timestamptz as created_at
+from t left join x on x.nth = 1 or x.total <= sqlc.arg(budget)::bigint
+cross join lateral (select coalesce(octet_length(x.data::text), 0)::bigint + coalesce(octet_length(x.old::text), 0) as size) s
+order by x.seq;
+
+-- name: TopicPlaces :many
+-- Tail and head of topics, and whether the event at after is the one the client says
+-- it saw there (id 0: it did not say).
+select a.ord::int as ord, coalesce(tt.tail, 1)::bigint as tail,
+       coalesce((select r.seq from pgcast.replay r where r.topic_id = t.id order by r.seq desc limit 1), tt.tail - 1, 0)::bigint as head,
+       (a.id <> 0 and (
+         exists (select from pgcast.replay r join pgcast.event_log e on e.id = r.event_id
+                 where r.topic_id = t.id and r.seq = a.after and r.event_id = a.id and e.created_at = a.created_at)
+         or coalesce(tt.tail - 1 = a.after and tt.event_id = a.id and tt.created_at = a.created_at, false)
+       ))::boolean as known
+from (select unnest(sqlc.arg(ords)::int[]) as ord, unnest(sqlc.arg(topics)::text[]) as topic, unnest(sqlc.arg(afters)::bigint[]) as after,
+             unnest(sqlc.arg(ids)::bigint[]) as id, unnest(sqlc.arg(created_ats)::timestamptz[]) as created_at) a
+left join pgcast.topic t on t.name = a.topic
+left join pgcast.topic_tail tt on tt.topic_id = t.id
+order by a.ord;
+
+-- name: EventPublish :one
+select pgcast.publish(sqlc.arg(topic)::text, sqlc.arg(event)::text, sqlc.narg(data)::jsonb, sqlc.narg(key)::text)::text as id;

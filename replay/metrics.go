@@ -1,0 +1,36 @@
+package replay
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	sequenced, steps, reconnects, refused, trimmed, evicted prometheus.Counter
+	wakes                                                   *prometheus.CounterVec
+	leading, lag                                            prometheus.Gauge
+	stepSeconds                                             prometheus.Histogram
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pgcast", Name: name, Help: help})
+	}
+	m := &metrics{
+		sequenced:  counter("events_sequenced_total", "Events this server has given their place in the log."),
+		steps:      counter("sequencer_steps_total", "Steps of the sequencer that committed."),
+		reconnects: counter("sequencer_reconnects_total", "Times the sequencer's line to the database was lost or given up."),
+		refused:    counter("sequencer_kept_awake_total", "Times an open writer kept the idle sequencer from waiting for the bell."),
+		trimmed:    counter("events_trimmed_total", "Events deleted by retention."),
+		evicted:    counter("sequencer_evictions_total", "Frozen sequencers of other servers whose session this server ended."),
+		wakes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pgcast", Name: "sequencer_wakes_total",
+			Help: "What made the sequencer look at the log: bell, look (the last one before sleeping), safety (no bell told of it), poll."}, []string{"source"}),
+		leading: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pgcast", Name: "sequencer_leading",
+			Help: "1 while this server sequences, 0 while it follows."}),
+		lag: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pgcast", Name: "sequencing_lag_seconds",
+			Help: "Age of the oldest committed event that has no place yet, 0 when there is none; measured by the sequencing server."}),
+		stepSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "pgcast", Name: "sequencer_step_seconds",
+			Help: "Time of one step, commit included.", Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14)}),
+	}
+	if reg != nil {
+		reg.MustRegister(m.sequenced, m.steps, m.reconnects, m.refused, m.trimmed, m.evicted, m.wakes, m.leading, m.lag, m.stepSeconds)
+	}
+	return m
+}

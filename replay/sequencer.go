@@ -1,0 +1,355 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/db"
+	"github.com/pgcast/pgcast/listener"
+)
+
+// Wake is how the sequencer learns of new events.
+type Wake string
+
+// The ways to wake.
+const (
+	WakeAuto   Wake = "auto"   // the bell where it works, else polling
+	WakeNotify Wake = "notify" // the bell, or an error
+	WakePoll   Wake = "poll"   // polling only
+)
+
+const (
+	contendEvery = 250 * time.Millisecond // how soon a dead sequencer is replaced
+	evictEvery   = time.Second            // how often a follower looks for a frozen one
+	evictStale   = 4 * time.Second        // a living one finishes a statement every second
+	slowLook     = 5 * time.Millisecond
+)
+
+// Sequencer gives committed events their places, on one server at a time: each server
+// runs one, the one that holds the Lead lock works, the others stand by and hear of its
+// steps. It may be killed between any two statements.
+type Sequencer struct {
+	url     string
+	pool    *pgxpool.Pool
+	opts    SequencerOptions
+	metrics *metrics
+	retain  *Retention
+}
+
+// SequencerOptions; the zero value is usable.
+type SequencerOptions struct {
+	Wake Wake // default WakeAuto
+	// Batch is the number of events one step takes at most. Default 5,000.
+	Batch int
+	// OnGrown is called, from Run's goroutines and without blocking them, whenever the
+	// log has grown or may have: after own steps, and when another server rings.
+	OnGrown func()
+	// Retention tells how often trimming runs; nil for the defaults.
+	Retention  *RetentionOptions
+	Registerer prometheus.Registerer // nil: no metrics
+	Logger     *slog.Logger          // default slog.Default()
+}
+
+// NewSequencer makes a sequencer. url must lead directly to the primary, not through a
+// transaction pooler; pool may go through one. opts may be nil.
+func NewSequencer(url string, pool *pgxpool.Pool, opts *SequencerOptions) *Sequencer {
+	s := &Sequencer{url: url, pool: pool}
+	if opts != nil {
+		s.opts = *opts
+	}
+	if s.opts.Wake == "" {
+		s.opts.Wake = WakeAuto
+	}
+	if s.opts.Batch <= 0 {
+		s.opts.Batch = 5000
+	}
+	if s.opts.OnGrown == nil {
+		s.opts.OnGrown = func() {}
+	}
+	if s.opts.Logger == nil {
+		s.opts.Logger = slog.Default()
+	}
+	s.metrics = newMetrics(s.opts.Registerer)
+	s.retain = newRetention(pool, s.opts.Retention, s.metrics, s.opts.Logger)
+	return s
+}
+
+// Run sequences or stands by until ctx ends. It outlives every failure of the database
+// and returns only ctx's error.
+func (s *Sequencer) Run(ctx context.Context) error {
+	delay := 50 * time.Millisecond
+	for {
+		began := time.Now()
+		err := s.session(ctx)
+		s.metrics.leading.Set(0)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Since(began) > 10*time.Second {
+			delay = 50 * time.Millisecond
+		}
+		if !errors.Is(err, errDeposed) {
+			s.metrics.reconnects.Inc()
+			s.opts.Logger.Warn("sequencer: lost its line to the database, will connect again", "error", err, "after", delay)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(delay/2 + rand.N(delay)):
+		}
+		delay = min(2*delay, 2*time.Second)
+	}
+}
+
+// session is the life of one line: stand by, then lead.
+func (s *Sequencer) session(ctx context.Context) error {
+	line, err := listener.Dial(ctx, s.url)
+	if err != nil {
+		return err
+	}
+	defer line.Close()
+	waker, shared, err := s.waker(ctx, line)
+	if err != nil {
+		return err
+	}
+	if shared {
+		return s.lead(ctx, line, waker, true)
+	}
+	if err := s.standBy(ctx, line); err != nil {
+		return err
+	}
+	return s.lead(ctx, line, waker, false)
+}
+
+// waker chooses how to wake on this line. shared says that the line cannot be trusted
+// to keep a session (a pooler in transaction mode), so nobody can hold the Lead lock.
+func (s *Sequencer) waker(ctx context.Context, line *listener.Line) (w waker, shared bool, err error) {
+	prepared, err := line.Prepared(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := line.Listen(ctx, listener.ChannelBell); err != nil {
+		return nil, false, err
+	}
+	if err := line.Prove(ctx, listener.ChannelBell); err != nil {
+		if ctx.Err() != nil || s.opts.Wake == WakeNotify {
+			return nil, false, err
+		}
+		s.opts.Logger.Error("sequencer: the doorbell does not work on this connection; polling instead. "+
+			"Give a direct connection with --direct-database-url", "error", err)
+		return listener.NewPoll(250 * time.Millisecond), true, nil
+	}
+	switch {
+	case s.opts.Wake == WakePoll:
+		return listener.NewPoll(20 * time.Millisecond), false, nil
+	case prepared && s.opts.Wake == WakeNotify:
+		return nil, false, &pgcast.Error{Code: pgcast.CodeInvalid,
+			Message: "wake=notify cannot serve while max_prepared_transactions is above 0: NOTIFY makes PREPARE TRANSACTION fail",
+			Hint:    "use wake=auto, which polls here, or set max_prepared_transactions to 0"}
+	case prepared:
+		return listener.NewPoll(50 * time.Millisecond), false, nil
+	}
+	return listener.NewBell(line, s.metrics.refused.Inc), false, nil
+}
+
+type waker interface {
+	Wait(ctx context.Context, busy bool, look listener.Look) (listener.Source, error)
+}
+
+// standBy waits until this line gets the Lead lock, and meanwhile passes on what the
+// sequencing server rings. A blocking lock would be simpler, but its statement would
+// hold a snapshot, and with it vacuum, for as long as it waits.
+func (s *Sequencer) standBy(ctx context.Context, line *listener.Line) error {
+	if got, err := line.TryLock(ctx, listener.Lead, false); got || err != nil {
+		return err
+	}
+	if err := line.Unlisten(ctx, listener.ChannelBell); err != nil {
+		return err
+	}
+	if err := line.Listen(ctx, listener.ChannelLog); err != nil {
+		return err
+	}
+	if _, err := line.TryLock(ctx, listener.Follow, true); err != nil {
+		return err
+	}
+	s.opts.Logger.Info("sequencer: standing by, another server sequences")
+	s.opts.OnGrown() // whatever was rung before we listened
+	tried, looked := time.Now(), time.Now()
+	for {
+		heard, _, err := line.Wait(ctx, contendEvery/2+rand.N(contendEvery/2))
+		if err != nil {
+			return err
+		}
+		if heard {
+			s.opts.OnGrown()
+			if time.Since(tried) < contendEvery {
+				continue
+			}
+		}
+		tried = time.Now()
+		got, err := line.TryLock(ctx, listener.Lead, false)
+		if err != nil {
+			return err
+		}
+		if got {
+			break
+		}
+		if time.Since(looked) > evictEvery {
+			looked = time.Now()
+			if err := s.evict(ctx, line); err != nil {
+				return err
+			}
+		}
+	}
+	if err := line.Unlock(ctx, listener.Follow, true); err != nil {
+		return err
+	}
+	if err := line.Unlisten(ctx, listener.ChannelLog); err != nil {
+		return err
+	}
+	return line.Listen(ctx, listener.ChannelBell)
+}
+
+// evict ends a frozen sequencer's session, but only while events wait for it.
+func (s *Sequencer) evict(ctx context.Context, line *listener.Line) error {
+	if work, err := db.New(line.Conn()).SequencerLook(ctx); err != nil || !work {
+		return err
+	}
+	evicted, err := line.Evict(ctx, evictStale)
+	if evicted {
+		s.metrics.evicted.Inc()
+		s.opts.Logger.Warn("sequencer: ended the session of a sequencer that had stopped answering while events waited")
+	}
+	return err
+}
+
+// lead raises the term, looks after the cluster's identity and sequences until the line
+// breaks or another server deposes this one.
+func (s *Sequencer) lead(ctx context.Context, line *listener.Line, w waker, shared bool) error {
+	term, err := takeTerm(ctx, line.Conn(), shared, s.opts.Logger)
+	if err != nil {
+		return err
+	}
+	s.metrics.leading.Set(1)
+	defer s.metrics.lag.Set(0)
+	s.opts.Logger.Info("sequencer: leading", "term", term)
+
+	g, ctx := errgroup.WithContext(ctx)
+	grown := make(chan struct{}, 1)
+	g.Go(func() error { return s.steps(ctx, newStepper(line.Conn(), term, s.opts.Batch), w, grown) })
+	g.Go(func() error { return s.tell(ctx, grown) })
+	g.Go(func() error { return s.upkeep(ctx) })
+	g.Go(func() error { return s.retain.run(ctx) })
+	return g.Wait()
+}
+
+// steps is the loop: step while there is work, then wait to be woken.
+func (s *Sequencer) steps(ctx context.Context, st *stepper, w waker, grown chan<- struct{}) error {
+	q := db.New(st.conn)
+	look := func(ctx context.Context) (bool, error) {
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		return q.SequencerLook(ctx)
+	}
+	busy := false
+	for {
+		began := time.Now()
+		work, err := look(ctx)
+		if err != nil {
+			return fmt.Errorf("look at the log: %w", err)
+		}
+		// A look that was slow and found nothing walked over what a transaction still
+		// open has written; noting a newer snapshot keeps the next looks off it.
+		advance := !work && time.Since(began) > slowLook
+		if work || advance {
+			began = time.Now()
+			done, err := st.run(ctx, advance)
+			if err != nil {
+				return err
+			}
+			s.metrics.stepSeconds.Observe(time.Since(began).Seconds())
+			s.metrics.steps.Inc()
+			if done.events > 0 {
+				s.metrics.sequenced.Add(float64(done.events))
+				s.opts.OnGrown()
+				poke(grown)
+			}
+			if work {
+				busy = true
+				continue
+			}
+		}
+		source, err := w.Wait(ctx, busy, look)
+		if err != nil {
+			return err
+		}
+		busy = false
+		s.metrics.wakes.WithLabelValues(string(source)).Inc()
+	}
+}
+
+// tell rings the following servers after steps, on another connection and never inside
+// a step, whose commit would hold NOTIFY's global lock through its flush. It rings only
+// while somebody follows.
+func (s *Sequencer) tell(ctx context.Context, grown <-chan struct{}) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-grown:
+		}
+		if err := db.New(s.pool).FollowersRing(ctx); err != nil && ctx.Err() == nil {
+			s.opts.Logger.Warn("sequencer: could not ring the following servers; they find the events by polling", "error", err)
+			if err := sleep(ctx, time.Second); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// upkeep prunes old steps and measures the lag.
+func (s *Sequencer) upkeep(ctx context.Context) error {
+	q := db.New(s.pool)
+	for n := 0; ; n++ {
+		if err := sleep(ctx, time.Second); err != nil {
+			return err
+		}
+		if lag, err := q.SequencerWaiting(ctx); err == nil {
+			s.metrics.lag.Set(max(lag, 0))
+		} else {
+			continue
+		}
+		if n%10 == 0 {
+			if _, err := q.ProgressPrune(ctx); err != nil && ctx.Err() == nil {
+				s.opts.Logger.Warn("sequencer: could not prune old steps; will try again", "error", err)
+			}
+		}
+	}
+}
+
+func poke(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default: // one is pending already
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

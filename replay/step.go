@@ -1,0 +1,83 @@
+package replay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/db"
+)
+
+// errDeposed says that another sequencer has raised the term.
+var errDeposed = errors.New("another server sequences now")
+
+// stepper runs single steps in one session. It remembers nothing but its term: what is
+// done stands in pgcast.progress, so a step whose commit nobody saw is simply read back
+// by the next one.
+type stepper struct {
+	conn  *pgx.Conn
+	term  int64
+	batch int    // events per step, and per chunk
+	step  string // the statement; tests put mutants here
+}
+
+func newStepper(conn *pgx.Conn, term int64, batch int) *stepper {
+	return &stepper{conn: conn, term: term, batch: batch, step: db.SequencerStep}
+}
+
+// stepped is what one step did.
+type stepped struct {
+	position pgcast.Position // the newest after it
+	events   int
+	more     bool // a large batch is being taken in chunks
+}
+
+// run makes one step. advance lets it note a newer snapshot even if there is nothing to
+// sequence. It sends the whole transaction at once: one round trip.
+func (s *stepper) run(ctx context.Context, advance bool) (stepped, error) {
+	b := &pgx.Batch{}
+	b.Queue("begin isolation level read committed read write")
+	b.Queue("set local synchronous_commit = on")
+	b.Queue(db.SequencerHold, s.term)
+	b.Queue(s.step, s.term, s.batch, advance)
+	b.Queue("commit")
+	r := s.conn.SendBatch(ctx, b)
+	done, err := s.results(r)
+	if cerr := r.Close(); cerr != nil {
+		err = cerr // the transaction's end is not known, whatever came before
+	}
+	if err != nil && !errors.Is(err, errDeposed) {
+		return stepped{}, fmt.Errorf("sequence a step: %w", err)
+	}
+	return done, err
+}
+
+func (s *stepper) results(r pgx.BatchResults) (done stepped, err error) {
+	for range 2 { // begin, set
+		if _, err := r.Exec(); err != nil {
+			return done, err
+		}
+	}
+	var term int64
+	held := r.QueryRow().Scan(&term)
+	if held != nil && !errors.Is(held, pgx.ErrNoRows) {
+		return done, held
+	}
+	var step int64
+	switch err := r.QueryRow().Scan(&step, &done.position, &done.events, &done.more); {
+	case errors.Is(err, pgx.ErrNoRows):
+		// Nothing new; or, without the row, nothing done.
+	case err != nil:
+		return done, err
+	}
+	if _, err := r.Exec(); err != nil { // commit
+		return done, err
+	}
+	if held != nil {
+		return done, errDeposed
+	}
+	return done, nil
+}
