@@ -1,0 +1,18 @@
+//go:build unix
+
+package pgtest
+
+import (
+	"os"
+	"syscall"
+)
+
+// ownSession takes the keeper out of reach of the terminal and of "go test".
+func ownSession() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
+
+// inherited is a file the parent has handed over. The cluster must not inherit it in
+// turn: it would hold the pipe open on which the parent waits for its end.
+func inherited(fd int) *os.File {
+	syscall.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "pipe")
+}
