@@ -1,0 +1,251 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/pgcast/pgcast"
+)
+
+// What stands around the events of a batch frame; they are separated by commas.
+const (
+	BatchOpen  = `{"type":"batch","events":[`
+	BatchClose = `]}`
+)
+
+// Heartbeat is the frame that tells a quiet client that the server is there.
+const Heartbeat = `{"type":"hb"}`
+
+// AppendEventBody appends e's frame without its closing brace, so that one encoded
+// body serves every session: [AppendEventEnd] closes it, with the position for those
+// who got it through a pattern. The body is one line.
+func AppendEventBody(dst []byte, e pgcast.Event) []byte {
+	dst = append(dst, `{"topic":`...)
+	dst = appendString(dst, e.Topic)
+	dst = append(dst, `,"event":`...)
+	dst = appendString(dst, e.Name)
+	if !e.Oversize {
+		data := e.Data
+		if len(data) == 0 && e.Name == pgcast.Deleted {
+			// Stores that hold a list look for the deleted row's key in data.
+			data = e.Old
+		}
+		dst = append(dst, `,"data":`...)
+		dst = appendJSON(dst, data)
+	}
+	// The server's own events have no place in any log.
+	if e.Seq != 0 {
+		dst = append(dst, `,"seq":`...)
+		dst = strconv.AppendInt(dst, int64(e.Seq), 10)
+	}
+	if e.ID != "" {
+		dst = append(dst, `,"id":`...)
+		dst = appendString(dst, string(e.ID))
+	}
+	switch {
+	case e.Oversize:
+		dst = append(dst, `,"oversize":true`...)
+	case len(e.Old) > 0:
+		dst = append(dst, `,"old":`...)
+		dst = appendJSON(dst, e.Old)
+	}
+	return dst
+}
+
+// AppendEventEnd closes an event's body: with its position, unless that is 0.
+func AppendEventEnd(dst []byte, position pgcast.Position) []byte {
+	if position != 0 {
+		dst = append(dst, `,"position":`...)
+		dst = strconv.AppendInt(dst, int64(position), 10)
+	}
+	return append(dst, '}')
+}
+
+// AppendWelcome appends the frame that names the session.
+func AppendWelcome(dst []byte, sessionID string) []byte {
+	dst = open(dst, Welcome)
+	dst = text(dst, "sessionId", sessionID)
+	return append(dst, '}')
+}
+
+// AppendSubscribed appends the answer to a subscribe. seq is the place the
+// subscription starts from: a Seq, or a Position for a pattern.
+func AppendSubscribed(dst []byte, topic string, ref json.RawMessage, seq int64) []byte {
+	dst = open(dst, Subscribed)
+	dst = text(dst, "topic", topic)
+	dst = member(dst, "ref", ref)
+	dst = number(dst, "seq", seq)
+	return append(dst, '}')
+}
+
+// AppendDenied appends the refusal of a subscribe.
+func AppendDenied(dst []byte, topic string, ref json.RawMessage, reason string) []byte {
+	dst = open(dst, SubscribeDenied)
+	dst = text(dst, "topic", topic)
+	dst = member(dst, "ref", ref)
+	dst = text(dst, "reason", reason)
+	return append(dst, '}')
+}
+
+// AppendUnsubscribed appends the answer to an unsubscribe.
+func AppendUnsubscribed(dst []byte, topic string, ref json.RawMessage) []byte {
+	dst = open(dst, Unsubscribed)
+	dst = text(dst, "topic", topic)
+	dst = member(dst, "ref", ref)
+	return append(dst, '}')
+}
+
+// AppendResumed appends the answer to a resume.
+func AppendResumed(dst []byte) []byte {
+	return append(open(dst, Resumed), '}')
+}
+
+// AppendGap appends the frame that says that what came after after and before tail
+// has been trimmed. For a pattern all three are positions.
+func AppendGap(dst []byte, topic string, after, tail, head int64) []byte {
+	dst = open(dst, Gap)
+	dst = text(dst, "topic", topic)
+	dst = number(dst, "after", after)
+	dst = number(dst, "tail", tail)
+	dst = number(dst, "head", head)
+	return append(dst, '}')
+}
+
+// AppendReset appends the frame that says that the history the client saw no longer
+// exists and that the stream goes on after head.
+func AppendReset(dst []byte, topic string, head int64) []byte {
+	dst = open(dst, Reset)
+	dst = text(dst, "topic", topic)
+	dst = number(dst, "head", head)
+	return append(dst, '}')
+}
+
+// AppendHistory appends the answer to a history frame. The events carry their
+// positions where topic is a pattern.
+func AppendHistory(dst []byte, ref json.RawMessage, topic string, events []pgcast.Event, tail, head int64) []byte {
+	dst = open(dst, History)
+	dst = member(dst, "ref", ref)
+	dst = text(dst, "topic", topic)
+	dst = append(dst, `,"events":[`...)
+	pattern := pgcast.IsPattern(topic)
+	for i, e := range events {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		position := e.Position
+		if !pattern {
+			position = 0
+		}
+		dst = AppendEventEnd(AppendEventBody(dst, e), position)
+	}
+	dst = append(dst, ']')
+	dst = number(dst, "tail", tail)
+	dst = number(dst, "head", head)
+	return append(dst, '}')
+}
+
+// AppendPublished appends the answer to a publish.
+func AppendPublished(dst []byte, ref json.RawMessage, id pgcast.ID) []byte {
+	dst = open(dst, Published)
+	dst = member(dst, "ref", ref)
+	dst = text(dst, "id", string(id))
+	return append(dst, '}')
+}
+
+// AppendError appends the answer to a frame that could not be served.
+func AppendError(dst []byte, ref json.RawMessage, code pgcast.Code, message string) []byte {
+	dst = open(dst, Error)
+	dst = member(dst, "ref", ref)
+	dst = text(dst, "code", string(code))
+	dst = text(dst, "message", message)
+	return append(dst, '}')
+}
+
+// open begins a frame.
+func open(dst []byte, t Type) []byte {
+	dst = append(dst, `{"type":`...)
+	return appendString(dst, string(t))
+}
+
+func name(dst []byte, key string) []byte {
+	dst = append(dst, ',', '"')
+	dst = append(dst, key...)
+	return append(dst, '"', ':')
+}
+
+func text(dst []byte, key, value string) []byte {
+	return appendString(name(dst, key), value)
+}
+
+func number(dst []byte, key string, n int64) []byte {
+	return strconv.AppendInt(name(dst, key), n, 10)
+}
+
+// member appends a value that is JSON already, and nothing when there is none.
+func member(dst []byte, key string, value json.RawMessage) []byte {
+	if len(value) == 0 {
+		return dst
+	}
+	return appendJSON(name(dst, key), value)
+}
+
+// appendJSON appends raw JSON as one line. A json column keeps its line breaks, and
+// they stand outside of strings, where a space means the same.
+func appendJSON(dst []byte, raw []byte) []byte {
+	if len(raw) == 0 {
+		return append(dst, "null"...)
+	}
+	from := len(dst)
+	dst = append(dst, raw...)
+	if bytes.IndexByte(raw, '\n') < 0 && bytes.IndexByte(raw, '\r') < 0 {
+		return dst
+	}
+	for i, c := range dst[from:] {
+		if c == '\n' || c == '\r' {
+			dst[from+i] = ' '
+		}
+	}
+	return dst
+}
+
+// appendString appends s as a JSON string. Bytes that are not UTF-8 become U+FFFD.
+func appendString(dst []byte, s string) []byte {
+	dst = append(dst, '"')
+	from := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= 0x20 && c < utf8.RuneSelf && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		if c >= utf8.RuneSelf {
+			if r, n := utf8.DecodeRuneInString(s[i:]); r != utf8.RuneError || n > 1 {
+				i += n
+				continue
+			}
+		}
+		dst = append(dst, s[from:i]...)
+		switch {
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		case c == '\n':
+			dst = append(dst, '\\', 'n')
+		case c == '\r':
+			dst = append(dst, '\\', 'r')
+		case c == '\t':
+			dst = append(dst, '\\', 't')
+		case c < 0x20:
+			const hex = "0123456789abcdef"
+			dst = append(dst, `\u00`...)
+			dst = append(dst, hex[c>>4], hex[c&15])
+		default:
+			dst = append(dst, "\uFFFD"...)
+		}
+		i++
+		from = i
+	}
+	dst = append(dst, s[from:]...)
+	return append(dst, '"')
+}

@@ -1,0 +1,101 @@
+package wire
+
+import (
+	"encoding/json"
+
+	"github.com/pgcast/pgcast"
+)
+
+// Type is the value of a frame's member "type".
+type Type string
+
+// Types of client frames. Those after History are reserved: a server that does not
+// serve them answers error with code unsupported.
+const (
+	Hello          Type = "hello"
+	Subscribe      Type = "subscribe"
+	SubscribeBatch Type = "subscribe-batch"
+	Unsubscribe    Type = "unsubscribe"
+	Resume         Type = "resume"
+	Publish        Type = "publish"
+	History        Type = "history" // also the server's answer
+
+	Reply          Type = "reply"
+	Replay         Type = "replay"
+	Presence       Type = "presence"
+	Cursor         Type = "cursor"
+	CursorSnapshot Type = "cursor-snapshot"
+	Group          Type = "group"
+)
+
+// Types of server frames.
+const (
+	Event           Type = "" // an event frame has no type
+	Batch           Type = "batch"
+	Welcome         Type = "welcome"
+	Subscribed      Type = "subscribed"
+	SubscribeDenied Type = "subscribe-denied"
+	Unsubscribed    Type = "unsubscribed"
+	Resumed         Type = "resumed"
+	Gap             Type = "gap"
+	Reset           Type = "reset"
+	Published       Type = "published"
+	Error           Type = "error"
+	HB              Type = "hb"
+)
+
+// Frame is one frame from a client. Members its type does not have are zero. Ref,
+// Data, Snapshot and Filter alias the text that was parsed.
+type Frame struct {
+	Type Type
+	Ref  json.RawMessage // a JSON number or string, as it was written; nil when absent
+
+	Topic string
+	// After is the place to go on from: a Seq, or a Position for a pattern. Nil when
+	// absent, which is not the same as 0.
+	After *int64
+	ID    pgcast.ID // of the event the client saw at After
+	// Snapshot and Filter are as they were written.
+	Snapshot, Filter json.RawMessage
+
+	Topics []Place // of a subscribe-batch
+
+	SessionID    string
+	LastSeenSeqs map[string]pgcast.Seq
+
+	Event string
+	Data  json.RawMessage // nil for JSON null and when absent
+	Key   string
+
+	Limit int // 0 when absent
+
+	Caps  []string
+	Token string
+}
+
+// Place is one item of a subscribe-batch.
+type Place struct {
+	Topic string
+	After *int64
+	ID    pgcast.ID
+}
+
+// ServerFrame is one frame from the server. Members its type does not have are zero.
+// Ref and the events' Data and Old alias the text that was parsed.
+type ServerFrame struct {
+	Type   Type
+	Topic  string
+	Ref    json.RawMessage
+	Events []pgcast.Event // one for an event frame, any number for batch and history
+
+	Seq   int64 // of subscribed: a Seq, or a Position for a pattern
+	After int64 // of gap
+	Tail  int64 // of gap and history
+	Head  int64 // of gap, reset and history
+
+	ID        pgcast.ID // of published
+	SessionID string    // of welcome
+	Reason    string    // of subscribe-denied
+	Code      pgcast.Code
+	Message   string // of error
+}

@@ -1,0 +1,348 @@
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/pgcast/pgcast"
+)
+
+// Parse reads one frame from a client. A member that is null counts as absent, a
+// member the frame's type does not have is passed over, and of a type this package
+// does not serve only Type and Ref are read.
+//
+// Errors are *[pgcast.Error] and say what is wrong and where: code bad_frame, or
+// too_many for a subscribe-batch with too many items. The returned frame then still
+// has its Type and Ref where they could be read, so that the answer can carry them.
+func Parse(text []byte) (Frame, error) {
+	var f Frame
+	m, err := readFrame(text)
+	// Type and Ref first, even of a broken text: they are what the answer needs.
+	r := reader{}
+	f.Type = Type(r.text("type", m.typ))
+	f.Ref = r.ref(m.ref)
+	switch {
+	case err != nil:
+		return f, bad("%v", err)
+	case r.err != nil:
+		return f, r.err
+	case f.Type == "":
+		return f, bad("the frame has no type")
+	}
+	r.read(&f, &m)
+	return f, r.err
+}
+
+// bad makes the error for a frame that cannot be read.
+func bad(format string, args ...any) *pgcast.Error {
+	return &pgcast.Error{Code: pgcast.CodeBadFrame, Message: fmt.Sprintf(format, args...)}
+}
+
+// members are the members of a client frame as they were written; nil when absent.
+type members struct {
+	typ, ref, topic, after, id, snapshot, filter []byte
+	topics, sessionID, lastSeenSeqs              []byte
+	event, data, key, limit, caps, token         []byte
+}
+
+// slot finds the place for a member, nil for one that no frame has.
+func (m *members) slot(name []byte) *[]byte {
+	switch string(name) {
+	case "type":
+		return &m.typ
+	case "ref":
+		return &m.ref
+	case "topic":
+		return &m.topic
+	case "after":
+		return &m.after
+	case "id":
+		return &m.id
+	case "snapshot":
+		return &m.snapshot
+	case "filter":
+		return &m.filter
+	case "topics":
+		return &m.topics
+	case "sessionId":
+		return &m.sessionID
+	case "lastSeenSeqs":
+		return &m.lastSeenSeqs
+	case "event":
+		return &m.event
+	case "data":
+		return &m.data
+	case "key":
+		return &m.key
+	case "limit":
+		return &m.limit
+	case "caps":
+		return &m.caps
+	case "token":
+		return &m.token
+	}
+	return nil
+}
+
+// readFrame walks over the whole text. With an error it still returns the members
+// that came before it.
+func readFrame(text []byte) (m members, err error) {
+	if !utf8.Valid(text) {
+		return m, fmt.Errorf("the frame is not UTF-8")
+	}
+	s := scanner{text: text, room: MaxDepth}
+	s.space()
+	if s.peek() != '{' {
+		return m, fmt.Errorf("the frame is not a JSON object")
+	}
+	if err = m.fill(&s); err == nil {
+		if s.space(); s.pos < len(text) {
+			err = s.fail("the end")
+		}
+	}
+	if err != nil {
+		return m, fmt.Errorf("the frame cannot be read: %w", err)
+	}
+	return m, nil
+}
+
+// fill takes the members of the object that s is at.
+func (m *members) fill(s *scanner) error {
+	return s.object(func(name, value []byte) error {
+		word := key(name)
+		slot := m.slot(word)
+		if slot == nil || isNull(value) {
+			return nil
+		}
+		if *slot != nil {
+			// Which of two counts differs between readers, and a proxy that checks one
+			// while we obey the other is a hole.
+			return fmt.Errorf("it has member %q twice", word)
+		}
+		*slot = value
+		return nil
+	})
+}
+
+// reader turns members into values and keeps the first error.
+type reader struct{ err error }
+
+func (r *reader) fail(format string, args ...any) {
+	if r.err == nil {
+		r.err = bad(format, args...)
+	}
+}
+
+func (r *reader) read(f *Frame, m *members) {
+	switch f.Type {
+	case Hello:
+		f.Caps = r.caps(m.caps)
+		f.Token = r.text("token", m.token)
+	case Subscribe:
+		f.Topic = r.needText("topic", m.topic)
+		f.After, f.ID = r.place(m.after, m.id)
+		f.Snapshot, f.Filter = m.snapshot, m.filter
+	case SubscribeBatch:
+		f.Topics = r.topics(m.topics)
+	case Unsubscribe:
+		f.Topic = r.needText("topic", m.topic)
+	case Resume:
+		f.SessionID = r.short("sessionId", r.needText("sessionId", m.sessionID), MaxSessionID)
+		f.LastSeenSeqs = r.seqs(m.lastSeenSeqs)
+	case Publish:
+		f.Topic = r.needText("topic", m.topic)
+		f.Event = r.needText("event", m.event)
+		f.Data = m.data
+		f.Key = r.text("key", m.key)
+	case History:
+		f.Topic = r.needText("topic", m.topic)
+		f.After = r.whole("after", m.after)
+		f.Limit = r.limit(m.limit)
+	}
+}
+
+func (r *reader) ref(raw []byte) json.RawMessage {
+	switch {
+	case raw == nil:
+		return nil
+	case raw[0] != '"' && raw[0] != '-' && !isDigit(raw[0]):
+		r.fail("ref is %s; it must be a number or a string", clip(raw))
+	case len(raw) > MaxRef:
+		r.fail("ref is %d bytes long, at most %d", len(raw), MaxRef)
+	default:
+		return raw
+	}
+	return nil
+}
+
+// text reads an optional string.
+func (r *reader) text(name string, raw []byte) string {
+	if raw == nil {
+		return ""
+	}
+	s, ok := unquote(raw)
+	if !ok {
+		r.fail("%s is %s; it must be a string", name, clip(raw))
+	}
+	return s
+}
+
+func (r *reader) needText(name string, raw []byte) string {
+	if raw == nil {
+		r.fail("%s is missing", name)
+	}
+	return r.text(name, raw)
+}
+
+// short checks a text's length.
+func (r *reader) short(name, text string, most int) string {
+	if len(text) > most {
+		r.fail("%s is %d bytes long, at most %d", name, len(text), most)
+		return ""
+	}
+	return text
+}
+
+// whole reads an optional number.
+func (r *reader) whole(name string, raw []byte) *int64 {
+	if raw == nil {
+		return nil
+	}
+	n, ok := whole(raw)
+	if !ok {
+		r.fail("%s is %s; it must be a whole number, 0 or more, in plain digits", name, clip(raw))
+		return nil
+	}
+	return &n
+}
+
+func (r *reader) place(after, id []byte) (*int64, pgcast.ID) {
+	if id != nil && after == nil {
+		r.fail("id is there without after")
+	}
+	return r.whole("after", after), pgcast.ID(r.short("id", r.text("id", id), MaxID))
+}
+
+func (r *reader) topics(raw []byte) []Place {
+	if raw == nil || raw[0] != '[' {
+		r.fail("topics is %s; it must be an array", clip(raw))
+		return nil
+	}
+	var places []Place
+	s := scanner{text: raw, room: MaxDepth}
+	_ = s.array(func(item []byte) error {
+		if len(places) == MaxBatchTopics {
+			r.err = &pgcast.Error{
+				Code:    pgcast.CodeTooMany,
+				Message: fmt.Sprintf("topics has more than %d items", MaxBatchTopics),
+				Hint:    "send several frames",
+			}
+			return r.err
+		}
+		var in reader
+		p := in.item(item)
+		if in.err != nil {
+			r.fail("topics[%d]: %v", len(places), in.err)
+		}
+		places = append(places, p)
+		return r.err
+	})
+	if r.err != nil {
+		return nil
+	}
+	return places
+}
+
+// item reads one item of topics: a name, or {topic, after, id}.
+func (r *reader) item(raw []byte) (p Place) {
+	if raw[0] != '{' {
+		p.Topic = r.text("the item", raw)
+		return p
+	}
+	var m members
+	if err := m.fill(&scanner{text: raw, room: MaxDepth}); err != nil {
+		r.fail("%v", err)
+		return p
+	}
+	p.Topic = r.needText("topic", m.topic)
+	p.After, p.ID = r.place(m.after, m.id)
+	return p
+}
+
+func (r *reader) seqs(raw []byte) map[string]pgcast.Seq {
+	if raw == nil {
+		return nil
+	}
+	if raw[0] != '{' {
+		r.fail("lastSeenSeqs is %s; it must be an object", clip(raw))
+		return nil
+	}
+	seqs := map[string]pgcast.Seq{}
+	s := scanner{text: raw, room: MaxDepth}
+	_ = s.object(func(name, value []byte) error {
+		if isNull(value) {
+			return nil
+		}
+		n, ok := whole(value)
+		if !ok {
+			r.fail("lastSeenSeqs has %s at %s; it must be a whole number, 0 or more, in plain digits", clip(value), clip(name))
+			return r.err
+		}
+		topic, _ := unquote(name)
+		seqs[topic] = pgcast.Seq(n)
+		return nil
+	})
+	if r.err != nil {
+		return nil
+	}
+	return seqs
+}
+
+func (r *reader) limit(raw []byte) int {
+	n := r.whole("limit", raw)
+	switch {
+	case n == nil:
+		return 0
+	case *n == 0:
+		r.fail("limit is 0; it must be 1 or more")
+	}
+	return int(min(*n, MaxHistory))
+}
+
+func (r *reader) caps(raw []byte) []string {
+	if raw == nil {
+		return nil
+	}
+	if raw[0] != '[' {
+		r.fail("caps is %s; it must be an array", clip(raw))
+		return nil
+	}
+	var caps []string
+	s := scanner{text: raw, room: MaxDepth}
+	_ = s.array(func(item []byte) error {
+		if len(caps) == MaxCaps {
+			r.fail("caps has more than %d items", MaxCaps)
+			return r.err
+		}
+		caps = append(caps, r.short("caps", r.text("caps", item), MaxRef))
+		return r.err
+	})
+	if r.err != nil {
+		return nil
+	}
+	return slices.Clip(caps)
+}
+
+// clip gives the beginning of a value, for an error's text.
+func clip(raw []byte) string {
+	const most = 40
+	switch {
+	case raw == nil:
+		return "missing"
+	case len(raw) <= most:
+		return string(raw)
+	}
+	return string(raw[:most]) + "…"
+}
