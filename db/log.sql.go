@@ -352,7 +352,8 @@ select a.ord::int as ord, coalesce(tt.tail, 1)::bigint as tail,
          exists (select from pgcast.replay r join pgcast.event_log e on e.id = r.event_id
                  where r.topic_id = t.id and r.seq = a.after and r.event_id = a.id and e.created_at = a.created_at)
          or coalesce(tt.tail - 1 = a.after and tt.event_id = a.id and tt.created_at = a.created_at, false)
-       ))::boolean as known
+       ))::boolean as known,
+       (select position from pgcast.progress order by step desc limit 1)::bigint as position
 from (select unnest($1::int[]) as ord, unnest($2::text[]) as topic, unnest($3::bigint[]) as after,
              unnest($4::bigint[]) as id, unnest($5::timestamptz[]) as created_at) a
 left join pgcast.topic t on t.name = a.topic
@@ -369,10 +370,11 @@ type TopicPlacesParams struct {
 }
 
 type TopicPlacesRow struct {
-	Ord   int32
-	Tail  int64
-	Head  int64
-	Known bool
+	Ord      int32
+	Tail     int64
+	Head     int64
+	Known    bool
+	Position int64
 }
 
 // Tail and head of topics, and whether the event at after is the one the client says
@@ -397,6 +399,7 @@ func (q *Queries) TopicPlaces(ctx context.Context, arg TopicPlacesParams) ([]Top
 			&i.Tail,
 			&i.Head,
 			&i.Known,
+			&i.Position,
 		); err != nil {
 			return nil, err
 		}

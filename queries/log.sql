@@ -107,7 +107,8 @@ select a.ord::int as ord, coalesce(tt.tail, 1)::bigint as tail,
          exists (select from pgcast.replay r join pgcast.event_log e on e.id = r.event_id
                  where r.topic_id = t.id and r.seq = a.after and r.event_id = a.id and e.created_at = a.created_at)
          or coalesce(tt.tail - 1 = a.after and tt.event_id = a.id and tt.created_at = a.created_at, false)
-       ))::boolean as known
+       ))::boolean as known,
+       (select position from pgcast.progress order by step desc limit 1)::bigint as position
 from (select unnest(sqlc.arg(ords)::int[]) as ord, unnest(sqlc.arg(topics)::text[]) as topic, unnest(sqlc.arg(afters)::bigint[]) as after,
              unnest(sqlc.arg(ids)::bigint[]) as id, unnest(sqlc.arg(created_ats)::timestamptz[]) as created_at) a
 left join pgcast.topic t on t.name = a.topic

@@ -143,8 +143,9 @@ func (l *Log) Page(ctx context.Context, topic string, after pgcast.Seq, max int)
 	return page, nil
 }
 
-// Places answers many asks in one look, in their order.
-func (l *Log) Places(ctx context.Context, asks []pgcast.Ask) ([]pgcast.Place, error) {
+// Places answers many asks in one look, in their order, and tells the log's position at
+// that look.
+func (l *Log) Places(ctx context.Context, asks []pgcast.Ask) ([]pgcast.Place, pgcast.Position, error) {
 	p := db.TopicPlacesParams{}
 	for i, a := range asks {
 		row, createdAt, ok := a.ID.Parts()
@@ -162,13 +163,14 @@ func (l *Log) Places(ctx context.Context, asks []pgcast.Ask) ([]pgcast.Place, er
 	}
 	rows, err := l.queries.TopicPlaces(ctx, p)
 	if err != nil {
-		return nil, unavailable(fmt.Sprintf("look up %d topics", len(asks)), err)
+		return nil, 0, unavailable(fmt.Sprintf("look up %d topics", len(asks)), err)
 	}
-	places := make([]pgcast.Place, len(asks))
+	places, position := make([]pgcast.Place, len(asks)), pgcast.Position(0)
 	for _, r := range rows {
+		position = pgcast.Position(r.Position)
 		places[r.Ord] = pgcast.Place{Tail: pgcast.Seq(r.Tail), Head: pgcast.Seq(r.Head), Known: r.Known}
 	}
-	return places, nil
+	return places, position, nil
 }
 
 // Publish adds an event in a transaction of its own and returns its id. With a key that

@@ -38,13 +38,7 @@ type stepped struct {
 // run makes one step. advance lets it note a newer snapshot even if there is nothing to
 // sequence. It sends the whole transaction at once: one round trip.
 func (s *stepper) run(ctx context.Context, advance bool) (stepped, error) {
-	b := &pgx.Batch{}
-	b.Queue("begin isolation level read committed read write")
-	b.Queue("set local synchronous_commit = on")
-	b.Queue(db.SequencerHold, s.term)
-	b.Queue(s.step, s.term, s.batch, advance)
-	b.Queue("commit")
-	r := s.conn.SendBatch(ctx, b)
+	r := s.conn.SendBatch(ctx, s.transaction(advance))
 	done, err := s.results(r)
 	if cerr := r.Close(); cerr != nil {
 		err = cerr // the transaction's end is not known, whatever came before
@@ -53,6 +47,16 @@ func (s *stepper) run(ctx context.Context, advance bool) (stepped, error) {
 		return stepped{}, fmt.Errorf("sequence a step: %w", err)
 	}
 	return done, err
+}
+
+func (s *stepper) transaction(advance bool) *pgx.Batch {
+	b := &pgx.Batch{}
+	b.Queue("begin isolation level read committed read write")
+	b.Queue("set local synchronous_commit = on")
+	b.Queue(db.SequencerHold, s.term)
+	b.Queue(s.step, s.term, s.batch, advance)
+	b.Queue("commit")
+	return b
 }
 
 func (s *stepper) results(r pgx.BatchResults) (done stepped, err error) {

@@ -1,0 +1,206 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/pgcast/pgcast"
+)
+
+// ErrResume ends sessions whose place has to be found again in the log; their clients
+// lose nothing by coming back.
+var ErrResume = errors.New("the log has to be read again: resume")
+
+// Source is the whole log in position order.
+type Source interface {
+	Position(ctx context.Context) (pgcast.Position, error)
+	Read(ctx context.Context, after pgcast.Position, max int) ([]pgcast.Event, error)
+	Knows(ctx context.Context, at pgcast.Position, id pgcast.ID) (bool, error)
+}
+
+// Follower reads the log once for the whole process and feeds the hub.
+type Follower struct {
+	source Source
+	hub    *Hub
+	opts   FollowerOptions
+	wake   chan struct{}
+
+	mu       sync.Mutex
+	caughtUp bool
+}
+
+// FollowerOptions; the zero value is usable.
+type FollowerOptions struct {
+	Batch  int           // events per read; default 500
+	Safety time.Duration // looks at the log this often without being woken; default 250 ms
+	// OnConnect is called before the log is first read, and before it is read again after
+	// it could not be. An error counts as one of reading.
+	OnConnect func(context.Context) error
+	Logger    *slog.Logger // default slog.Default()
+}
+
+// NewFollower makes a follower. opts may be nil.
+func NewFollower(source Source, hub *Hub, opts *FollowerOptions) *Follower {
+	f := &Follower{source: source, hub: hub, wake: make(chan struct{}, 1)}
+	if opts != nil {
+		f.opts = *opts
+	}
+	if f.opts.Batch <= 0 {
+		f.opts.Batch = 500
+	}
+	if f.opts.Safety <= 0 {
+		f.opts.Safety = 250 * time.Millisecond
+	}
+	if f.opts.Logger == nil {
+		f.opts.Logger = slog.Default()
+	}
+	return f
+}
+
+// Wake says that the log may have grown. It never blocks.
+func (f *Follower) Wake() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// CaughtUp reports whether the follower has read the log to its end and can still read it.
+func (f *Follower) CaughtUp() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.caughtUp
+}
+
+func (f *Follower) setCaughtUp(v bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.caughtUp = v
+}
+
+// Run follows the log until ctx ends, and returns only ctx's error: a database that
+// cannot be read is read again.
+func (f *Follower) Run(ctx context.Context) error {
+	defer f.setCaughtUp(false)
+	var (
+		last    pgcast.Event // the newest one taken; only its position and id matter
+		started bool
+		failed  int
+	)
+	for {
+		err := f.step(ctx, &last, &started, failed > 0)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			if failed++; failed == 1 {
+				f.opts.Logger.Warn("follower: cannot read the log; will try until it can", "error", err)
+				f.setCaughtUp(false)
+			}
+			d := min(20*time.Millisecond<<min(failed, 6), time.Second)
+			if err := pause(ctx, d/2+rand.N(d)); err != nil {
+				return err
+			}
+			continue
+		}
+		if failed > 0 {
+			f.opts.Logger.Info("follower: reads the log again", "position", last.Position)
+			failed = 0
+		}
+		f.setCaughtUp(true)
+		t := time.NewTimer(f.opts.Safety)
+		select {
+		case <-ctx.Done():
+		case <-f.wake:
+		case <-t.C:
+		}
+		t.Stop()
+	}
+}
+
+// step reads to the end of the log.
+func (f *Follower) step(ctx context.Context, last *pgcast.Event, started *bool, verify bool) error {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	if (!*started || verify) && f.opts.OnConnect != nil {
+		if err := f.opts.OnConnect(ctx); err != nil {
+			return err
+		}
+	}
+	if !*started {
+		position, err := f.source.Position(ctx)
+		if err != nil {
+			return err
+		}
+		f.hub.start(position)
+		last.Position, *started = position, true
+	}
+	if verify {
+		// The line was lost; what comes back may be another copy of the database.
+		if err := f.verify(ctx, last); err != nil {
+			return err
+		}
+	}
+	for {
+		if f.hub.idle() {
+			position, err := f.source.Position(ctx)
+			if err != nil {
+				return err
+			}
+			if position > last.Position && f.hub.skip(position) {
+				*last = pgcast.Event{Position: position}
+			}
+		}
+		f.hub.metrics.reads.WithLabelValues("follow").Inc()
+		events, err := f.source.Read(ctx, last.Position, f.opts.Batch)
+		if err != nil || len(events) == 0 {
+			return err
+		}
+		if events[0].Position != last.Position+1 {
+			// Trimmed before this process came to read it. The rings do not join what
+			// follows; sessions that come back find their gaps in the log.
+			f.opts.Logger.Error("follower: events were trimmed before this server read them; all sessions resume",
+				"after", last.Position, "next", events[0].Position)
+			f.hub.Restart(events[0].Position-1, ErrResume)
+		}
+		f.hub.Append(events)
+		e := events[len(events)-1]
+		*last = pgcast.Event{Position: e.Position, ID: e.ID}
+	}
+}
+
+func (f *Follower) verify(ctx context.Context, last *pgcast.Event) error {
+	position, err := f.source.Position(ctx)
+	if err != nil {
+		return err
+	}
+	known := position >= last.Position
+	if known && last.ID != "" {
+		if known, err = f.source.Knows(ctx, last.Position, last.ID); err != nil {
+			return err
+		}
+	}
+	if known {
+		return nil
+	}
+	f.opts.Logger.Error("follower: the log is not the one read before; it was restored from another copy. All sessions resume",
+		"was", last.Position, "is", position)
+	f.hub.Restart(position, ErrResume)
+	*last = pgcast.Event{Position: position}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

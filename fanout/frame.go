@@ -1,0 +1,84 @@
+// Package fanout is one process's way from the log to its sessions: a Follower reads
+// the log once, the Hub encodes each event once and keeps a short ring per live topic
+// or pattern, and each Session pulls what it has not sent yet, from the ring or, when
+// the ring no longer reaches back, from the log. A session holds places, not queues, so
+// its memory does not depend on how slowly its peer reads.
+//
+// The package knows neither the database nor any transport; it reads through Source,
+// Topics and Patterns and writes through Sink.
+package fanout
+
+import (
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/pgcast/pgcast"
+)
+
+// Encode appends the wire form of an event without its closing brace, so that the same
+// bytes serve subscriptions by topic and, with the position added, by pattern.
+type Encode func(dst []byte, e pgcast.Event) []byte
+
+// Frame is one event, encoded once and shared by every session that gets it.
+type Frame struct {
+	Topic     string
+	Seq       pgcast.Seq
+	Position  pgcast.Position
+	ID        pgcast.ID
+	CreatedAt time.Time
+
+	text       []byte // complete, without position
+	positioned func() []byte
+}
+
+func newFrame(e pgcast.Event, encode Encode) *Frame {
+	f := &Frame{Topic: e.Topic, Seq: e.Seq, Position: e.Position, ID: e.ID, CreatedAt: e.CreatedAt}
+	f.text = append(encode(make([]byte, 0, 96+len(e.Topic)+len(e.Data)+len(e.Old)), e), '}')
+	f.positioned = sync.OnceValue(func() []byte {
+		b := append(make([]byte, 0, len(f.text)+32), f.text[:len(f.text)-1]...)
+		b = append(b, `,"position":`...)
+		return append(strconv.AppendInt(b, int64(e.Position), 10), '}')
+	})
+	return f
+}
+
+// Text is the event frame for subscriptions by topic. It must not be changed.
+func (f *Frame) Text() []byte { return f.text }
+
+// Positioned is the event frame for subscriptions by pattern. It must not be changed.
+func (f *Frame) Positioned() []byte { return f.positioned() }
+
+func (f *Frame) size() int { return len(f.text) }
+
+// Item is one thing a session sends: an event, a notice about a subscription, or raw
+// text its transport made itself.
+type Item struct {
+	Frame   *Frame // an event; through a pattern if Pattern
+	Pattern bool
+	Notice  *Notice
+	Raw     []byte
+}
+
+// NoticeKind says what a Notice tells.
+type NoticeKind int
+
+// The notices.
+const (
+	Subscribed   NoticeKind = iota + 1 // Seq is the place the subscription starts from
+	Unsubscribed                       // the subscription has ended
+	Gap                                // events after After and before Tail are trimmed away
+	Reset                              // the history the client saw no longer exists; goes on from Head
+	Denied                             // no subscription was made; Reason says why
+)
+
+// Notice tells a client about one of its subscriptions, in its place in the stream. The
+// numbers are seqs for a topic and positions for a pattern.
+type Notice struct {
+	Kind              NoticeKind
+	Topic             string
+	Ref               []byte // the client's, as it sent it; nil if it sent none
+	Seq               int64
+	After, Tail, Head int64
+	Reason            string
+}

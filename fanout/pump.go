@@ -1,0 +1,243 @@
+package fanout
+
+import (
+	"sync"
+	"time"
+
+	"github.com/pgcast/pgcast"
+)
+
+// turnOps is how many of the client's requests are answered before events get their turn.
+const turnOps = 64
+
+// buffer is what a pump works with; an idle session has none.
+type buffer struct {
+	out    []Item
+	frames []*Frame
+	items  []Item
+}
+
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
+// pump does what there is to do and returns when there is nothing left. At any time at
+// most one pump of a session is alive.
+func (s *Session) pump() {
+	s.mu.Lock()
+	s.buffer = buffers.Get().(*buffer)
+	s.mu.Unlock()
+	for {
+		s.mu.Lock()
+		if s.ended {
+			s.mu.Unlock()
+			s.close()
+			return
+		}
+		n := min(len(s.control), turnOps)
+		ops := s.control[:n:n]
+		s.control = s.control[n:]
+		for _, o := range ops {
+			s.bytes -= len(o.raw)
+		}
+		var sub *Subscription
+		if len(s.dirty) > 0 {
+			sub, s.dirty = s.dirty[0], s.dirty[1:]
+			sub.queued = false
+		}
+		if n == 0 && sub == nil {
+			s.running, s.control, s.dirty = false, nil, nil
+			buffers.Put(s.buffer)
+			s.buffer = nil
+			s.mu.Unlock()
+			return
+		}
+		s.room.Broadcast()
+		s.mu.Unlock()
+
+		for _, o := range ops {
+			s.do(o)
+		}
+		s.flush()
+		if sub != nil && s.subs[sub.feed.key] == sub {
+			s.serve(sub)
+		}
+	}
+}
+
+// serve sends one pull of a subscription and comes back to it if there is more.
+func (s *Session) serve(sub *Subscription) {
+	items, more, retry := s.pull(s.ctx, sub, everything)
+	s.write(items)
+	switch {
+	case more:
+		s.kick(sub)
+	case retry > 0:
+		time.AfterFunc(retry, func() { s.kick(sub) })
+	}
+}
+
+func (s *Session) do(o op) {
+	switch {
+	case o.raw != nil:
+		s.emit(Item{Raw: o.raw})
+	case o.notice != nil:
+		s.emit(Item{Notice: o.notice})
+	case o.open != nil:
+		s.open(o.open)
+	case o.close != nil:
+		if sub := s.subs[o.close.Topic]; sub != nil {
+			s.settle(0)
+			s.remove(sub)
+		}
+		if o.close.Ref != nil {
+			s.emit(Item{Notice: o.close})
+		}
+	case o.finish != nil:
+		for _, sub := range s.subs {
+			for more := !sub.behind; more && !s.over(); {
+				var items []Item
+				items, more, _ = s.pull(s.ctx, sub, everything)
+				more = more && !sub.behind
+				s.write(items)
+			}
+		}
+		s.flush()
+		s.End(o.finish)
+	}
+}
+
+// open starts a subscription, in the place of the one there may be.
+func (s *Session) open(o *opened) {
+	old := s.subs[o.feed.key]
+	settled := s.settle(o.at)
+	if old != nil {
+		s.remove(old)
+	}
+	place := o.place
+	if o.req.After == nil && settled > 0 {
+		// Up to there other subscriptions have delivered these events.
+		place = o.feed.newest(settled, place)
+		if o.feed.pattern != nil {
+			place = max(place, int64(settled))
+		}
+	}
+	sub := &Subscription{session: s, feed: o.feed, order: s.orders, start: place, place: place}
+	if o.req.After == nil {
+		sub.sent = settled
+	}
+	s.orders++
+	s.subs[o.feed.key] = sub
+	s.hub.metrics.subscriptions.Inc()
+	s.emit(Item{Notice: &Notice{Kind: Subscribed, Topic: o.feed.key, Ref: o.req.Ref, Seq: place}})
+	if o.reset {
+		s.hub.metrics.notices.WithLabelValues("reset").Inc()
+		s.emit(Item{Notice: &Notice{Kind: Reset, Topic: o.feed.key, Head: place, Ref: o.req.Ref}})
+	}
+	o.feed.join(sub)
+	s.kick(sub) // what the feed collected since the request
+}
+
+func (s *Session) remove(sub *Subscription) {
+	delete(s.subs, sub.feed.key)
+	sub.feed.leave(sub)
+	s.setBehind(sub, false)
+	s.hub.release(sub.feed)
+	s.hub.metrics.subscriptions.Dec()
+	s.count.Add(-1)
+}
+
+// settle brings all subscriptions to one position of the log before their set changes.
+// It is needed only where two of them may deliver the same event: which of them does is
+// decided anew at the change, and events before it must have gone by the old rule. It
+// returns the position, or 0 where it was not needed.
+func (s *Session) settle(at pgcast.Position) pgcast.Position {
+	patterns := false
+	for _, sub := range s.subs {
+		patterns = patterns || sub.feed.pattern != nil
+	}
+	if !patterns {
+		return 0
+	}
+	s.flush()
+	position, err := s.hub.wait(s.ctx, at)
+	for _, sub := range s.subs {
+		for err == nil && !s.over() {
+			items, more, retry := s.pull(s.ctx, sub, position)
+			s.write(items)
+			if retry > 0 {
+				err = pause(s.ctx, retry)
+			} else if !more {
+				break
+			}
+		}
+	}
+	return position
+}
+
+func (s *Session) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended
+}
+
+// emit collects an item for the next flush.
+func (s *Session) emit(i Item) {
+	s.out = append(s.out, i)
+	if len(s.out) >= pullEvents {
+		s.flush()
+	}
+}
+
+func (s *Session) flush() {
+	out := s.out
+	s.out = s.out[:0]
+	s.write(out)
+}
+
+func (s *Session) write(items []Item) {
+	if len(items) == 0 || s.over() {
+		return
+	}
+	if err := s.sink.Write(items); err != nil {
+		s.End(err)
+		return
+	}
+	var events, size int
+	var newest *Frame
+	for _, i := range items {
+		if i.Frame != nil {
+			events, size, newest = events+1, size+i.Frame.size(), i.Frame
+		}
+	}
+	if newest == nil {
+		return
+	}
+	m := s.hub.metrics
+	m.deliveries.Add(float64(events))
+	m.bytes.Add(float64(size))
+	if d := time.Since(newest.CreatedAt); d < time.Minute {
+		// What is older was resumed, not delivered live.
+		m.latency.Observe(max(0, d.Seconds()))
+	}
+}
+
+// close gives back everything; the session has ended.
+func (s *Session) close() {
+	for _, sub := range s.subs {
+		s.remove(sub)
+	}
+	s.mu.Lock()
+	left := s.control
+	s.control, s.dirty = nil, nil
+	reason := s.reason
+	s.mu.Unlock()
+	for _, o := range left {
+		if o.open != nil {
+			s.hub.release(o.open.feed)
+		}
+	}
+	s.hub.mu.Lock()
+	delete(s.hub.sessions, s)
+	s.hub.mu.Unlock()
+	s.hub.metrics.sessions.Dec()
+	s.sink.Close(reason)
+}

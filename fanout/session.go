@@ -1,0 +1,178 @@
+package fanout
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pgcast/pgcast"
+)
+
+// Sink is where a session's frames go: one connection. Both methods are called by one
+// goroutine at a time.
+type Sink interface {
+	// Write sends items in order, in as few writes as it can, and returns when the
+	// connection has taken them. An error ends the session.
+	Write(items []Item) error
+	// Close ends the connection for a reason; nil means that it is gone already.
+	Close(reason error)
+}
+
+// Session is one connected client, whatever the transport. Its subscriptions are places
+// in logs; a goroutine that lives only while there is something to send pulls events
+// from there and is the only one that writes.
+type Session struct {
+	hub    *Hub
+	sink   Sink
+	ctx    context.Context // of the pump's reads of the log; ends when the session does
+	cancel context.CancelFunc
+	count  atomic.Int32 // subscriptions, those on their way included
+
+	mu      sync.Mutex
+	room    sync.Cond // control has room again, or the session has ended
+	control []op
+	bytes   int // of raw frames in control
+	dirty   []*Subscription
+	running bool // a pump is alive
+	ended   bool
+	reason  error
+
+	// Owned by the pump.
+	subs   map[string]*Subscription
+	orders int
+	*buffer
+}
+
+// op is something to be done in order with everything else the client asked for: send a
+// raw frame, open or close a subscription, or finish.
+type op struct {
+	raw    []byte
+	notice *Notice
+	open   *opened
+	close  *Notice // Unsubscribed, answered only if it has a ref
+	finish error
+}
+
+const (
+	maxControl      = 512
+	maxControlBytes = 1 << 20
+)
+
+// NewSession makes a session that writes to sink. End must be called when it is over.
+func (h *Hub) NewSession(sink Sink) *Session {
+	s := &Session{hub: h, sink: sink, subs: map[string]*Subscription{}}
+	s.room.L = &s.mu
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	h.mu.Lock()
+	h.sessions[s] = struct{}{}
+	h.mu.Unlock()
+	h.metrics.sessions.Inc()
+	return s
+}
+
+// Send has a text sent to the client as it is, after everything sent before. It waits
+// while the client has too many answers outstanding; false means the session has ended.
+func (s *Session) Send(text []byte) bool { return s.enqueue(op{raw: text}) }
+
+// Idle reports whether there is nothing on its way to the client.
+func (s *Session) Idle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.running && !s.ended
+}
+
+// Subscriptions is the number of the session's subscriptions.
+func (s *Session) Subscriptions() int { return int(s.count.Load()) }
+
+// Subscribe opens a subscription, or moves the place of the one there is. The answer, a
+// Subscribed or Denied notice, comes through the sink in order with the events. ctx
+// bounds the look at the log. An error means that the log could not be asked.
+func (s *Session) Subscribe(ctx context.Context, req Request) error {
+	var pattern *pgcast.Pattern
+	if pgcast.IsPattern(req.Topic) {
+		p, err := pgcast.ParsePattern(req.Topic)
+		if err != nil {
+			return err
+		}
+		pattern = &p
+	}
+	f := s.hub.acquire(req.Topic, pattern)
+	o, err := s.hub.resolve(ctx, f, req)
+	if err != nil {
+		s.hub.release(f)
+		return err
+	}
+	s.count.Add(1)
+	if !s.enqueue(op{open: o}) {
+		s.count.Add(-1)
+		s.hub.release(f)
+	}
+	return nil
+}
+
+// Deny answers a request for a subscription with no.
+func (s *Session) Deny(topic string, ref []byte, reason string) {
+	s.enqueue(op{notice: &Notice{Kind: Denied, Topic: topic, Ref: ref, Reason: reason}})
+}
+
+// Unsubscribe ends a subscription, if there is one. It is answered if ref is not nil.
+func (s *Session) Unsubscribe(topic string, ref []byte) {
+	s.enqueue(op{close: &Notice{Kind: Unsubscribed, Topic: topic, Ref: ref}})
+}
+
+// Finish lets the session send what it has ready and closes its sink with the reason.
+func (s *Session) Finish(reason error) { s.enqueue(op{finish: reason}) }
+
+// End ends the session at once; safe to call at any time, also twice.
+func (s *Session) End(reason error) {
+	s.mu.Lock()
+	first := !s.ended
+	if first {
+		s.ended, s.reason = true, reason
+		s.cancel()
+		s.room.Broadcast()
+	}
+	start := first && !s.running
+	s.running = s.running || start
+	s.mu.Unlock()
+	if start {
+		go s.pump()
+	}
+}
+
+func (s *Session) enqueue(o op) bool {
+	s.mu.Lock()
+	for !s.ended && (len(s.control) >= maxControl || s.bytes > maxControlBytes) {
+		s.room.Wait()
+	}
+	if s.ended {
+		s.mu.Unlock()
+		return false
+	}
+	s.control = append(s.control, o)
+	s.bytes += len(o.raw)
+	start := !s.running
+	s.running = true
+	s.mu.Unlock()
+	if start {
+		go s.pump()
+	}
+	return true
+}
+
+// kick marks a subscription as having something to send.
+func (s *Session) kick(sub *Subscription) {
+	s.mu.Lock()
+	if sub.queued || s.ended {
+		s.mu.Unlock()
+		return
+	}
+	sub.queued = true
+	s.dirty = append(s.dirty, sub)
+	start := !s.running
+	s.running = true
+	s.mu.Unlock()
+	if start {
+		go s.pump()
+	}
+}

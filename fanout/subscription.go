@@ -1,0 +1,225 @@
+package fanout
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/pgcast/pgcast"
+)
+
+// Request asks for a subscription.
+type Request struct {
+	Topic string // a topic or a pattern
+	Ref   []byte // echoed in the answer; nil if there is none
+	// After is the place to go on from: a seq, or a position for a pattern. Nil starts
+	// at the head.
+	After *int64
+	ID    pgcast.ID // of the event the client saw at After; empty if it does not know
+	// Doubted says that After comes from another cluster or timeline: without an ID that
+	// proves it, the subscription is reset.
+	Doubted bool
+}
+
+// Subscription is one session's place in one topic or pattern.
+type Subscription struct {
+	session *Session
+	feed    *feed
+	order   int // of creation, within the session
+
+	// Guarded by session.mu.
+	queued bool
+
+	// Owned by the session's pump.
+	start   int64           // the place it started from: it covers everything after
+	place   int64           // everything up to here has been sent
+	sent    pgcast.Position // events up to here went through other subscriptions
+	behind  bool
+	gap     int64 // of a pattern: the newest trimmed position already told
+	retries int
+}
+
+const everything = pgcast.Position(math.MaxInt64)
+
+// bounds of one pull: many events in one write when a session lags, but never so many
+// that its other subscriptions starve.
+const (
+	pullEvents = 128
+	pullBytes  = 64 << 10
+)
+
+// resolve finds the place a request starts from. It may ask the log, and runs in the
+// session's reading goroutine, before the subscription exists.
+func (h *Hub) resolve(ctx context.Context, f *feed, req Request) (*opened, error) {
+	o := &opened{req: req, feed: f}
+	if req.After == nil || !req.Doubted || req.ID != "" {
+		if place, ok := f.lookup(req.After, req.ID); ok {
+			o.place = place
+			return o, nil
+		}
+	}
+	if f.pattern != nil {
+		return o, h.resolvePattern(ctx, o)
+	}
+	ask := pgcast.Ask{Topic: f.key, ID: req.ID}
+	if req.After != nil {
+		ask.After = pgcast.Seq(*req.After)
+	}
+	place, position, err := h.reads.place(ctx, ask)
+	if err != nil {
+		return nil, err
+	}
+	f.learn(int64(place.Head))
+	o.at = position
+	o.place = int64(place.Head)
+	switch {
+	case req.After == nil:
+	case *req.After == 0:
+		o.place = 0 // before the first event there is nothing that could differ
+	case *req.After > int64(place.Head),
+		req.ID != "" && !place.Known && *req.After >= int64(place.Tail)-1,
+		req.ID == "" && req.Doubted:
+		o.reset = true
+	default:
+		o.place = *req.After
+	}
+	return o, nil
+}
+
+func (h *Hub) resolvePattern(ctx context.Context, o *opened) error {
+	after := o.req.After
+	o.place = int64(h.Position())
+	o.at = pgcast.Position(o.place)
+	switch {
+	case after == nil:
+		return nil
+	case *after == 0:
+		o.place = 0
+		return nil
+	case o.req.ID != "":
+		known, err := h.reads.knows(ctx, pgcast.Position(*after), o.req.ID)
+		if err != nil {
+			return err
+		}
+		o.reset = !known
+	default:
+		// Positions this process has not come to yet may have been seen elsewhere.
+		_, newest, err := h.reads.place(ctx, pgcast.Ask{Topic: o.feed.key})
+		if err != nil {
+			return err
+		}
+		o.at = max(o.at, newest)
+		o.reset = *after > int64(newest) || o.req.Doubted
+	}
+	if !o.reset {
+		o.place = *after
+	}
+	return nil
+}
+
+// opened is a resolved request on its way to the pump.
+type opened struct {
+	req   Request
+	feed  *feed
+	place int64
+	at    pgcast.Position // the log's position when place was read from it
+	reset bool
+}
+
+// pull takes the next items of a subscription, not beyond position limit. more says that
+// there is more to take right now; retry, if not 0, when to ask again.
+func (s *Session) pull(ctx context.Context, sub *Subscription, limit pgcast.Position) (items []Item, more bool, retry time.Duration) {
+	frames, behind, floor, more := sub.feed.after(sub.place, limit, pullEvents, pullBytes, s.frames[:0])
+	s.setBehind(sub, behind)
+	if !behind {
+		return s.itemsOf(sub, frames), more, 0
+	}
+	p, err := s.hub.reads.page(ctx, sub.feed, sub.place, floor)
+	if err != nil {
+		if ctx.Err() == nil {
+			s.hub.metrics.errors.Inc()
+		}
+		sub.retries++
+		return nil, false, min(100*time.Millisecond<<min(sub.retries, 5), 2*time.Second)
+	}
+	sub.retries = 0
+	items = s.gapOf(sub, p)
+	for _, fr := range p.frames {
+		if sub.feed.number(fr) > sub.place {
+			if fr.Position > limit {
+				return append(items, s.itemsOf(sub, frames)...), false, 0
+			}
+			frames = append(frames, fr)
+		}
+	}
+	items = append(items, s.itemsOf(sub, frames)...)
+	if p.next <= sub.place && len(items) == 0 {
+		// Nothing there although the ring begins later: the feed learned of its first
+		// event, or lost its ring, while we looked. The hub comes to it in a moment.
+		return nil, false, 20 * time.Millisecond
+	}
+	sub.place = max(sub.place, p.next)
+	return items, true, 0
+}
+
+// gapOf tells of what is trimmed between the subscription's place and the page, once.
+func (s *Session) gapOf(sub *Subscription, p *page) []Item {
+	n := &Notice{Kind: Gap, Topic: sub.feed.key, After: sub.place}
+	switch {
+	case sub.feed.pattern == nil && p.tail > sub.place+1:
+		n.Tail, n.Head = p.tail, p.head
+		sub.place = p.tail - 1
+	case sub.feed.pattern != nil && p.gap > max(sub.gap, sub.place):
+		n.Tail, n.Head = p.gap+1, int64(s.hub.Position())
+		sub.gap = p.gap
+	default:
+		return nil
+	}
+	s.hub.metrics.notices.WithLabelValues("gap").Inc()
+	return []Item{{Notice: n}}
+}
+
+// itemsOf makes items of frames and moves the place behind them. An event that another
+// subscription of the session covers is left to that one.
+func (s *Session) itemsOf(sub *Subscription, frames []*Frame) []Item {
+	items := s.items[:0]
+	pattern := sub.feed.pattern != nil
+	for _, fr := range frames {
+		sub.place = sub.feed.number(fr)
+		if fr.Position <= sub.sent || pattern && s.covered(sub, fr) {
+			continue
+		}
+		items = append(items, Item{Frame: fr, Pattern: pattern})
+	}
+	s.frames, s.items = frames[:0], items
+	return items
+}
+
+// covered tells whether another subscription delivers the event: the exact topic's
+// before any pattern's, and an older pattern's before a younger one's.
+func (s *Session) covered(sub *Subscription, fr *Frame) bool {
+	if len(s.subs) == 1 {
+		return false
+	}
+	if t := s.subs[fr.Topic]; t != nil && int64(fr.Seq) > t.start {
+		return true
+	}
+	for _, p := range s.subs {
+		if p.order < sub.order && p.feed.pattern != nil && int64(fr.Position) > p.start && p.feed.pattern.Match(fr.Topic) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Session) setBehind(sub *Subscription, behind bool) {
+	if sub.behind == behind {
+		return
+	}
+	sub.behind = behind
+	if behind {
+		s.hub.metrics.behind.Inc()
+	} else {
+		s.hub.metrics.behind.Dec()
+	}
+}

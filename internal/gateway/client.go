@@ -1,0 +1,260 @@
+package gateway
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/wire"
+)
+
+// client is one WebSocket connection: it reads frames and asks its session for what they
+// want. Its goroutine is the only one that reads; the session's is the only one that
+// writes data.
+type client struct {
+	g       *Gateway
+	conn    *conn
+	ws      *websocket.Conn
+	session *fanout.Session
+
+	// Told by the client, read by the session's goroutine.
+	batch, reset, resumed atomic.Bool
+
+	// Owned by run.
+	seen    map[string]pgcast.Seq // by resume: where topics stood
+	doubted bool                  // seen comes from another cluster or timeline
+	bad     int
+}
+
+// freshMark in a session id says that there is no history to resume.
+const freshMark = "fresh"
+
+// sessionID names a session, and the cluster whose seqs its client will have seen.
+func (g *Gateway) sessionID(fresh bool) string {
+	id := rand.Text() + "." + g.opts.Identity()
+	if fresh {
+		id += "." + freshMark
+	}
+	return id
+}
+
+// run reads frames until the connection ends.
+func (c *client) run() {
+	defer c.g.forget(c)
+	defer func() { _ = c.conn.Close() }()
+	c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(false)))
+	err := c.read()
+	var ce closeError
+	if !errors.As(err, &ce) {
+		err = nil // the peer or the connection has ended it; the library has answered
+	}
+	c.session.End(err)
+	if err != nil {
+		// The close frame is on its way; wait for the peer's.
+		_, _, _ = c.ws.Read(context.Background())
+	}
+}
+
+func (c *client) read() error {
+	for {
+		kind, text, err := c.ws.Read(context.Background())
+		switch {
+		case err != nil:
+			return err
+		case kind != websocket.MessageText:
+			c.fail(nil, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "binary frames are not supported", Hint: "send JSON text"})
+			continue
+		case !utf8.Valid(text):
+			return closeError{int(websocket.StatusInvalidFramePayloadData), "text frames must be UTF-8"}
+		}
+		f, err := wire.Parse(text)
+		if err != nil {
+			if c.bad++; c.bad > badFrames {
+				return closeError{wire.ClosePolicy, "too many frames that cannot be read"}
+			}
+			c.fail(f.Ref, err)
+			continue
+		}
+		c.serve(f)
+	}
+}
+
+// kill cuts the connection, whatever its goroutines are waiting for.
+func (c *client) kill(reason error) {
+	_ = c.conn.Conn.Close()
+	c.session.End(reason)
+}
+
+func (c *client) serve(f wire.Frame) {
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	switch f.Type {
+	case wire.Hello:
+		c.batch.Store(slices.Contains(f.Caps, wire.CapBatch))
+		c.reset.Store(slices.Contains(f.Caps, wire.CapReset))
+	case wire.Resume:
+		c.resume(f)
+	case wire.Subscribe:
+		if f.Snapshot != nil || f.Filter != nil {
+			c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "snapshot and filter are not supported yet"})
+			return
+		}
+		c.subscribe(ctx, wire.Place{Topic: f.Topic, After: f.After, ID: f.ID}, f.Ref)
+	case wire.SubscribeBatch:
+		for _, p := range f.Topics {
+			c.subscribe(ctx, p, f.Ref)
+		}
+	case wire.Unsubscribe:
+		c.session.Unsubscribe(f.Topic, f.Ref)
+	case wire.Publish:
+		c.publish(ctx, f)
+	case wire.History:
+		c.history(ctx, f)
+	default:
+		c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "this server does not serve frames of type " + quote(string(f.Type))})
+	}
+}
+
+func (c *client) resume(f wire.Frame) {
+	c.resumed.Store(true)
+	c.seen, c.doubted = f.LastSeenSeqs, false
+	// The id is rand.identity or rand.identity.fresh, and identity has one dot itself.
+	_, rest, _ := strings.Cut(f.SessionID, ".")
+	switch identity := c.g.opts.Identity(); {
+	case rest == identity+"."+freshMark:
+		c.seen = nil
+	case rest != identity:
+		c.doubted = true
+	}
+	c.session.Send(wire.AppendResumed(nil))
+}
+
+func (c *client) subscribe(ctx context.Context, p wire.Place, ref json.RawMessage) {
+	if _, err := pgcast.ParsePattern(p.Topic); err != nil {
+		c.session.Deny(p.Topic, ref, wire.ReasonInvalidTopic)
+		return
+	}
+	if c.session.Subscriptions() >= c.g.opts.MaxSubscriptions {
+		c.session.Deny(p.Topic, ref, wire.ReasonTooMany)
+		return
+	}
+	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID}
+	if seq, ok := c.seen[p.Topic]; ok && p.After == nil {
+		after := int64(seq)
+		req.After, req.Doubted = &after, c.doubted
+		delete(c.seen, p.Topic) // a later subscribe to it starts at the head
+	}
+	if err := c.session.Subscribe(ctx, req); err != nil {
+		c.g.opts.Logger.Warn("gateway: subscribe failed", "error", err)
+		c.session.Deny(p.Topic, ref, wire.ReasonInternal)
+		return
+	}
+	if req.After != nil {
+		c.g.metrics.resumes.Inc()
+	}
+}
+
+func (c *client) publish(ctx context.Context, f wire.Frame) {
+	err := pgcast.CheckTopic(f.Topic)
+	if err == nil {
+		err = pgcast.CheckEventName(f.Event)
+	}
+	var id pgcast.ID
+	if err == nil {
+		id, err = c.g.publish.Publish(ctx, f.Topic, f.Event, f.Data, f.Key)
+	}
+	if err != nil {
+		c.fail(f.Ref, err)
+		return
+	}
+	c.g.metrics.published.Inc()
+	c.session.Send(wire.AppendPublished(nil, f.Ref, id))
+}
+
+func (c *client) history(ctx context.Context, f wire.Frame) {
+	limit, after := f.Limit, int64(0)
+	if limit == 0 {
+		limit = wire.DefaultHistory
+	}
+	if f.After != nil {
+		after = *f.After
+	}
+	pattern, err := pgcast.ParsePattern(f.Topic)
+	var page pgcast.Page
+	switch {
+	case err != nil:
+	case pgcast.IsPattern(f.Topic):
+		page, err = c.g.scan(ctx, pattern, after, min(limit, wire.MaxHistory))
+	default:
+		page, err = c.g.history.Page(ctx, f.Topic, pgcast.Seq(after), min(limit, wire.MaxHistory))
+	}
+	if err != nil {
+		c.fail(f.Ref, err)
+		return
+	}
+	c.session.Send(wire.AppendHistory(nil, f.Ref, f.Topic, fitting(page.Events), int64(page.Tail), int64(page.Head)))
+}
+
+// scan reads on until it has an event or the end of the log.
+func (g *Gateway) scan(ctx context.Context, p pgcast.Pattern, after int64, limit int) (page pgcast.Page, err error) {
+	head := g.hub.Position()
+	page = pgcast.Page{Tail: 1, Head: pgcast.Seq(head)}
+	for next := pgcast.Position(after); next < head && len(page.Events) == 0; {
+		if page.Events, next, err = g.history.Scan(ctx, p, next, head, limit); err != nil {
+			return page, err
+		}
+	}
+	gap, err := g.history.ScanGap(ctx, p, pgcast.Position(after))
+	if gap > 0 {
+		page.Tail = pgcast.Seq(gap) + 1
+	}
+	return page, err
+}
+
+// fitting gives the leading events that fit into one frame: a client that wants the rest
+// asks again after the last.
+func fitting(events []pgcast.Event) []pgcast.Event {
+	size := 512
+	for i, e := range events {
+		size += len(e.Topic) + len(e.Name) + 2*len(e.Old) + len(e.Data) + 160
+		if i > 0 && size > wire.MaxServerFrame {
+			return events[:i]
+		}
+	}
+	return events
+}
+
+// fail answers a frame with an error. What is not the client's doing is logged, and told
+// without its inner workings.
+func (c *client) fail(ref json.RawMessage, err error) {
+	code, message := pgcast.CodeInternal, "the server could not do this"
+	var e *pgcast.Error
+	switch {
+	case errors.Is(err, pgcast.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		code, message = pgcast.CodeUnavailable, "the log cannot be reached right now; try again"
+		c.g.opts.Logger.Warn("gateway: request failed", "error", err)
+	case errors.As(err, &e):
+		code, message = e.Code, e.Error()
+	default:
+		c.g.opts.Logger.Error("gateway: request failed", "error", err)
+	}
+	c.g.metrics.errors.WithLabelValues(string(code)).Inc()
+	c.session.Send(wire.AppendError(nil, ref, code, message))
+}
+
+func quote(s string) string {
+	if len(s) > 40 {
+		s = s[:40] + "…"
+	}
+	b, _ := json.Marshal(s) // a string always can be
+	return string(b)
+}

@@ -1,0 +1,140 @@
+package gateway
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/wire"
+)
+
+// Several events go into one frame only for clients that said they understand it, and
+// never so many that the frame comes near the size clients drop.
+const maxBatch = 256 << 10
+
+var heartbeat = []byte(wire.Heartbeat)
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
+
+// errBegunAnew ends a session whose client would not understand reset.
+var errBegunAnew = errors.New("the client's history no longer exists")
+
+// Write makes frames of a session's items and sends them in one write.
+func (c *client) Write(items []fanout.Item) error {
+	p := buffers.Get().(*[]byte)
+	defer buffers.Put(p)
+	b, err := (*p)[:0], error(nil)
+	for len(items) > 0 && err == nil {
+		if n := c.batchable(items); n > 1 {
+			b, items = appendBatch(b, items[:n]), items[n:]
+			continue
+		}
+		b, err = c.appendItem(b, items[0])
+		items = items[1:]
+	}
+	if cap(b) <= 128<<10 { // one huge event is not to stay in the pool
+		*p = b
+	}
+	if _, werr := c.conn.Write(b); werr != nil {
+		return werr
+	}
+	return err
+}
+
+// batchable gives the number of leading items that go into one batch frame.
+func (c *client) batchable(items []fanout.Item) int {
+	if !c.batch.Load() {
+		return 0
+	}
+	n, size := 0, 0
+	for n < len(items) && items[n].Frame != nil {
+		if size += len(items[n].Frame.Text()) + 32; n > 0 && size > maxBatch {
+			break
+		}
+		n++
+	}
+	return n
+}
+
+func text(i fanout.Item) []byte {
+	if i.Pattern {
+		return i.Frame.Positioned()
+	}
+	return i.Frame.Text()
+}
+
+func appendBatch(b []byte, items []fanout.Item) []byte {
+	n := len(wire.BatchOpen) + len(wire.BatchClose) + len(items) - 1
+	for _, i := range items {
+		n += len(text(i))
+	}
+	b = append(appendHeader(b, n), wire.BatchOpen...)
+	for k, i := range items {
+		if k > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, text(i)...)
+	}
+	return append(b, wire.BatchClose...)
+}
+
+func (c *client) appendItem(b []byte, i fanout.Item) ([]byte, error) {
+	switch {
+	case i.Frame != nil:
+		t := text(i)
+		return append(appendHeader(b, len(t)), t...), nil
+	case i.Raw != nil:
+		return append(appendHeader(b, len(i.Raw)), i.Raw...), nil
+	}
+	var t []byte
+	var err error
+	switch n := i.Notice; n.Kind {
+	case fanout.Subscribed:
+		t = wire.AppendSubscribed(nil, n.Topic, n.Ref, n.Seq)
+	case fanout.Unsubscribed:
+		t = wire.AppendUnsubscribed(nil, n.Topic, n.Ref)
+	case fanout.Denied:
+		t = wire.AppendDenied(nil, n.Topic, n.Ref, n.Reason)
+	case fanout.Gap:
+		t = wire.AppendGap(nil, n.Topic, n.After, n.Tail, n.Head)
+	case fanout.Reset:
+		t = wire.AppendReset(nil, n.Topic, n.Head)
+		if c.resumed.Load() && !c.reset.Load() {
+			// It would not understand. With a session id that stands for no history it
+			// comes back and starts at the head.
+			t, err = wire.AppendWelcome(nil, c.g.sessionID(true)), errBegunAnew
+		}
+	}
+	return append(appendHeader(b, len(t)), t...), err
+}
+
+// Close ends the connection with the close code that fits the reason.
+func (c *client) Close(reason error) {
+	code, text := 0, ""
+	switch {
+	case errors.Is(reason, errDraining):
+		code, text = wire.CloseGoingAway, retryHint()
+	case errors.Is(reason, fanout.ErrResume), errors.Is(reason, errBegunAnew), errors.Is(reason, errStalled):
+		code, text = wire.CloseStalled, "resume"
+	case errors.As(reason, new(closeError)):
+		var e closeError
+		errors.As(reason, &e)
+		code, text = e.code, e.reason
+	}
+	if code == 0 {
+		_ = c.conn.Close()
+		return
+	}
+	c.conn.closeFrame(code, text)
+	// The client answers with a close frame of its own, on which the reader ends.
+	time.AfterFunc(closeWait, func() { _ = c.conn.Close() })
+}
+
+// closeError ends a session with a close code.
+type closeError struct {
+	code   int
+	reason string
+}
+
+func (e closeError) Error() string { return e.reason }

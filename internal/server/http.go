@@ -1,0 +1,71 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+func (s *Server) publicHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/ws", s.gateway)
+	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	if s.opts.Public != nil {
+		mux.Handle("/", s.opts.Public)
+	}
+	return mux
+}
+
+func (s *Server) adminHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", s.healthz)
+	mux.HandleFunc("GET /readyz", s.readyz)
+	return mux
+}
+
+// healthz says that the process lives; restarting it would not help with anything else.
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
+
+// readyz says whether clients should be sent here.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	switch {
+	case s.draining.Load():
+		http.Error(w, "draining", http.StatusServiceUnavailable)
+	case !s.follower.CaughtUp():
+		http.Error(w, "not caught up with the log, or the database cannot be read", http.StatusServiceUnavailable)
+	default:
+		fmt.Fprintln(w, "ready")
+	}
+}
+
+// poolCollector exports the connection pool's figures.
+type poolCollector struct{ pool *pgxpool.Pool }
+
+var (
+	poolInUse = prometheus.NewDesc("pgcast_pool_connections_in_use", "Database connections of the pool in use.", nil, nil)
+	poolOpen  = prometheus.NewDesc("pgcast_pool_connections_open", "Database connections of the pool.", nil, nil)
+	poolMax   = prometheus.NewDesc("pgcast_pool_connections_max", "Database connections the pool may open.", nil, nil)
+	poolWaits = prometheus.NewDesc("pgcast_pool_waits_total", "Times somebody had to wait for a connection of the pool.", nil, nil)
+)
+
+// Describe sends the collector's descriptions.
+func (c poolCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- poolInUse
+	ch <- poolOpen
+	ch <- poolMax
+	ch <- poolWaits
+}
+
+// Collect sends the pool's figures of this moment.
+func (c poolCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c.pool.Stat()
+	ch <- prometheus.MustNewConstMetric(poolInUse, prometheus.GaugeValue, float64(s.AcquiredConns()))
+	ch <- prometheus.MustNewConstMetric(poolOpen, prometheus.GaugeValue, float64(s.TotalConns()))
+	ch <- prometheus.MustNewConstMetric(poolMax, prometheus.GaugeValue, float64(s.MaxConns()))
+	ch <- prometheus.MustNewConstMetric(poolWaits, prometheus.CounterValue, float64(s.EmptyAcquireCount()))
+}

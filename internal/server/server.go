@@ -1,0 +1,202 @@
+// Package server is one pgcast server: it wires the log's reader and sequencer, the hub
+// and the gateway together and runs them behind two HTTP listeners, the public one for
+// clients and the admin one for metrics.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/gateway"
+	"github.com/pgcast/pgcast/internal/wire"
+	"github.com/pgcast/pgcast/replay"
+)
+
+// Options of a server. DatabaseURL is required; the zero value of each other field
+// stands for its default.
+type Options struct {
+	DatabaseURL string
+	// DirectDatabaseURL leads to the primary without a pooler in between; the sequencer
+	// needs a session of its own. Default: DatabaseURL.
+	DirectDatabaseURL string
+	PoolSize          int    // connections for reading and publishing; default 8
+	Listen            string // of clients; default 127.0.0.1:8080
+	AdminListen       string // of metrics; default 127.0.0.1:9187
+	AllowedOrigins    []string
+	Wake              replay.Wake
+	MaxFrame          int
+	MaxEvent          int
+	MaxSubscriptions  int
+	MaxSessions       int
+	RingSize          int
+	WriteTimeout      time.Duration
+	PingInterval      time.Duration
+	DrainTimeout      time.Duration // for sessions to be told and flushed; default 10 s
+	RetentionEvery    time.Duration
+	// Public serves the public listener's paths that are not the server's own.
+	Public  http.Handler
+	Logger  *slog.Logger // default slog.Default()
+	Version string
+	// OnReady is called once both listeners are open, with their real addresses.
+	OnReady func(listen, admin string)
+}
+
+// Server is one pgcast server; see Run.
+type Server struct {
+	opts      Options
+	pool      *pgxpool.Pool
+	log       *replay.Log
+	hub       *fanout.Hub
+	follower  *fanout.Follower
+	sequencer *replay.Sequencer
+	gateway   *gateway.Gateway
+	registry  *prometheus.Registry
+
+	identity atomic.Pointer[string]
+	draining atomic.Bool
+}
+
+// New makes a server. It connects to nothing yet; settings that cannot be used are
+// refused here.
+func New(options *Options) (*Server, error) {
+	s := &Server{opts: *options, registry: prometheus.NewRegistry()}
+	o := &s.opts
+	setDefault(&o.DirectDatabaseURL, o.DatabaseURL)
+	setDefault(&o.Listen, "127.0.0.1:8080")
+	setDefault(&o.AdminListen, "127.0.0.1:9187")
+	setDefault(&o.PoolSize, 8)
+	setDefault(&o.DrainTimeout, 10*time.Second)
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	cfg, err := pgxpool.ParseConfig(o.DatabaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("read the database URL: %w", err)
+	}
+	cfg.MaxConns = int32(o.PoolSize)
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
+	}
+	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
+		cfg.ConnConfig.RuntimeParams["application_name"] = "pgcast"
+	}
+	// Not ctx of a caller: the pool lives as long as Run.
+	if s.pool, err = pgxpool.NewWithConfig(context.Background(), cfg); err != nil {
+		return nil, fmt.Errorf("make the connection pool: %w", err)
+	}
+	s.build()
+	return s, nil
+}
+
+func setDefault[T comparable](v *T, d T) {
+	var zero T
+	if *v == zero {
+		*v = d
+	}
+}
+
+func (s *Server) build() {
+	o := &s.opts
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), poolCollector{s.pool})
+	unknown := "0.0"
+	s.identity.Store(&unknown)
+
+	s.log = replay.NewLog(s.pool, &replay.LogOptions{MaxEvent: o.MaxEvent})
+	s.hub = fanout.NewHub(s.log, s.log, fanout.HubOptions{Encode: wire.AppendEventBody, Ring: o.RingSize,
+		Registerer: s.registry, Logger: o.Logger})
+	s.follower = fanout.NewFollower(s.log, s.hub, &fanout.FollowerOptions{Logger: o.Logger, OnConnect: s.identify})
+	s.sequencer = replay.NewSequencer(o.DirectDatabaseURL, s.pool, &replay.SequencerOptions{Wake: o.Wake,
+		OnGrown: s.follower.Wake, Retention: &replay.RetentionOptions{Every: o.RetentionEvery},
+		Registerer: s.registry, Logger: o.Logger})
+	s.gateway = gateway.New(s.hub, s.log, s.log, gateway.Options{Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
+		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions, WriteTimeout: o.WriteTimeout,
+		PingInterval: o.PingInterval, Identity: func() string { return *s.identity.Load() },
+		Registerer: s.registry, Logger: o.Logger})
+}
+
+// identify learns which cluster the database is now; sessions that know only a seq are
+// reset when it is another one than they saw.
+func (s *Server) identify(ctx context.Context) error {
+	id, err := s.log.Identity(ctx)
+	if err == nil {
+		s.identity.Store(&id)
+	}
+	return err
+}
+
+// Run serves until ctx ends, then drains: not ready, no new connections, clients told to
+// come back, what is ready sent, at most DrainTimeout. The error is nil after a clean
+// drain.
+func (s *Server) Run(ctx context.Context) error {
+	defer s.pool.Close()
+	public, err := net.Listen("tcp", s.opts.Listen)
+	if err != nil {
+		return fmt.Errorf("open the public listener: %w", err)
+	}
+	admin, err := net.Listen("tcp", s.opts.AdminListen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("open the admin listener: %w", err), public.Close())
+	}
+	front, back := s.httpServer(s.publicHandler()), s.httpServer(s.adminHandler())
+
+	// The engine outlives ctx: what drains still needs the log.
+	engine, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, failed := errgroup.WithContext(engine)
+	g.Go(func() error { return s.follower.Run(engine) })
+	g.Go(func() error { return s.sequencer.Run(engine) })
+	g.Go(func() error { return s.gateway.Run(engine) })
+	g.Go(func() error { return serve(front, public) })
+	g.Go(func() error { return serve(back, admin) })
+	if s.opts.OnReady != nil {
+		s.opts.OnReady(public.Addr().String(), admin.Addr().String())
+	}
+	s.opts.Logger.Info("serving", "version", s.opts.Version, "listen", public.Addr().String(), "admin", admin.Addr().String())
+
+	select {
+	case <-ctx.Done():
+	case <-failed.Done():
+	}
+	err = s.drain(front, back)
+	stop()
+	if gerr := g.Wait(); gerr != nil && !errors.Is(gerr, context.Canceled) {
+		err = errors.Join(gerr, err)
+	}
+	return err
+}
+
+func (s *Server) drain(front, back *http.Server) error {
+	s.draining.Store(true)
+	s.opts.Logger.Info("draining", "sessions", len(s.hub.Sessions()))
+	ctx, cancel := context.WithTimeout(context.Background(), s.opts.DrainTimeout)
+	defer cancel()
+	var g errgroup.Group
+	g.Go(func() error { return front.Shutdown(ctx) }) // closes the listener first
+	g.Go(func() error { return s.gateway.Drain(ctx) })
+	err := g.Wait()
+	return errors.Join(err, back.Shutdown(ctx))
+}
+
+func (s *Server) httpServer(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug)}
+}
+
+func serve(h *http.Server, l net.Listener) error {
+	if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
