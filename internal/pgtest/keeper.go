@@ -23,8 +23,9 @@ import (
 // keeperEnv turns a test binary into a keeper; its value is the task.
 const keeperEnv = "PGCAST_PGTEST_KEEPER"
 
-// ready is what the keeper says when its cluster answers; anything else is an error's text.
-const ready = "ready\n"
+// word is what the keeper says, once, to who started it: that its cluster answers, or
+// why there is none.
+type word struct{ Error string }
 
 // task is what a keeper is to do.
 type task struct {
@@ -43,7 +44,7 @@ func init() {
 	tell := inherited(3)
 	if err := keep(text, tell); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		fmt.Fprint(tell, err)
+		_ = json.NewEncoder(tell).Encode(word{err.Error()}) // closed if it had good news before
 		os.Exit(1)
 	}
 	os.Exit(0)
@@ -71,7 +72,7 @@ func keep(text string, tell *os.File) error {
 	if err := writeAddress(what.Dir, c); err != nil {
 		return err
 	}
-	if _, err := tell.WriteString(ready); err != nil {
+	if err := json.NewEncoder(tell).Encode(word{}); err != nil {
 		return err // whoever wanted the cluster has gone
 	}
 	tell.Close()

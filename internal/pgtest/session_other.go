@@ -9,4 +9,6 @@ import (
 
 func ownSession() *syscall.SysProcAttr { return nil }
 
+func keepFiles() {}
+
 func inherited(fd int) *os.File { return os.NewFile(uintptr(fd), "pipe") }

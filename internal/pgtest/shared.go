@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -24,7 +23,7 @@ import (
 
 // protocol is raised when processes built before and after a change here must not share
 // a cluster.
-const protocol = 1
+const protocol = 2
 
 // settings of the shared clusters. Room for many packages at once on a large machine.
 var settings = map[Kind]map[string]string{
@@ -216,11 +215,11 @@ func startKeeper(ctx context.Context, what task) error {
 	if err != nil {
 		return err
 	}
-	word, tell, err := os.Pipe()
+	listen, tell, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	defer word.Close()
+	defer listen.Close()
 	log, err := os.OpenFile(filepath.Join(what.Dir, "keeper.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		tell.Close()
@@ -231,6 +230,7 @@ func startKeeper(ctx context.Context, what task) error {
 	cmd.Env = append(os.Environ(), keeperEnv+"="+string(text))
 	// Nothing of "go test" may reach it: not its pipes, which it would hold open, not its
 	// directory, not the signals of its terminal.
+	keepFiles()
 	cmd.Dir, cmd.Stdout, cmd.Stderr = what.Dir, log, log
 	cmd.ExtraFiles, cmd.SysProcAttr = []*os.File{tell}, ownSession()
 	err = cmd.Start()
@@ -241,17 +241,14 @@ func startKeeper(ctx context.Context, what task) error {
 	// Not waited for: it outlives us, and a goroutine that waits would look like a leak.
 	_ = cmd.Process.Release()
 	if deadline, ok := ctx.Deadline(); ok {
-		_ = word.SetReadDeadline(deadline)
+		_ = listen.SetReadDeadline(deadline)
 	}
-	said, err := io.ReadAll(word)
-	if err != nil {
-		return fmt.Errorf("wait for the keeper: %w", err)
+	var said word
+	if err := json.NewDecoder(listen).Decode(&said); err != nil {
+		return fmt.Errorf("wait for the keeper: %w\n%s", err, tail(log.Name()))
 	}
-	if string(said) != ready {
-		if len(said) == 0 {
-			said = []byte("the keeper ended at once:\n" + tail(log.Name()))
-		}
-		return errors.New(string(said))
+	if said.Error != "" {
+		return errors.New(said.Error)
 	}
 	return nil
 }
