@@ -64,7 +64,7 @@ type Server struct {
 	gateway   *gateway.Gateway
 	registry  *prometheus.Registry
 
-	identity atomic.Pointer[string]
+	identity atomic.Pointer[string] // nil until the database was first read
 	draining atomic.Bool
 }
 
@@ -110,8 +110,6 @@ func setDefault[T comparable](v *T, d T) {
 func (s *Server) build() {
 	o := &s.opts
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), poolCollector{s.pool})
-	unknown := "0.0"
-	s.identity.Store(&unknown)
 
 	s.log = replay.NewLog(s.pool, &replay.LogOptions{MaxEvent: o.MaxEvent})
 	s.hub = fanout.NewHub(s.log, s.log, fanout.HubOptions{Encode: wire.AppendEventBody, Ring: o.RingSize,
