@@ -77,6 +77,11 @@ func (h *hand) whole(advance bool) *hand {
 	return h
 }
 
+func (h *hand) look() (work bool, err error) {
+	err = h.conn.QueryRow(h.w.ctx, h.w.peek).Scan(&work)
+	return work, err
+}
+
 // drain makes steps until there is no work left.
 func (h *hand) drain() *hand {
 	for steps := 0; h.w.err == nil; steps++ {
@@ -87,8 +92,8 @@ func (h *hand) drain() *hand {
 		if !work {
 			return h
 		}
-		if steps > 1000 {
-			h.w.fail("after 1,000 steps there is still work")
+		if steps > 200 {
+			h.w.fail("after 200 steps there is still work")
 		}
 		h.run()
 	}

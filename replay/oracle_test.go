@@ -157,8 +157,6 @@ func (w *world) finale() error {
 	return w.err
 }
 
-func (h *hand) look() (bool, error) { return db.New(h.conn).SequencerLook(h.w.ctx) }
-
 // reader follows one topic, or with topic "" the whole log, and comes back where it was.
 type reader struct {
 	w     *world

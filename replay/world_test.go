@@ -26,7 +26,8 @@ type world struct {
 	log     *Log
 	admin   *pgx.Conn
 	batch   int
-	step    string // the step's statement; mutants go here
+	step    string // the statement of a step,
+	peek    string // and of a look; mutants go here
 	err     error
 	clock   int // counts what happened
 	facts   map[int]*fact
@@ -59,7 +60,7 @@ func newWorld(t testing.TB, kind pgtest.Kind) *world {
 	t.Helper()
 	d := pgtest.New(t, &pgtest.Options{Kind: kind})
 	pool := d.Pool(t)
-	w := &world{ctx: t.Context(), t: t, db: d, pool: pool, log: NewLog(pool, nil), admin: d.Conn(t), batch: 7, step: db.SequencerStep}
+	w := &world{ctx: t.Context(), t: t, db: d, pool: pool, log: NewLog(pool, nil), admin: d.Conn(t), batch: 7, step: db.SequencerStep, peek: db.SequencerLook}
 	w.reset()
 	return w
 }
