@@ -18,6 +18,9 @@ const (
 // Heartbeat is the frame that tells a quiet client that the server is there.
 const Heartbeat = `{"type":"hb"}`
 
+// maxTwice is the size above which a deleted event's old is sent as data only.
+const maxTwice = 500_000
+
 // AppendEventBody appends e's frame without its closing brace, so that one encoded
 // body serves every session: [AppendEventEnd] closes it, with the position for those
 // who got it through a pattern. The body is one line.
@@ -26,11 +29,15 @@ func AppendEventBody(dst []byte, e pgcast.Event) []byte {
 	dst = appendString(dst, e.Topic)
 	dst = append(dst, `,"event":`...)
 	dst = appendString(dst, e.Name)
+	old := e.Old
 	if !e.Oversize {
 		data := e.Data
 		if len(data) == 0 && e.Name == pgcast.Deleted {
-			// Stores that hold a list look for the deleted row's key in data.
-			data = e.Old
+			// Stores that hold a list look for the deleted row's key in data. Twice must
+			// not make a frame too long that once does not.
+			if data = old; len(old) > maxTwice {
+				old = nil
+			}
 		}
 		dst = append(dst, `,"data":`...)
 		dst = appendJSON(dst, data)
@@ -47,9 +54,9 @@ func AppendEventBody(dst []byte, e pgcast.Event) []byte {
 	switch {
 	case e.Oversize:
 		dst = append(dst, `,"oversize":true`...)
-	case len(e.Old) > 0:
+	case len(old) > 0:
 		dst = append(dst, `,"old":`...)
-		dst = appendJSON(dst, e.Old)
+		dst = appendJSON(dst, old)
 	}
 	return dst
 }

@@ -56,6 +56,18 @@ func TestAppendEventBody(t *testing.T) {
 	}
 }
 
+func TestDeletedIsNotTooLong(t *testing.T) {
+	old := json.RawMessage(`"` + strings.Repeat("x", 999_998) + `"`)
+	text := AppendEventEnd(AppendEventBody(nil, pgcast.Event{Topic: strings.Repeat("t", 256), Name: pgcast.Deleted, Old: old, Seq: 1, ID: "1-1"}), 1)
+	if len(text) > MaxServerFrame {
+		t.Errorf("the frame has %d bytes, more than clients read", len(text))
+	}
+	f, err := ParseServer(text)
+	if err != nil || string(f.Events[0].Data) != string(old) {
+		t.Errorf("the old row is not in data (%v)", err)
+	}
+}
+
 func TestAppendEventEnd(t *testing.T) {
 	for position, want := range map[pgcast.Position]string{0: `x}`, 7: `x,"position":7}`} {
 		if got := string(AppendEventEnd([]byte("x"), position)); got != want {

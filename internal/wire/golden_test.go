@@ -1,0 +1,207 @@
+package wire
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/pgcast/pgcast"
+)
+
+const doc = "../../docs/protocol.md"
+
+var (
+	msgCreated = pgcast.Event{Topic: "room:1", Name: pgcast.Created, Seq: 42, ID: "2a-64d2c5b1a0f3e",
+		Data: json.RawMessage(`{"id":7,"room_id":1,"body":"hello"}`)}
+	msgTyping = pgcast.Event{Topic: "room:1", Name: "typing", Seq: 41, ID: "29-64d2c5b18fbcd", Data: json.RawMessage(`{"by":1}`)}
+	oldKey    = json.RawMessage(`{"id":7}`)
+)
+
+const sampleSession = "7DGX4QK2YPLNQ6WZ3VJ5A.7423950021478312.1"
+
+// clientSamples are what the server has to read in the doc's client frames.
+var clientSamples = map[string]Frame{
+	"client/hello":     {Type: Hello, Caps: []string{CapBatch, CapReset}},
+	"client/subscribe": {Type: Subscribe, Topic: "room:1", Ref: json.RawMessage(`1`)},
+	"client/subscribe-after": {Type: Subscribe, Topic: "room:1", After: ptr(41), ID: "29-64d2c5b18fbcd",
+		Ref: json.RawMessage(`2`)},
+	"client/subscribe-pattern": {Type: Subscribe, Topic: "room:*", After: ptr(1048), ID: "29-64d2c5b18fbcd",
+		Ref: json.RawMessage(`"all rooms"`)},
+	"client/subscribe-batch": {Type: SubscribeBatch, Ref: json.RawMessage(`3`), Topics: []Place{
+		{Topic: "room:1"}, {Topic: "room:2", After: ptr(5), ID: "31-64d2c5b219405"}, {Topic: "board:*", After: ptr(0)}}},
+	"client/unsubscribe": {Type: Unsubscribe, Topic: "room:1", Ref: json.RawMessage(`4`)},
+	"client/resume":      {Type: Resume, SessionID: sampleSession, LastSeenSeqs: map[string]pgcast.Seq{"room:1": 41}},
+	"client/publish": {Type: Publish, Topic: "room:1", Event: "typing", Data: json.RawMessage(`{"by":1}`), Key: "5f0c9a4e",
+		Ref: json.RawMessage(`5`)},
+	"client/history": {Type: History, Topic: "room:1", After: ptr(40), Limit: 2, Ref: json.RawMessage(`6`)},
+}
+
+// serverSamples are what the server has to write, and the client to read, for the
+// doc's server frames.
+var serverSamples = map[string]struct {
+	text []byte
+	want ServerFrame
+}{
+	"server/event-created": event(msgCreated),
+	"server/event-updated": event(pgcast.Event{Topic: "room:1", Name: pgcast.Updated, Seq: 43, ID: "2b-64d2c5b1b1177",
+		Data: json.RawMessage(`{"id":7,"room_id":1,"body":"hello!"}`), Old: oldKey}),
+	"server/event-deleted": {
+		AppendEventEnd(AppendEventBody(nil, pgcast.Event{Topic: "room:1", Name: pgcast.Deleted, Seq: 44, ID: "2c-64d2c5b1c23d0", Old: oldKey}), 0),
+		ServerFrame{Events: []pgcast.Event{{Topic: "room:1", Name: pgcast.Deleted, Seq: 44, ID: "2c-64d2c5b1c23d0", Data: oldKey, Old: oldKey}}},
+	},
+	"server/event-truncated": event(pgcast.Event{Topic: "room:1", Name: pgcast.Truncated, Seq: 45, ID: "2d-64d2c5b1d3a41"}),
+	"server/event-oversize":  event(pgcast.Event{Topic: "room:1", Name: pgcast.Created, Seq: 46, ID: "2e-64d2c5b1e50b2", Oversize: true}),
+	"server/event-position": event(pgcast.Event{Topic: "room:1", Name: "typing", Seq: 47, ID: "2f-64d2c5b1f6723", Position: 1049,
+		Data: json.RawMessage(`{"by":1}`)}),
+	"server/batch": batch(
+		pgcast.Event{Topic: "room:1", Name: "typing", Seq: 48, ID: "30-64d2c5b207d94", Data: json.RawMessage(`{"by":2}`)},
+		pgcast.Event{Topic: "room:2", Name: "typing", Seq: 5, ID: "31-64d2c5b219405", Data: json.RawMessage(`{"by":2}`)}),
+	"server/welcome": {AppendWelcome(nil, sampleSession), ServerFrame{Type: Welcome, SessionID: sampleSession}},
+	"server/subscribed": {AppendSubscribed(nil, "room:1", json.RawMessage(`2`), 41),
+		ServerFrame{Type: Subscribed, Topic: "room:1", Ref: json.RawMessage(`2`), Seq: 41}},
+	"server/subscribed-pattern": {AppendSubscribed(nil, "room:*", json.RawMessage(`"all rooms"`), 1048),
+		ServerFrame{Type: Subscribed, Topic: "room:*", Ref: json.RawMessage(`"all rooms"`), Seq: 1048}},
+	"server/subscribe-denied": {AppendDenied(nil, "__system", json.RawMessage(`7`), ReasonInvalidTopic),
+		ServerFrame{Type: SubscribeDenied, Topic: "__system", Ref: json.RawMessage(`7`), Reason: ReasonInvalidTopic}},
+	"server/unsubscribed": {AppendUnsubscribed(nil, "room:1", json.RawMessage(`4`)),
+		ServerFrame{Type: Unsubscribed, Topic: "room:1", Ref: json.RawMessage(`4`)}},
+	"server/resumed": {AppendResumed(nil), ServerFrame{Type: Resumed}},
+	"server/gap":     {AppendGap(nil, "room:1", 41, 120, 240), ServerFrame{Type: Gap, Topic: "room:1", After: 41, Tail: 120, Head: 240}},
+	"server/reset":   {AppendReset(nil, "room:1", 17), ServerFrame{Type: Reset, Topic: "room:1", Head: 17}},
+	"server/history": {AppendHistory(nil, json.RawMessage(`6`), "room:1", []pgcast.Event{msgTyping, msgCreated}, 1, 47),
+		ServerFrame{Type: History, Ref: json.RawMessage(`6`), Topic: "room:1", Events: []pgcast.Event{msgTyping, msgCreated}, Tail: 1, Head: 47}},
+	"server/published": {AppendPublished(nil, json.RawMessage(`5`), "2f-64d2c5b1f6723"),
+		ServerFrame{Type: Published, Ref: json.RawMessage(`5`), ID: "2f-64d2c5b1f6723"}},
+	"server/error": {
+		AppendError(nil, json.RawMessage(`8`), pgcast.CodeBadFrame, `after is "41"; it must be a whole number, 0 or more, in plain digits`),
+		ServerFrame{Type: Error, Ref: json.RawMessage(`8`), Code: pgcast.CodeBadFrame,
+			Message: `after is "41"; it must be a whole number, 0 or more, in plain digits`},
+	},
+	"server/hb": {[]byte(Heartbeat), ServerFrame{Type: HB}},
+}
+
+func event(e pgcast.Event) (s struct {
+	text []byte
+	want ServerFrame
+}) {
+	s.text = AppendEventEnd(AppendEventBody(nil, e), e.Position)
+	s.want.Events = []pgcast.Event{e}
+	return s
+}
+
+func batch(events ...pgcast.Event) (s struct {
+	text []byte
+	want ServerFrame
+}) {
+	s.text = append(s.text, BatchOpen...)
+	for i, e := range events {
+		if i > 0 {
+			s.text = append(s.text, ',')
+		}
+		s.text = AppendEventEnd(AppendEventBody(s.text, e), e.Position)
+	}
+	s.text = append(s.text, BatchClose...)
+	s.want = ServerFrame{Type: Batch, Events: events}
+	return s
+}
+
+func goldenFile(name string) string {
+	return filepath.Join("testdata", strings.ReplaceAll(name, "/", "-")+".json")
+}
+
+// TestDocSamples checks that the doc, the golden files and the samples above are the
+// same set, and that doc and files have the same text.
+func TestDocSamples(t *testing.T) {
+	text, err := os.ReadFile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := strings.Count(string(text), "```json\n")
+	found := regexp.MustCompile("<!-- sample: (\\S+) -->\n```json\n((?s:.*?))```\n").FindAllStringSubmatch(string(text), -1)
+	if blocks != len(found) {
+		t.Errorf("%s has %d json blocks, %d of them are named samples", doc, blocks, len(found))
+	}
+	seen := map[string]bool{}
+	for _, m := range found {
+		name := m[1]
+		if seen[name] {
+			t.Errorf("sample %s stands twice in %s", name, doc)
+		}
+		seen[name] = true
+		golden, err := os.ReadFile(goldenFile(name))
+		if err != nil {
+			t.Errorf("sample %s: %v", name, err)
+		} else if d := cmp.Diff(string(golden), m[2]); d != "" {
+			t.Errorf("sample %s: (-golden file +doc)\n%s", name, d)
+		}
+		_, client := clientSamples[name]
+		_, server := serverSamples[name]
+		if !client && !server {
+			t.Errorf("sample %s is checked by no test", name)
+		}
+	}
+	for name := range clientSamples {
+		if !seen[name] {
+			t.Errorf("sample %s is not in %s", name, doc)
+		}
+	}
+	for name := range serverSamples {
+		if !seen[name] {
+			t.Errorf("sample %s is not in %s", name, doc)
+		}
+	}
+	files, err := filepath.Glob("testdata/*.json")
+	if err != nil || len(files) != len(seen) {
+		t.Errorf("%d golden files for %d samples (%v)", len(files), len(seen), err)
+	}
+}
+
+func golden(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(goldenFile(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(string(text), "\n")
+}
+
+func TestClientSamples(t *testing.T) {
+	for name, want := range clientSamples {
+		t.Run(name, func(t *testing.T) {
+			text := golden(t, name)
+			got, err := Parse([]byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("read: (-want +got)\n%s", d)
+			}
+			if d := cmp.Diff(text, string(AppendFrame(nil, &want))); d != "" {
+				t.Errorf("written: (-golden +got)\n%s", d)
+			}
+		})
+	}
+}
+
+func TestServerSamples(t *testing.T) {
+	for name, s := range serverSamples {
+		t.Run(name, func(t *testing.T) {
+			text := golden(t, name)
+			if d := cmp.Diff(text, string(s.text)); d != "" {
+				t.Errorf("written: (-golden +got)\n%s", d)
+			}
+			got, err := ParseServer([]byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(s.want, got, cmpopts.EquateEmpty()); d != "" {
+				t.Errorf("read: (-want +got)\n%s", d)
+			}
+		})
+	}
+}
