@@ -1,0 +1,248 @@
+-- +goose Up
+-- Capture, the middle: from an attachment to the SQL that captures. The same functions
+-- serve attach() and, for the moments between an ALTER TABLE and the next refresh(),
+-- the trigger itself, so they look columns up by number and through the caches that
+-- ALTER TABLE invalidates: a REPEATABLE READ writer's snapshot may be older than the table.
+
+-- +goose StatementBegin
+create function pgcast.live_columns(rel oid) returns table (num int, name text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select i, (pg_identify_object_as_address('pg_class'::regclass, rel, i)).object_names[3]
+  from generate_series(1, coalesce((select relnatts from pg_class where oid = rel), 0) + 64) i
+  where has_column_privilege(rel, i::int2, 'select') is not null
+$$;
+-- +goose StatementEnd
+comment on function pgcast.live_columns is 'A table''s columns that are not dropped, as of now and not as of the snapshot.';
+
+-- +goose StatementBegin
+create function pgcast.shape_of(rel oid) returns jsonb
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select jsonb_agg(jsonb_build_array(c.num, c.name) order by c.num) from pgcast.live_columns(rel) c
+$$;
+-- +goose StatementEnd
+comment on function pgcast.shape_of is 'A table''s columns as number and name, to recognise them after a rename.';
+
+-- +goose StatementBegin
+create function pgcast.stamp_of(rel oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select format('%s/%s/%s', (select system_identifier from pg_control_system()),
+                (select oid from pg_database where datname = current_database()), rel)
+$$;
+-- +goose StatementEnd
+comment on function pgcast.stamp_of is 'Cluster, database and table that column numbers belong to.';
+
+-- +goose StatementBegin
+create function pgcast.layout_of(rel oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select '{' || string_agg(to_json(c.name) || ':null', ',' order by c.num) || '}' from pgcast.live_columns(rel) c
+$$;
+-- +goose StatementEnd
+comment on function pgcast.layout_of is 'What row_to_json prints for an empty row of the table: all names in order.';
+
+-- +goose StatementBegin
+create function pgcast.current_names(names text[], shape jsonb, live jsonb) returns text[]
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select array_agg(coalesce(
+    (select l->>1 from jsonb_array_elements(shape) s join jsonb_array_elements(live) l on l->0 = s->0 where s->>1 = u.name),
+    (select l->>1 from jsonb_array_elements(live) l where l->>1 = u.name)) order by u.i)
+  from unnest(names) with ordinality u (name, i)
+$$;
+-- +goose StatementEnd
+comment on function pgcast.current_names is 'What columns known by the names in shape are called now; null for those that are gone.';
+
+-- +goose StatementBegin
+create function pgcast.column_kinds(rel oid) returns table (num int, is_safe boolean, big int, is_odd boolean)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with recursive base (num, type) as (
+    select a.attnum::int, a.atttypid from pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped
+    union all
+    select b.num, t.typbasetype from base b join pg_type t on t.oid = b.type where t.typtype = 'd'
+  )
+  select b.num,
+    t.oid = any ('{int2,int4,int8,oid,uuid,bool}'::regtype[]),
+    case when t.oid in ('int8'::regtype, 'numeric'::regtype) then 1 when t.oid in ('int8[]'::regtype, 'numeric[]'::regtype) then 2 else 0 end,
+    -- A cast somebody wrote may fail where Postgres' own printing cannot.
+    exists (select from pg_cast c where c.castsource in (t.oid, t.typelem) and c.casttarget = 'json'::regtype and c.castfunc <> 0)
+  from base b join pg_type t on t.oid = b.type where t.typtype <> 'd'
+$$;
+-- +goose StatementEnd
+comment on function pgcast.column_kinds is 'What the types of a table''s columns mean for capture: safe in a topic''s name as printed, numbers beyond 2^53, JSON by a cast of one''s own.';
+
+-- +goose StatementBegin
+create function pgcast.resolve(rel oid, spec jsonb, exact boolean) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  live jsonb := pgcast.shape_of(rel);
+  shape jsonb := case when spec->>'stamp' = pgcast.stamp_of(rel) then spec->'shape' else '[]' end;
+  parts record;
+  allowed text[];
+  denied text[];
+  captured text[];
+  key text[];
+begin
+  select p.* into parts from pgcast.topic_parts(spec->>'topic') p;
+  if jsonb_typeof(spec->'columns') = 'array' then
+    allowed := pgcast.current_names(array(select jsonb_array_elements_text(spec->'columns')), shape, live);
+  elsif jsonb_typeof(spec->'without') = 'array' then
+    denied := array(select jsonb_array_elements_text(spec->'without'));
+    -- By number and by name: neither a renamed secret nor a new one of that name gets out.
+    denied := denied || pgcast.current_names(denied, shape, live);
+  end if;
+  captured := array(select l->>1 from jsonb_array_elements(live) with ordinality e (l, i)
+                    where (allowed is null or l->>1 = any (array_remove(allowed, null)))
+                      and (denied is null or l->>1 <> all (array_remove(denied, null))) order by i);
+  key := (select array_agg(l->>1 order by k.i)
+          from (select i.indkey::int2[] as nums, i.indnkeyatts from pg_index i
+                where i.indrelid = rel and i.indisvalid and (i.indisprimary or i.indisreplident)
+                order by i.indisprimary desc limit 1) x,
+               lateral unnest(x.nums) with ordinality k (num, i)
+               join jsonb_array_elements(live) l on (l->>0)::int = k.num
+          where k.i <= x.indnkeyatts and l->>1 = any (captured));
+  return jsonb_build_object(
+    'literals', parts.literals,
+    'values', coalesce(pgcast.current_names(parts.names, shape, live), '{}'),
+    'captured', captured,
+    'listed', allowed is not null or denied is not null or spec->>'numbers' = 'text',
+    'denied', denied,
+    'key', key,
+    'old', (spec->>'old')::boolean,
+    'safe', coalesce((select jsonb_agg(l->>1) from jsonb_array_elements(live) l join pgcast.column_kinds(rel) k on k.num = (l->>0)::int where k.is_safe and exact), '[]'),
+    'big', coalesce((select jsonb_object_agg(l->>1, k.big) from jsonb_array_elements(live) l join pgcast.column_kinds(rel) k on k.num = (l->>0)::int
+                     where k.big > 0 and spec->>'numbers' = 'text'), '{}'),
+    'odd', not exact or exists (select from pgcast.column_kinds(rel) k where k.is_odd));
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.resolve is 'An attachment''s options with today''s names of the columns. Not exact: when the types in the catalogs may be older than the table.';
+
+-- +goose StatementBegin
+create function pgcast.topic_sql(r jsonb, alias text) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+declare
+  literals text[] := array(select jsonb_array_elements_text(r->'literals'));
+  vals text[] := array(select jsonb_array_elements_text(r->'values'));
+  simple text[] := '{}'; -- conditions under which plain concatenation is the whole work
+  terms text[] := '{}';
+  args text[] := '{}';
+  term text;
+  n_text int := (select count(*) from unnest(vals) v where not r->'safe' ? v or v is null);
+  room int := (256 - octet_length(array_to_string(literals, '')) - 36 * cardinality(vals)) / greatest(n_text, 1);
+begin
+  if cardinality(vals) = 0 then
+    return quote_literal(literals[1]);
+  end if;
+  for i in 1..cardinality(vals) loop
+    term := format('%s.%I::text', alias, vals[i]);
+    if literals[i] <> '' then
+      terms := terms || quote_literal(literals[i]);
+    end if;
+    if vals[i] is null then -- the column is gone
+      terms := terms || quote_literal('~null');
+      args := args || 'null'::text;
+    elsif r->'safe' ? vals[i] then
+      terms := terms || format('coalesce(%s, %L)', term, '~null');
+      args := args || term;
+    else
+      -- Also nothing empty and no leading _: such a name may be nobody's or the server's.
+      simple := simple || format('octet_length(%s) <= %s and %s collate "C" ~ %L', term, room, term, '^[A-Za-z0-9.-][A-Za-z0-9_.-]*$');
+      terms := terms || term;
+      args := args || term;
+    end if;
+  end loop;
+  if literals[cardinality(literals)] <> '' then
+    terms := terms || quote_literal(literals[cardinality(literals)]);
+  end if;
+  term := format('pgcast.expand_topic(%L::text[], array[%s]::text[])', literals, array_to_string(args, ', '));
+  return case when room < 1 then term
+              when simple = '{}' then array_to_string(terms, ' || ')
+              else format('case when %s then %s else %s end', array_to_string(simple, ' and '), array_to_string(terms, ' || '), term) end;
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.topic_sql is 'The expression for a row''s topic.';
+
+-- +goose StatementBegin
+create function pgcast.row_sql(r jsonb, names text[], alias text, is_small boolean default false) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
+declare
+  row_name text := alias || '.*';
+  columns text;
+  expression text;
+begin
+  if names is not null then
+    if names = '{}' then
+      return quote_literal('{}') || '::json';
+    end if;
+    columns := (select string_agg(case r->'big'->>n when '1' then format('%s.%I::text as %I', alias, n, n)
+                                                    when '2' then format('%s.%I::text[] as %I', alias, n, n)
+                                                    else format('%s.%I', alias, n) end, ', ' order by i)
+                from unnest(names) with ordinality u (n, i));
+    row_name := 'd.*';
+  end if;
+  -- pg_column_size is cheap, and keeps the exception block of row_json for the rows that need it.
+  expression := case when (r->>'odd')::boolean then format('pgcast.row_json(%s)', row_name)
+    when is_small then format('row_to_json(%s)', row_name)
+    else format('case when pg_column_size(%s) < 1000000 then row_to_json(%s) else pgcast.row_json(%s) end', row_name, row_name, row_name) end;
+  return case when columns is null then expression else format('(select %s from (select %s) d)', expression, columns) end;
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.row_sql is 'The expression for a row, or some of its columns, as JSON.';
+
+-- +goose StatementBegin
+create function pgcast.event_sql(r jsonb, op text, source text default null) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+  captured text[] := array(select jsonb_array_elements_text(r->'captured'));
+  key text[] := case when jsonb_typeof(r->'key') = 'array' then array(select jsonb_array_elements_text(r->'key')) end;
+  names text[] := case when (r->>'listed')::boolean then captured end;
+  old_key text := pgcast.row_sql(r, coalesce(key, names), 'o', key is not null); -- an index keeps its keys small
+  old_row text := case when (r->>'old')::boolean and key is not null
+                       then format('coalesce(%s, %s)', pgcast.row_sql(r, names, 'o'), old_key) else old_key end;
+  data text := pgcast.row_sql(r, names, 'n');
+begin
+  if op = 'INSERT' then
+    return format($q$insert into pgcast.event_log (topic, event, data)
+      select %s, 'created', %s
+      from pgcast_new n$q$, pgcast.topic_sql(r, 'n'), data);
+  elsif op = 'DELETE' then
+    return format($q$insert into pgcast.event_log (topic, event, old)
+      select %s, 'deleted', %s
+      from %s o$q$, pgcast.topic_sql(r, 'o'), old_row, coalesce(source, 'pgcast_old'));
+  elsif op = 'UPDATE' and r->'values' = '[]' then
+    -- Both transition tables were filled in the same order. A full join because it is
+    -- never planned as a nested loop: the plan of the first, small update is kept.
+    return format($q$insert into pgcast.event_log (topic, event, data, old)
+      select %s, 'updated', b.data, a.old
+      from (select row_number() over () as place, %s as old from pgcast_old o) a
+      full join (select row_number() over () as place, %s as data from pgcast_new n) b on b.place = a.place
+      order by a.place$q$, pgcast.topic_sql(r, 'n'), old_row, data);
+  end if;
+  -- A row that moved to another topic leaves the old one and appears in the new one. By
+  -- key, where a trigger kept rows from arriving in another partition.
+  return format($q$insert into pgcast.event_log (topic, event, data, old)
+      select case v.k when 1 then a.topic else b.topic end,
+             case when v.k = 2 then 'created' when a.topic = b.topic then 'updated' else 'deleted' end,
+             case when v.k = 2 or a.topic = b.topic then b.data end,
+             case when v.k = 1 then a.old end
+      from (select row_number() over () as place, %s as topic, %s as old%s from pgcast_old o) a
+      full join (select row_number() over () as place, %s as topic, %s as data%s from pgcast_new n) b on %s
+      join (values (1), (2)) v (k) on case v.k when 1 then a.place is not null else b.place is not null and a.topic is distinct from b.topic end
+      order by coalesce(a.place, b.place), v.k$q$,
+    pgcast.topic_sql(r, 'o'), old_row, case when op = 'UPDATE BY KEY' then format(', %s::text as key', old_key) else '' end,
+    pgcast.topic_sql(r, 'n'), data, case when op = 'UPDATE BY KEY' then format(', %s::text as key', pgcast.row_sql(r, coalesce(key, names), 'n', key is not null)) else '' end,
+    case when op = 'UPDATE BY KEY' then 'b.key = a.key' else 'b.place = a.place' end);
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.event_sql is 'The statement that writes the events of one INSERT, UPDATE or DELETE from its transition tables.';
+
+revoke execute on all functions in schema pgcast from public;
+
+-- +goose Down
+drop function pgcast.event_sql(jsonb, text, text);
+drop function pgcast.row_sql(jsonb, text[], text, boolean);
+drop function pgcast.topic_sql(jsonb, text);
+drop function pgcast.resolve(oid, jsonb, boolean);
+drop function pgcast.column_kinds(oid);
+drop function pgcast.current_names(text[], jsonb, jsonb);
+drop function pgcast.layout_of(oid);
+drop function pgcast.stamp_of(oid);
+drop function pgcast.shape_of(oid);
+drop function pgcast.live_columns(oid);
