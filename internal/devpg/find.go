@@ -1,6 +1,7 @@
 package devpg
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,7 +62,7 @@ func Find(ctx context.Context, opts *FindOptions) (Binaries, error) {
 	}
 	f := &finder{
 		opts: o, as: as, platform: runtime.GOOS + "-" + runtime.GOARCH, env: os.Environ(),
-		lookPath: exec.LookPath, glob: filepath.Glob, run: runCommand, conf: "/etc/postgresql-common/createcluster.d",
+		packages: npmPackages, lookPath: exec.LookPath, glob: filepath.Glob, run: runCommand, conf: "/etc/postgresql-common/createcluster.d",
 	}
 	return f.find(ctx)
 }
@@ -71,6 +72,7 @@ type finder struct {
 	opts     FindOptions
 	as       account
 	platform string
+	packages map[string]npmPackage
 	env      []string
 	lookPath func(string) (string, error)
 	glob     func(string) ([]string, error)
@@ -175,17 +177,16 @@ func (f *finder) fromUsualPlaces(ctx context.Context) (Binaries, bool) {
 	return Binaries{}, false
 }
 
-// compareNumbers orders paths by the version in them: 9.6 before 14.
-func compareNumbers(a, b string) int {
-	x, _ := strconv.ParseFloat(numberInPath.FindString(a), 64)
-	y, _ := strconv.ParseFloat(numberInPath.FindString(b), 64)
-	switch {
-	case x < y:
-		return -1
-	case x > y:
-		return 1
+// compareNumbers orders paths by the version in them, the last number: 9.6 before 14.
+func compareNumbers(a, b string) int { return cmp.Compare(lastNumber(a), lastNumber(b)) }
+
+func lastNumber(path string) float64 {
+	all := numberInPath.FindAllString(path, -1)
+	if len(all) == 0 {
+		return 0
 	}
-	return 0
+	n, _ := strconv.ParseFloat(all[len(all)-1], 64) // the pattern is a number
+	return n
 }
 
 var versionInText = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)

@@ -162,16 +162,15 @@ func leftover(data string) int {
 func endLeftover(ctx context.Context, data string) error {
 	pid := leftover(data)
 	if pid == 0 {
-		// A file that names a process which is not the server would keep one from starting.
-		if err := os.Remove(filepath.Join(data, "postmaster.pid")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
 		return nil
 	}
+	server, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGKILL} {
-		if err := kill(pid, sig); err != nil && leftover(data) == pid {
-			return fmt.Errorf("stop the Postgres (process %d) that an earlier run left on %s: %w", pid, data, err)
-		}
+		_ = server.Signal(sig) // if it cannot be, it will not end
+		thaw(server)
 		for end := time.Now().Add(patience); time.Now().Before(end); {
 			if leftover(data) != pid {
 				return nil

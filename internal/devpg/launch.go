@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -52,6 +53,12 @@ func (c *Cluster) launch(ctx context.Context, portMayChange bool) error {
 
 // try starts the server once. With an error it also gives what the server said.
 func (c *Cluster) try(ctx context.Context) (_ *process, said string, err error) {
+	// No server runs here: the lock is ours. A file that a killed one left may by now name
+	// some other process, or a zombie that nobody reaps, and would keep this one from
+	// starting. Sessions that are still finishing are found by their shared memory.
+	if err := os.Remove(filepath.Join(c.home.data(), "postmaster.pid")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, "", err
+	}
 	log, err := os.OpenFile(c.home.log(), os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o644)
 	if err != nil {
 		return nil, "", fmt.Errorf("open the server's log: %w", err)
@@ -77,18 +84,28 @@ func (c *Cluster) try(ctx context.Context) (_ *process, said string, err error) 
 
 // ready waits until the server answers over TCP, and is ours.
 func (c *Cluster) ready(ctx context.Context, p *process) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // what has taken the port may leave us waiting for an answer
+		select {
+		case <-p.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
 		answer := c.ask(ctx)
 		if answer == nil {
 			return nil
 		}
+		late := wait(ctx, pause)
 		select {
 		case <-p.done:
 			return fmt.Errorf("it ended: %w", p.err)
 		default:
 		}
-		if err := wait(ctx, pause); err != nil {
-			return fmt.Errorf("%w; its last answer: %w", err, answer)
+		if late != nil {
+			return fmt.Errorf("%w; its last answer: %w", late, answer)
 		}
 	}
 }

@@ -19,7 +19,6 @@ const (
 func owner(fs.FileInfo) (uid, gid int)      { return -1, -1 }
 func tryFlock(*os.File) (bool, error)       { return false, errors.ErrUnsupported }
 func alive(int) bool                        { return false }
-func kill(int, syscall.Signal) error        { return errors.ErrUnsupported }
 func procAttr(account) *syscall.SysProcAttr { return nil }
 func bindToParent(*syscall.SysProcAttr)     {}
 func commandLine(int) (string, error)       { return "", errors.ErrUnsupported }

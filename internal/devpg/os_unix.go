@@ -40,8 +40,6 @@ func alive(pid int) bool {
 	return err == nil || errors.Is(err, syscall.EPERM)
 }
 
-func kill(pid int, sig syscall.Signal) error { return syscall.Kill(pid, sig) }
-
 // procAttr makes a child that runs as the account, in a process group of its own so that
 // a Ctrl-C meant for us does not reach it before we have finished with it.
 func procAttr(a account) *syscall.SysProcAttr {
@@ -52,4 +50,5 @@ func procAttr(a account) *syscall.SysProcAttr {
 	return attr
 }
 
+// thaw lets a frozen process go on: it could not obey any other signal but SIGKILL.
 func thaw(p *os.Process) { _ = p.Signal(syscall.SIGCONT) }

@@ -57,8 +57,7 @@ func startProcess(cmd *exec.Cmd, as account) (*process, error) {
 	return p, nil
 }
 
-// signal sends a signal, unless the process has ended. A frozen process is thawed, since
-// it could not obey.
+// signal sends a signal, unless the process has ended.
 func (p *process) signal(sig syscall.Signal) {
 	_ = p.cmd.Process.Signal(sig) // the error says that it has ended
 	thaw(p.cmd.Process)
