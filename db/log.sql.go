@@ -80,7 +80,8 @@ from (
          sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
          row_number() over w as nth
   from (select topic_id, seq, position, event_id from pgcast.replay
-        where position > $2::bigint order by position limit $3::int) r
+        where position > $2::bigint and position <= 9223372036854775807
+        order by position limit $3::int) r
   cross join lateral (select name from pgcast.topic where id = r.topic_id limit 1) t
   cross join lateral (select id, event, data, old, created_at from pgcast.event_log where id = r.event_id limit 1) e
   window w as (order by r.position)
@@ -109,8 +110,10 @@ type LogReadRow struct {
 	CreatedAt time.Time
 }
 
-// The whole log after a position. Lateral lookups with limit 1 keep this a walk along
-// the position index whatever the statistics say; budget bounds the bytes of one read
+// The whole log after a position. Lateral lookups with limit 1, and an upper end of the
+// range that says nothing, keep this a walk along the position index whatever the
+// planner believes: a range with one end and a limit, both unknown, is for it a third of
+// the table, better read from end to end. budget bounds the bytes of one read
 // (stored bytes: what is compressed counts compressed), and an event whose payload is
 // larger than max comes without it.
 func (q *Queries) LogRead(ctx context.Context, arg LogReadParams) ([]LogReadRow, error) {
@@ -238,8 +241,9 @@ func (q *Queries) LogScan(ctx context.Context, arg LogScanParams) ([]LogScanRow,
 
 const LogScanGap = `-- name: LogScanGap :one
 select coalesce((
-  select tt.position from pgcast.topic_tail tt join pgcast.topic t on t.id = tt.topic_id
-  where tt.position > $1::bigint and t.name ~ $2::text
+  select tt.position from pgcast.topic_tail tt
+  cross join lateral (select name from pgcast.topic where id = tt.topic_id limit 1) t
+  where tt.position > $1::bigint and tt.position <= 9223372036854775807 and t.name ~ $2::text
   order by tt.position desc limit 1), 0)::bigint as position
 `
 
@@ -356,8 +360,8 @@ select a.ord::int as ord, coalesce(tt.tail, 1)::bigint as tail,
        (select position from pgcast.progress order by step desc limit 1)::bigint as position
 from (select unnest($1::int[]) as ord, unnest($2::text[]) as topic, unnest($3::bigint[]) as after,
              unnest($4::bigint[]) as id, unnest($5::timestamptz[]) as created_at) a
-left join pgcast.topic t on t.name = a.topic
-left join pgcast.topic_tail tt on tt.topic_id = t.id
+left join lateral (select id from pgcast.topic where name = a.topic limit 1) t on true
+left join lateral (select topic_id, tail, position, event_id, created_at from pgcast.topic_tail where topic_id = t.id limit 1) tt on true
 order by a.ord
 `
 

@@ -36,11 +36,12 @@ func (q *Queries) RetentionDelete(ctx context.Context, arg RetentionDeleteParams
 }
 
 const RetentionKeys = `-- name: RetentionKeys :execrows
-delete from pgcast.publish_key where ctid in (
-  select ctid from pgcast.publish_key where created_at < clock_timestamp() - interval '24 hours'
-  order by created_at limit 10000)
+delete from pgcast.publish_key where ctid = any (array(
+  select ctid from pgcast.publish_key where created_at < now() - interval '24 hours'
+  order by created_at limit 10000))
 `
 
+// now(), not clock_timestamp(): an index serves no volatile bound.
 func (q *Queries) RetentionKeys(ctx context.Context) (int64, error) {
 	result, err := q.db.Exec(ctx, RetentionKeys)
 	if err != nil {

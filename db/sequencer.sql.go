@@ -19,20 +19,30 @@ func (q *Queries) FollowersRing(ctx context.Context) error {
 	return err
 }
 
-const ProgressPrune = `-- name: ProgressPrune :execrows
-delete from pgcast.progress where step in (
-  select step from pgcast.progress where step < (select max(step) - 10 from pgcast.progress)
-  order by step limit 10000)
+const ProgressPrune = `-- name: ProgressPrune :one
+with span as materialized (
+  select b.start, greatest(least(b.start + 10000, (select max(step) - 10 from pgcast.progress)), b.start) as stop
+  from (select case when $1::bigint > 0 then $1::bigint
+                    else (select min(step) from pgcast.progress) end as start) b
+), gone as (
+  delete from pgcast.progress where step >= (select start from span) and step < (select stop from span)
+)
+select stop::bigint as stop, (stop - start >= 10000)::boolean as more from span
 `
 
-// Old steps go in batches; the newest row is found from the other end of the index,
-// so that what vacuum cannot remove yet is never walked over.
-func (q *Queries) ProgressPrune(ctx context.Context) (int64, error) {
-	result, err := q.db.Exec(ctx, ProgressPrune)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+type ProgressPruneRow struct {
+	Stop int64
+	More bool
+}
+
+// Old steps go in batches. The caller remembers where the last batch ended (0: does not
+// know), so that rows which are deleted but which an old snapshot still keeps are not
+// walked over again every time.
+func (q *Queries) ProgressPrune(ctx context.Context, start int64) (ProgressPruneRow, error) {
+	row := q.db.QueryRow(ctx, ProgressPrune, start)
+	var i ProgressPruneRow
+	err := row.Scan(&i.Stop, &i.More)
+	return i, err
 }
 
 const SequencerHold = `-- name: SequencerHold :one
@@ -212,9 +222,9 @@ with last as materialized (
          case when s.too_many then pg_current_snapshot()
               when l.target is not null and s.n >= $2::int then l.target end,
          case when s.too_many then
-                least((select min(e.id) from pgcast.event_log e
+                least((select min(e.id + 0) from pgcast.event_log e
                        where e.xid >= pg_snapshot_xmax(l.seen) and e.xid < pg_snapshot_xmax(pg_current_snapshot())),
-                      (select min(e.id) from pgcast.event_log e
+                      (select min(e.id + 0) from pgcast.event_log e
                        where e.xid = any (array(select x from pg_snapshot_xip(l.seen) x
                                                 where pg_visible_in_snapshot(x, pg_current_snapshot()))))) - 1
               when l.target is not null and s.n >= $2::int then s.newest end
@@ -248,6 +258,9 @@ type SequencerStepRow struct {
 // is visible in target but not in seen in chunks, by id over all transactions. Events
 // up to floor came with a restore; their xid belongs to another cluster, so only the
 // absence of a replay row tells that they are new.
+//
+// The first new id is min(id + 0): min(id) would be looked for along the primary key,
+// from the log's beginning.
 func (q *Queries) SequencerStep(ctx context.Context, arg SequencerStepParams) (SequencerStepRow, error) {
 	row := q.db.QueryRow(ctx, SequencerStep, arg.Term, arg.Batch, arg.Advance)
 	var i SequencerStepRow

@@ -74,6 +74,9 @@ func Dial(ctx context.Context, url string) (*Line, error) {
 			set_config('default_transaction_isolation', 'read committed', false),
 			set_config('default_transaction_read_only', 'off', false),
 			set_config('synchronous_commit', 'on', false),
+			-- Statistics are old or missing exactly when much is written.
+			set_config('enable_seqscan', 'off', false),
+			set_config('enable_bitmapscan', 'off', false),
 			set_config('jit', 'off', false)) s`).Scan(&standby)
 	})
 	if err == nil && standby {

@@ -3,8 +3,10 @@
 select position from pgcast.progress order by step desc limit 1;
 
 -- name: LogRead :many
--- The whole log after a position. Lateral lookups with limit 1 keep this a walk along
--- the position index whatever the statistics say; budget bounds the bytes of one read
+-- The whole log after a position. Lateral lookups with limit 1, and an upper end of the
+-- range that says nothing, keep this a walk along the position index whatever the
+-- planner believes: a range with one end and a limit, both unknown, is for it a third of
+-- the table, better read from end to end. budget bounds the bytes of one read
 -- (stored bytes: what is compressed counts compressed), and an event whose payload is
 -- larger than max comes without it.
 select x.position::bigint as position, x.seq::bigint as seq, x.topic::text as topic, x.id::bigint as id, x.event::text as event,
@@ -17,7 +19,8 @@ from (
          sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
          row_number() over w as nth
   from (select topic_id, seq, position, event_id from pgcast.replay
-        where position > sqlc.arg(after)::bigint order by position limit sqlc.arg(max_events)::int) r
+        where position > sqlc.arg(after)::bigint and position <= 9223372036854775807
+        order by position limit sqlc.arg(max_events)::int) r
   cross join lateral (select name from pgcast.topic where id = r.topic_id limit 1) t
   cross join lateral (select id, event, data, old, created_at from pgcast.event_log where id = r.event_id limit 1) e
   window w as (order by r.position)
@@ -54,8 +57,9 @@ order by x.position;
 -- name: LogScanGap :one
 -- Position of the newest trimmed event that a pattern selects, after a position; 0 if none.
 select coalesce((
-  select tt.position from pgcast.topic_tail tt join pgcast.topic t on t.id = tt.topic_id
-  where tt.position > sqlc.arg(after)::bigint and t.name ~ sqlc.arg(pattern)::text
+  select tt.position from pgcast.topic_tail tt
+  cross join lateral (select name from pgcast.topic where id = tt.topic_id limit 1) t
+  where tt.position > sqlc.arg(after)::bigint and tt.position <= 9223372036854775807 and t.name ~ sqlc.arg(pattern)::text
   order by tt.position desc limit 1), 0)::bigint as position;
 
 -- name: LogKnows :one
@@ -111,8 +115,8 @@ select a.ord::int as ord, coalesce(tt.tail, 1)::bigint as tail,
        (select position from pgcast.progress order by step desc limit 1)::bigint as position
 from (select unnest(sqlc.arg(ords)::int[]) as ord, unnest(sqlc.arg(topics)::text[]) as topic, unnest(sqlc.arg(afters)::bigint[]) as after,
              unnest(sqlc.arg(ids)::bigint[]) as id, unnest(sqlc.arg(created_ats)::timestamptz[]) as created_at) a
-left join pgcast.topic t on t.name = a.topic
-left join pgcast.topic_tail tt on tt.topic_id = t.id
+left join lateral (select id from pgcast.topic where name = a.topic limit 1) t on true
+left join lateral (select * from pgcast.topic_tail where topic_id = t.id limit 1) tt on true
 order by a.ord;
 
 -- name: EventPublish :one

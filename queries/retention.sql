@@ -48,6 +48,7 @@ with gone as (
 delete from pgcast.event_log where id in (select event_id from gone);
 
 -- name: RetentionKeys :execrows
-delete from pgcast.publish_key where ctid in (
-  select ctid from pgcast.publish_key where created_at < clock_timestamp() - interval '24 hours'
-  order by created_at limit 10000);
+-- now(), not clock_timestamp(): an index serves no volatile bound.
+delete from pgcast.publish_key where ctid = any (array(
+  select ctid from pgcast.publish_key where created_at < now() - interval '24 hours'
+  order by created_at limit 10000));

@@ -36,6 +36,9 @@ select term from pgcast.sequencer where term = sqlc.arg(term) for no key update;
 -- is visible in target but not in seen in chunks, by id over all transactions. Events
 -- up to floor came with a restore; their xid belongs to another cluster, so only the
 -- absence of a replay row tells that they are new.
+--
+-- The first new id is min(id + 0): min(id) would be looked for along the primary key,
+-- from the log's beginning.
 with last as materialized (
   select p.step, p.position, p.seen, p.target, p.upto, s.floor
   from (select step, position, seen, target, upto from pgcast.progress order by step desc limit 1) p, pgcast.sequencer s
@@ -99,9 +102,9 @@ with last as materialized (
          case when s.too_many then pg_current_snapshot()
               when l.target is not null and s.n >= sqlc.arg(batch)::int then l.target end,
          case when s.too_many then
-                least((select min(e.id) from pgcast.event_log e
+                least((select min(e.id + 0) from pgcast.event_log e
                        where e.xid >= pg_snapshot_xmax(l.seen) and e.xid < pg_snapshot_xmax(pg_current_snapshot())),
-                      (select min(e.id) from pgcast.event_log e
+                      (select min(e.id + 0) from pgcast.event_log e
                        where e.xid = any (array(select x from pg_snapshot_xip(l.seen) x
                                                 where pg_visible_in_snapshot(x, pg_current_snapshot()))))) - 1
               when l.target is not null and s.n >= sqlc.arg(batch)::int then s.newest end
@@ -150,12 +153,18 @@ select coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::flo
   where e.xid >= (select pg_snapshot_xmax(seen) from last) and e.xid < pg_snapshot_xmax(pg_current_snapshot())
   order by e.xid limit 10) w;
 
--- name: ProgressPrune :execrows
--- Old steps go in batches; the newest row is found from the other end of the index,
--- so that what vacuum cannot remove yet is never walked over.
-delete from pgcast.progress where step in (
-  select step from pgcast.progress where step < (select max(step) - 10 from pgcast.progress)
-  order by step limit 10000);
+-- name: ProgressPrune :one
+-- Old steps go in batches. The caller remembers where the last batch ended (0: does not
+-- know), so that rows which are deleted but which an old snapshot still keeps are not
+-- walked over again every time.
+with span as materialized (
+  select b.start, greatest(least(b.start + 10000, (select max(step) - 10 from pgcast.progress)), b.start) as stop
+  from (select case when sqlc.arg(start)::bigint > 0 then sqlc.arg(start)::bigint
+                    else (select min(step) from pgcast.progress) end as start) b
+), gone as (
+  delete from pgcast.progress where step >= (select start from span) and step < (select stop from span)
+)
+select stop::bigint as stop, (stop - start >= 10000)::boolean as more from span;
 
 -- name: SequencerTerm :one
 select term from pgcast.sequencer;

@@ -42,7 +42,7 @@ var stepMutants = []mutant{
 	{"chunk without upto", "chunks", []string{"and e.id > (select upto from last)", ""}},
 	{"chunk beyond target", "chunks", []string{"else pg_visible_in_snapshot(e.xid, (select target from last))", "else true"}},
 	{"chunk what seen has", "late committer, chunks", []string{"and not pg_visible_in_snapshot(e.xid, (select seen from last)) end", "end"}},
-	{"chunk from too late", "late committer, chunks", []string{"least((select min(e.id)", "greatest((select min(e.id)"}},
+	{"chunk from too late", "late committer, chunks", []string{"least((select min(e.id + 0)", "greatest((select min(e.id + 0)"}},
 	{"seen leaps to now after chunks", "commit during chunks", []string{"when s.n < $2::int then l.target", "when s.n < $2::int then pg_current_snapshot()"}},
 	{"one chunk only", "chunks", []string{"when s.n < $2::int then l.target", "when true then l.target",
 		"when l.target is not null and s.n >= $2::int then l.target", "when false then l.target", "when l.target is not null and s.n >= $2::int then s.newest", "when false then s.newest"}},

@@ -319,6 +319,7 @@ func (s *Sequencer) tell(ctx context.Context, grown <-chan struct{}) error {
 // upkeep prunes old steps and measures the lag.
 func (s *Sequencer) upkeep(ctx context.Context) error {
 	q := db.New(s.pool)
+	pruned := int64(0)
 	for n := 0; ; n++ {
 		if err := sleep(ctx, time.Second); err != nil {
 			return err
@@ -329,9 +330,23 @@ func (s *Sequencer) upkeep(ctx context.Context) error {
 			continue
 		}
 		if n%10 == 0 {
-			if _, err := q.ProgressPrune(ctx); err != nil && ctx.Err() == nil {
+			var err error
+			if pruned, err = prune(ctx, q, pruned); err != nil && ctx.Err() == nil {
 				s.opts.Logger.Warn("sequencer: could not prune old steps; will try again", "error", err)
 			}
+		}
+	}
+}
+
+// prune deletes old steps from where the last prune stopped, and tells where it did.
+func prune(ctx context.Context, q *db.Queries, from int64) (stop int64, err error) {
+	for {
+		p, err := q.ProgressPrune(ctx, from)
+		if err != nil {
+			return from, err
+		}
+		if from = p.Stop; !p.More {
+			return from, nil
 		}
 	}
 }
