@@ -19,11 +19,12 @@ const lockClass = 1885823841
 // Lock is one of pgcast's advisory locks.
 type Lock int
 
-// The locks. Migration 00001 has Asleep's number in pgcast.ring().
+// The locks. SQL has the numbers of Asleep in pgcast.ring() and of Attach in pgcast.attach().
 const (
 	Asleep Lock = 1 // exclusive: the sequencer waits for the bell; shared: a writer keeps it awake
 	Lead   Lock = 2 // exclusive: this session's server sequences
 	Follow Lock = 3 // shared: this session's server wants to hear of each step
+	Attach Lock = 4 // exclusive, for a transaction: attach, detach and refresh, in SQL only
 )
 
 // The channels. NOTIFY has no access control, so no payload is ever believed.

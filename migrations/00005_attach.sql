@@ -162,7 +162,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   statement text;
 begin
-  perform pg_advisory_xact_lock(1885823841, 2); -- not two at once, nor together with refresh()
+  perform pg_advisory_xact_lock(1885823841, 4); -- not two at once, nor together with refresh()
   for statement in select pgcast.attach_sql(tbl, topic, columns, without, old, numbers) loop
     execute statement;
   end loop;
@@ -194,7 +194,7 @@ declare
   statement text;
   is_done boolean := false;
 begin
-  perform pg_advisory_xact_lock(1885823841, 2);
+  perform pg_advisory_xact_lock(1885823841, 4);
   for statement in select pgcast.detach_sql(tbl) loop
     execute statement;
     is_done := true;
