@@ -112,11 +112,11 @@ begin
                 -- A column that was added at the end changes nothing.
                 else format('starts_with(row_to_json(shape)::text, %L)', rtrim(layouts[1], '}')) end;
   foreach op in array '{INSERT,UPDATE,DELETE}'::text[] loop
-    branch := format(E'    %s;\n    get diagnostics written = row_count;\n', replace(pgcast.event_sql(r, op), E'\n  ', E'\n'));
+    branch := format(E'      %s;\n      get diagnostics written = row_count;\n', pgcast.event_sql(r, op));
     if op = 'UPDATE' and is_tree then
-      branch := format(E'    if (select count(*) from pgcast_old) = (select count(*) from pgcast_new) then\n%s'
-                       '    else\n%s    end if;\n', branch,
-                       format(E'    %s;\n    get diagnostics written = row_count;\n', replace(pgcast.event_sql(r, 'UPDATE BY KEY'), E'\n  ', E'\n')));
+      branch := format(E'      if (select count(*) from pgcast_old) = (select count(*) from pgcast_new) then\n%s'
+                       '      else\n      %s;\n      get diagnostics written = row_count;\n      end if;\n',
+                       branch, pgcast.event_sql(r, 'UPDATE BY KEY'));
     end if;
     if op <> 'INSERT' or is_tree or (r->>'listed')::boolean or r->'values' <> '[]' then
       branch := format(
@@ -160,8 +160,8 @@ begin
     '  end if;\n'
     '  return null;\n'
     'end ',
-    case when is_partitioned then E'\n     or (tg_nargs > 0 and pg_partition_root(tg_relid) is null) -- detached since'
-         when is_tree then E'\n     or (tg_nargs > 0 and not exists (select from pg_inherits i where i.inhrelid = tg_relid)) -- no child any more'
+    case when is_partitioned then E'\n    or tg_nargs > 0 and pg_partition_root(tg_relid) is null /* detached since */'
+         when is_tree then E'\n    or tg_nargs > 0 and not exists (select from pg_inherits i where i.inhrelid = tg_relid) /* no child any more */'
          else '' end,
     branches, spec,
     case when is_tree then 'case when tg_op = ''UPDATE'' then ''UPDATE BY KEY'' else tg_op end' else 'tg_op' end, spec);
