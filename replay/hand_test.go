@@ -2,7 +2,6 @@ package replay
 
 import (
 	"errors"
-	"log/slog"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -45,7 +44,7 @@ func (h *hand) lead() *hand {
 	if h.conn == nil {
 		h.conn = h.w.connect()
 	}
-	term, err := takeTerm(h.w.ctx, h.conn, false, slog.New(slog.DiscardHandler))
+	term, err := takeTerm(h.w.ctx, h.conn, false, discard)
 	if err != nil {
 		h.w.fail("lead: %w", err)
 		return h

@@ -3,6 +3,7 @@ package replay
 import (
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"testing"
 	"time"
@@ -56,3 +57,5 @@ func awaitFor(t testing.TB, patience time.Duration, what string, condition func(
 		}
 	}
 }
+
+var discard = slog.New(slog.DiscardHandler)

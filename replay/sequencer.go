@@ -260,7 +260,7 @@ func (s *Sequencer) steps(ctx context.Context, st *stepper, w waker, grown chan<
 		defer cancel()
 		return q.SequencerLook(ctx)
 	}
-	busy := false
+	busy, advanced := false, time.Time{}
 	for {
 		began := time.Now()
 		work, err := look(ctx)
@@ -268,8 +268,12 @@ func (s *Sequencer) steps(ctx context.Context, st *stepper, w waker, grown chan<
 			return fmt.Errorf("look at the log: %w", err)
 		}
 		// A look that was slow and found nothing walked over what a transaction still
-		// open has written; noting a newer snapshot keeps the next looks off it.
-		advance := !work && time.Since(began) > slowLook
+		// open has written; noting a newer snapshot keeps the next looks off it. Not more
+		// than once a second: all may be slow here, and this costs a transaction.
+		advance := !work && time.Since(began) > slowLook && time.Since(advanced) > time.Second
+		if advance {
+			advanced = time.Now()
+		}
 		if work || advance {
 			began = time.Now()
 			done, err := st.run(ctx, advance)
