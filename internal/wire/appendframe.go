@@ -10,6 +10,8 @@ import (
 // those its type cannot do without.
 func AppendFrame(dst []byte, f *Frame) []byte {
 	dst = open(dst, f.Type)
+	// Early, so that the server has it even where it stumbles over the rest.
+	dst = member(dst, "ref", f.Ref)
 	switch f.Type {
 	case Hello:
 		dst = appendCaps(dst, f.Caps)
@@ -45,7 +47,6 @@ func AppendFrame(dst []byte, f *Frame) []byte {
 			dst = number(dst, "limit", int64(f.Limit))
 		}
 	}
-	dst = member(dst, "ref", f.Ref)
 	return append(dst, '}')
 }
 
