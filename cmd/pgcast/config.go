@@ -1,0 +1,108 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) configCommand() *cobra.Command {
+	var asJSON, reference bool
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Show what is in force, and where each value comes from",
+		Long: `Show every setting, its value and where the value comes from. Passwords are hidden.
+
+A setting can be given in four ways; the first one found counts:
+  1. a flag                   --max-frame 1MiB
+  2. an environment variable  PGCAST_MAX_FRAME=1MiB (an empty one counts as not set)
+  3. the settings file        max-frame: 1MiB, in ./pgcast.yaml or the file named by
+                              --config or PGCAST_CONFIG
+  4. its default`,
+		Example: `  pgcast config
+  pgcast config --json | jq -r '.[] | select(.from != "default") | .name'
+  pgcast config --reference > settings.md`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if reference {
+				return a.printReference()
+			}
+			return a.printConfig(asJSON)
+		},
+	}
+	addSettings(cmd.Flags(), forAny)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as a JSON array")
+	cmd.Flags().BoolVar(&reference, "reference", false, "list all settings with their defaults, as a table in Markdown")
+	cmd.MarkFlagsMutuallyExclusive("json", "reference")
+	return cmd
+}
+
+func (a *app) printConfig(asJSON bool) error {
+	if a.set.DatabaseURL == "" {
+		if dev, err := runningDev(a.set.DataDir); err == nil && dev != nil {
+			a.set.texts["database-url"] = dev.DatabaseURL
+			a.set.from["database-url"] = "running pgcast dev"
+		}
+	}
+	type line struct {
+		Name  string `json:"name"`
+		Value string `json:"value"`
+		From  string `json:"from"`
+	}
+	var lines []line
+	for _, s := range allSettings {
+		value := a.set.texts[s.name]
+		if s.secret {
+			value = redact(value)
+		}
+		lines = append(lines, line{s.name, value, a.set.from[s.name]})
+	}
+	if asJSON {
+		enc := json.NewEncoder(a.out)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(lines); err != nil {
+			return err
+		}
+	} else {
+		t := a.newTable([]string{"setting", "value", "from"})
+		for _, l := range lines {
+			t.add(l.Name, l.Value, l.From)
+		}
+		if err := t.close(); err != nil {
+			return err
+		}
+	}
+	return a.set.checkOpen()
+}
+
+// printReference writes the table that the docs show.
+func (a *app) printReference() error {
+	var b strings.Builder
+	b.WriteString("| Setting | Environment | Default | |\n| --- | --- | --- | --- |\n")
+	for _, s := range allSettings {
+		value := s.value
+		if value != "" {
+			value = "`" + value + "`"
+		}
+		fmt.Fprintf(&b, "| `%s` | `%s` | %s | %s |\n", s.name, envName(s.name), value, strings.ReplaceAll(s.help, "|", `\|`))
+	}
+	_, err := fmt.Fprint(a.out, b.String())
+	return err
+}
+
+// checkOpen refuses to be reachable for other machines unless that is asked for.
+func (s *settings) checkOpen() error {
+	if s.InsecureOpen {
+		return nil
+	}
+	for _, l := range []struct{ name, addr string }{{"listen", s.Listen}, {"admin-listen", s.AdminListen}} {
+		if !loopback(l.addr) {
+			return usage(invalid("listen on 127.0.0.1 behind a proxy that checks who connects, or add --insecure-open if only trusted machines can connect",
+				"%s %s (%s) lets other machines connect, and there is no access control yet", l.name, l.addr, s.from[l.name]))
+		}
+	}
+	return nil
+}

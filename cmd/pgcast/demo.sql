@@ -1,0 +1,50 @@
+-- The schema of pgcast dev's demo: a chat and a board. It may run any number of times.
+
+create schema if not exists demo;
+comment on schema demo is 'Made by pgcast dev to have something to look at; drop it whenever you like.';
+
+create table if not exists demo.rooms (
+  id   int primary key,
+  name text not null unique
+);
+insert into demo.rooms values (1, 'Lobby'), (2, 'Engineering'), (3, 'Lunch') on conflict do nothing;
+
+create table if not exists demo.messages (
+  id         bigint generated always as identity primary key,
+  room_id    int not null references demo.rooms on delete cascade,
+  author     text not null,
+  body       text not null,
+  created_at timestamptz not null default now(),
+  edited_at  timestamptz
+);
+create index if not exists messages_room on demo.messages (room_id, id);
+
+create table if not exists demo.boards (
+  id   int primary key,
+  name text not null unique
+);
+insert into demo.boards values (1, 'Release 1.0') on conflict do nothing;
+
+create table if not exists demo.columns (
+  id       int primary key,
+  board_id int not null references demo.boards on delete cascade,
+  name     text not null,
+  place    int not null
+);
+insert into demo.columns values (1, 1, 'To do', 1), (2, 1, 'Doing', 2), (3, 1, 'Review', 3), (4, 1, 'Done', 4)
+  on conflict do nothing;
+
+create table if not exists demo.cards (
+  id        bigint generated always as identity primary key,
+  board_id  int not null references demo.boards on delete cascade,
+  column_id int not null references demo.columns,
+  title     text not null,
+  assignee  text,
+  points    int not null default 1,
+  moved_at  timestamptz not null default now()
+);
+
+select pgcast.attach('demo.rooms', topic => 'rooms');
+select pgcast.attach('demo.messages', topic => 'room:{room_id}');
+select pgcast.attach('demo.columns', topic => 'columns:{board_id}');
+select pgcast.attach('demo.cards', topic => 'board:{board_id}');
