@@ -45,6 +45,9 @@ capital letters needs quotes: 'public."Messages"'.`,
 		ValidArgsFunction: a.completeTables(attachableTables),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			at.table = args[0]
+			if at.columns != nil && at.except != nil {
+				return usage(invalid("--columns lists what is captured, --except what is not", "attach takes --columns or --except, not both"))
+			}
 			if cmd.Flags().Changed("topic") {
 				at.topic = &topic
 			}
@@ -63,7 +66,6 @@ capital letters needs quotes: 'public."Messages"'.`,
 	f.BoolVar(&at.old, "old", false, "let updates and deletes carry the old values, not only the old key")
 	f.StringVar(&at.numbers, "numbers", "json", "bigint and numeric as `json` numbers, or as text: JavaScript rounds above 2^53")
 	f.BoolVar(&script, "print", false, "print the SQL instead of running it")
-	cmd.MarkFlagsMutuallyExclusive("columns", "except")
 	_ = cmd.RegisterFlagCompletionFunc("numbers", cobra.FixedCompletions([]string{"json", "text"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

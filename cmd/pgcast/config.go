@@ -35,7 +35,6 @@ A setting can be given in four ways; the first one found counts:
 	addSettings(cmd.Flags(), forAny)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as a JSON array")
 	cmd.Flags().BoolVar(&reference, "reference", false, "list all settings with their defaults, as a table in Markdown")
-	cmd.MarkFlagsMutuallyExclusive("json", "reference")
 	return cmd
 }
 

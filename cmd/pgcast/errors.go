@@ -100,9 +100,11 @@ func explain(err error) error {
 }
 
 func explainPostgres(err error, pg *pgconn.PgError) error {
-	e := &pgcast.Error{Code: pgcast.CodeInvalid, Message: pg.Message, Hint: pg.Hint}
+	// What our own functions raise says who speaks, and so does the line it gets here.
+	text, ours := strings.CutPrefix(pg.Message, "pgcast: ")
+	e := &pgcast.Error{Code: pgcast.CodeInvalid, Message: text, Hint: pg.Hint}
 	switch {
-	case missingSchema(pg):
+	case !ours && missingSchema(pg):
 		e.Hint = "this database has no pgcast yet, or an older one: run pgcast migrate up"
 	case pg.Hint != "":
 	case pg.Code == "42501":
