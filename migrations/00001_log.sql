@@ -228,9 +228,9 @@ comment on column pgcast.retention.max_count is 'Only this many newest events of
 create function pgcast.retain(pattern text, max_age interval default null, max_count bigint default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  if pattern is null or octet_length(pattern) > 256 or pattern collate "C" !~ '^[] !#-[^-~]+$' or pattern ~ '(^|:)\*\*:' then
+  if pattern is null or octet_length(pattern) > 256 or pattern collate "C" !~ '^[] !#-[^-~]+$' or pattern ~ '(^|:)\*\*:' or pattern like '\_\_%' then
     raise exception 'pgcast: % is not a topic or pattern', coalesce(quote_literal(left(pattern, 60)), 'NULL')
-      using errcode = '22023', hint = 'Segments are split by a colon; * is one segment, ** is any tail and must be last.';
+      using errcode = '22023', hint = 'Segments are split by a colon; * is one segment, ** is any tail and must be last; names that begin with __ are reserved.';
   end if;
   insert into pgcast.retention as r (pattern, max_age, max_count) values (retain.pattern, retain.max_age, retain.max_count)
     on conflict on constraint retention_pkey do update set max_age = excluded.max_age, max_count = excluded.max_count;

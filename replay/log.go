@@ -81,6 +81,9 @@ func (l *Log) Read(ctx context.Context, after pgcast.Position, max int) ([]pgcas
 // another, at most max, and the position up to which it has looked. It looks at a
 // bounded stretch of the log: next < upto means there may be more.
 func (l *Log) Scan(ctx context.Context, pattern pgcast.Pattern, after, upto pgcast.Position, max int) (events []pgcast.Event, next pgcast.Position, err error) {
+	if after >= upto {
+		return nil, after, nil
+	}
 	end := min(upto, after+stretch)
 	rows, err := l.queries.LogScan(ctx, db.LogScanParams{
 		After: int64(after), Upto: int64(end), Stretch: stretch, Pattern: pattern.Regexp(),
