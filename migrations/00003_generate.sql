@@ -1,76 +1,85 @@
 -- +goose Up
 -- Capture, the middle: from an attachment to the SQL that captures. The same functions
 -- serve attach() and, for the moments between an ALTER TABLE and the next refresh(),
--- the trigger itself, so they look columns up by number and through the caches that
+-- the trigger itself, so they are plpgsql, which keeps its plans, and look columns up by number and through the caches that
 -- ALTER TABLE invalidates: a REPEATABLE READ writer's snapshot may be older than the table.
 
 -- +goose StatementBegin
 create function pgcast.live_columns(rel oid) returns table (num int, name text)
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select i, (pg_identify_object_as_address('pg_class'::regclass, rel, i)).object_names[3]
-  from generate_series(1, coalesce((select relnatts from pg_class where oid = rel), 0) + 64) i
-  where has_column_privilege(rel, i::int2, 'select') is not null
-$$;
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return query
+    select i, (pg_identify_object_as_address('pg_class'::regclass, rel, i)).object_names[3]
+    from generate_series(1, coalesce((select relnatts from pg_class where oid = rel), 0) + 16) i -- some may be newer than the snapshot
+    where has_column_privilege(rel, i::int2, 'select') is not null;
+end $$;
 -- +goose StatementEnd
 comment on function pgcast.live_columns is 'A table''s columns that are not dropped, as of now and not as of the snapshot.';
 
 -- +goose StatementBegin
 create function pgcast.shape_of(rel oid) returns jsonb
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select jsonb_agg(jsonb_build_array(c.num, c.name) order by c.num) from pgcast.live_columns(rel) c
-$$;
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return (
+    select jsonb_agg(jsonb_build_array(c.num, c.name) order by c.num) from pgcast.live_columns(rel) c);
+end $$;
 -- +goose StatementEnd
 comment on function pgcast.shape_of is 'A table''s columns as number and name, to recognise them after a rename.';
 
 -- +goose StatementBegin
 create function pgcast.stamp_of(rel oid) returns text
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select format('%s/%s/%s', (select system_identifier from pg_control_system()),
-                (select oid from pg_database where datname = current_database()), rel)
-$$;
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return (
+    select format('%s/%s/%s', (select system_identifier from pg_control_system()),
+                  (select oid from pg_database where datname = current_database()), rel));
+end $$;
 -- +goose StatementEnd
 comment on function pgcast.stamp_of is 'Cluster, database and table that column numbers belong to.';
 
 -- +goose StatementBegin
 create function pgcast.layout_of(rel oid) returns text
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  select '{' || string_agg(to_json(c.name) || ':null', ',' order by c.num) || '}' from pgcast.live_columns(rel) c
-$$;
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return (
+    select '{' || string_agg(to_json(c.name) || ':null', ',' order by c.num) || '}' from pgcast.live_columns(rel) c);
+end $$;
 -- +goose StatementEnd
 comment on function pgcast.layout_of is 'What row_to_json prints for an empty row of the table: all names in order.';
 
 -- +goose StatementBegin
 create function pgcast.current_names(names text[], shape jsonb, live jsonb) returns text[]
-language sql immutable set search_path = pg_catalog, pg_temp as $$
-  select array_agg(coalesce(
-    (select l->>1 from jsonb_array_elements(shape) s join jsonb_array_elements(live) l on l->0 = s->0 where s->>1 = u.name),
-    (select l->>1 from jsonb_array_elements(live) l where l->>1 = u.name)) order by u.i)
-  from unnest(names) with ordinality u (name, i)
-$$;
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+  return (
+    select array_agg(coalesce(
+      (select l->>1 from jsonb_array_elements(shape) s join jsonb_array_elements(live) l on l->0 = s->0 where s->>1 = u.name),
+      (select l->>1 from jsonb_array_elements(live) l where l->>1 = u.name)) order by u.i)
+    from unnest(names) with ordinality u (name, i));
+end $$;
 -- +goose StatementEnd
 comment on function pgcast.current_names is 'What columns known by the names in shape are called now; null for those that are gone.';
 
 -- +goose StatementBegin
-create function pgcast.column_kinds(rel oid) returns table (num int, is_safe boolean, big int, is_odd boolean)
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  with recursive base (num, type) as (
-    select a.attnum::int, a.atttypid from pg_attribute a where a.attrelid = rel and a.attnum > 0 and not a.attisdropped
-    union all
-    select b.num, t.typbasetype from base b join pg_type t on t.oid = b.type where t.typtype = 'd'
-  )
-  select b.num,
-    t.oid = any ('{int2,int4,int8,oid,uuid,bool}'::regtype[]),
-    case when t.oid in ('int8'::regtype, 'numeric'::regtype) then 1 when t.oid in ('int8[]'::regtype, 'numeric[]'::regtype) then 2 else 0 end,
-    -- A cast somebody wrote may fail where Postgres' own printing cannot.
-    exists (select from pg_cast c where c.castsource in (t.oid, t.typelem) and c.casttarget = 'json'::regtype and c.castfunc <> 0)
-  from base b join pg_type t on t.oid = b.type where t.typtype <> 'd'
-$$;
+create function pgcast.base_type(type oid) returns oid
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  t record;
+begin
+  loop
+    select p.typtype, p.typbasetype into t from pg_type p where p.oid = type;
+    if not found or t.typtype <> 'd' then
+      return type;
+    end if;
+    type := t.typbasetype;
+  end loop;
+end $$;
 -- +goose StatementEnd
-comment on function pgcast.column_kinds is 'What the types of a table''s columns mean for capture: safe in a topic''s name as printed, numbers beyond 2^53, JSON by a cast of one''s own.';
+comment on function pgcast.base_type is 'What a domain is made of; any other type itself.';
 
 -- +goose StatementBegin
 create function pgcast.resolve(rel oid, spec jsonb, exact boolean) returns jsonb
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare
   live jsonb := pgcast.shape_of(rel);
   shape jsonb := case when spec->>'stamp' = pgcast.stamp_of(rel) then spec->'shape' else '[]' end;
@@ -79,6 +88,7 @@ declare
   denied text[];
   captured text[];
   key text[];
+  kinds record;
 begin
   select p.* into parts from pgcast.topic_parts(spec->>'topic') p;
   if jsonb_typeof(spec->'columns') = 'array' then
@@ -98,6 +108,16 @@ begin
                lateral unnest(x.nums) with ordinality k (num, i)
                join jsonb_array_elements(live) l on (l->>0)::int = k.num
           where k.i <= x.indnkeyatts and l->>1 = any (captured));
+  select array_agg(l->>1) filter (where b.type = any ('{int2,int4,int8,oid,uuid,bool}'::regtype[])) as safe,
+         jsonb_object_agg(l->>1, case when b.type in ('int8'::regtype, 'numeric'::regtype) then 1 else 2 end)
+           filter (where b.type in ('int8'::regtype, 'numeric'::regtype, 'int8[]'::regtype, 'numeric[]'::regtype)) as big,
+         -- A cast to json that somebody wrote may fail where Postgres' own printing cannot.
+         bool_or(t.oid >= 16384 and exists (select from pg_cast c where c.castsource in (t.oid, t.typelem) and c.casttarget = 'json'::regtype)) as odd
+    into kinds
+    from jsonb_array_elements(live) l
+    join pg_attribute a on a.attrelid = rel and a.attnum = (l->>0)::int
+    cross join lateral pgcast.base_type(a.atttypid) b (type)
+    join pg_type t on t.oid = b.type;
   return jsonb_build_object(
     'literals', parts.literals,
     'values', coalesce(pgcast.current_names(parts.names, shape, live), '{}'),
@@ -106,10 +126,9 @@ begin
     'denied', denied,
     'key', key,
     'old', (spec->>'old')::boolean,
-    'safe', coalesce((select jsonb_agg(l->>1) from jsonb_array_elements(live) l join pgcast.column_kinds(rel) k on k.num = (l->>0)::int where k.is_safe and exact), '[]'),
-    'big', coalesce((select jsonb_object_agg(l->>1, k.big) from jsonb_array_elements(live) l join pgcast.column_kinds(rel) k on k.num = (l->>0)::int
-                     where k.big > 0 and spec->>'numbers' = 'text'), '{}'),
-    'odd', not exact or exists (select from pgcast.column_kinds(rel) k where k.is_odd));
+    'safe', coalesce(case when exact then kinds.safe end, '{}'),
+    'big', coalesce(case when spec->>'numbers' = 'text' then kinds.big end, '{}'),
+    'odd', coalesce(kinds.odd, false));
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.resolve is 'An attachment''s options with today''s names of the columns. Not exact: when the types in the catalogs may be older than the table.';
@@ -124,21 +143,23 @@ declare
   terms text[] := '{}';
   args text[] := '{}';
   term text;
-  n_text int := (select count(*) from unnest(vals) v where not r->'safe' ? v or v is null);
+  n_text int := (select count(*) from unnest(vals) v where not r->'safe' ? v);
   room int := (256 - octet_length(array_to_string(literals, '')) - 36 * cardinality(vals)) / greatest(n_text, 1);
 begin
   if cardinality(vals) = 0 then
     return quote_literal(literals[1]);
   end if;
   for i in 1..cardinality(vals) loop
-    term := format('%s.%I::text', alias, vals[i]);
     if literals[i] <> '' then
       terms := terms || quote_literal(literals[i]);
     end if;
     if vals[i] is null then -- the column is gone
       terms := terms || quote_literal('~null');
       args := args || 'null'::text;
-    elsif r->'safe' ? vals[i] then
+      continue;
+    end if;
+    term := format('%s.%I::text', alias, vals[i]);
+    if r->'safe' ? vals[i] then
       terms := terms || format('coalesce(%s, %L)', term, '~null');
       args := args || term;
     else
@@ -207,12 +228,11 @@ begin
       select %s, 'deleted', %s
       from %s o$q$, pgcast.topic_sql(r, 'o'), old_row, coalesce(source, 'pgcast_old'));
   elsif op = 'UPDATE' and r->'values' = '[]' then
-    -- Both transition tables were filled in the same order. A full join because it is
-    -- never planned as a nested loop: the plan of the first, small update is kept.
+    -- Both transition tables were filled in the same order, row for row.
     return format($q$insert into pgcast.event_log (topic, event, data, old)
       select %s, 'updated', b.data, a.old
       from (select row_number() over () as place, %s as old from pgcast_old o) a
-      full join (select row_number() over () as place, %s as data from pgcast_new n) b on b.place = a.place
+      join (select row_number() over () as place, %s as data from pgcast_new n) b on b.place = a.place
       order by a.place$q$, pgcast.topic_sql(r, 'n'), old_row, data);
   end if;
   -- A row that moved to another topic leaves the old one and appears in the new one. By
@@ -223,12 +243,13 @@ begin
              case when v.k = 2 or a.topic = b.topic then b.data end,
              case when v.k = 1 then a.old end
       from (select row_number() over () as place, %s as topic, %s as old%s from pgcast_old o) a
-      full join (select row_number() over () as place, %s as topic, %s as data%s from pgcast_new n) b on %s
+      %s (select row_number() over () as place, %s as topic, %s as data%s from pgcast_new n) b on %s
       join (values (1), (2)) v (k) on case v.k when 1 then a.place is not null else b.place is not null and a.topic is distinct from b.topic end
-      order by coalesce(a.place, b.place), v.k$q$,
+      order by %s, v.k$q$,
     pgcast.topic_sql(r, 'o'), old_row, case when op = 'UPDATE BY KEY' then format(', %s::text as key', old_key) else '' end,
-    pgcast.topic_sql(r, 'n'), data, case when op = 'UPDATE BY KEY' then format(', %s::text as key', pgcast.row_sql(r, coalesce(key, names), 'n', key is not null)) else '' end,
-    case when op = 'UPDATE BY KEY' then 'b.key = a.key' else 'b.place = a.place' end);
+    case when op = 'UPDATE BY KEY' then 'full join' else 'join' end, pgcast.topic_sql(r, 'n'), data, case when op = 'UPDATE BY KEY' then format(', %s::text as key', pgcast.row_sql(r, coalesce(key, names), 'n', key is not null)) else '' end,
+    case when op = 'UPDATE BY KEY' then 'b.key = a.key' else 'b.place = a.place' end,
+    case when op = 'UPDATE BY KEY' then 'coalesce(a.place, b.place)' else 'a.place' end);
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.event_sql is 'The statement that writes the events of one INSERT, UPDATE or DELETE from its transition tables.';
@@ -240,7 +261,7 @@ drop function pgcast.event_sql(jsonb, text, text);
 drop function pgcast.row_sql(jsonb, text[], text, boolean);
 drop function pgcast.topic_sql(jsonb, text);
 drop function pgcast.resolve(oid, jsonb, boolean);
-drop function pgcast.column_kinds(oid);
+drop function pgcast.base_type(oid);
 drop function pgcast.current_names(text[], jsonb, jsonb);
 drop function pgcast.layout_of(oid);
 drop function pgcast.stamp_of(oid);

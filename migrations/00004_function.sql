@@ -17,7 +17,7 @@ comment on function pgcast.members_of is 'A table with all its partitions or inh
 
 -- +goose StatementBegin
 create function pgcast.capture_statement(rel oid, op text, spec jsonb, source text default null) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare
   root oid;
 begin
@@ -36,7 +36,6 @@ declare
   being text[] := string_to_array(nullif(current_setting('pgcast.truncating', true), ''), ',');
   is_tree boolean := exists (select from pg_inherits i where i.inhparent = rel);
   is_partitioned boolean := (select c.relkind = 'p' from pg_class c where c.oid = rel);
-  statement text;
   written bigint := 0;
 begin
   if moment = 'AFTER' then
@@ -67,10 +66,14 @@ begin
     raise warning 'pgcast: cannot read %, the rows truncated from it are not captured', rel::regclass;
     return 0;
   end if;
-  statement := pgcast.capture_statement(rel, 'DELETE', spec, case when is_partitioned then '' else 'only ' end || rel::regclass::text);
-  execute statement;
+  -- TRUNCATE may have named a partition before this table: its rows are done.
+  execute pgcast.capture_statement(rel, 'DELETE', spec, format('(select t.* from %s%s t where t.tableoid <> all (%L::oid[]))',
+    case when is_partitioned then '' else 'only ' end, rel::regclass, coalesce(being, '{}')));
   get diagnostics written = row_count;
   return written;
+exception when others then
+  raise warning 'pgcast: a truncate of % was not captured: %', rel::regclass, sqlerrm;
+  return 0;
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.capture_truncate is 'Captures a TRUNCATE: truncated on every topic of the table, or deleted for each row of a member truncated by itself.';
@@ -90,7 +93,7 @@ end $$;
 comment on function pgcast.dollar_quote is 'Quotes a function body with a tag that does not occur in it.';
 
 -- +goose StatementBegin
-create function pgcast.capture_body(rel oid, spec jsonb) returns text
+create function pgcast.capture_body(rel oid, capture text, spec jsonb, by_row boolean) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   is_partitioned boolean := (select c.relkind = 'p' from pg_class c where c.oid = rel);
@@ -135,7 +138,9 @@ begin
     '  written bigint := 0;\n'
     '  shape record;\n'
     '  is_stale boolean := false;\n'
+    '%s'
     'begin\n'
+    '%s'
     '  if lower(current_setting(''pgcast.capture'', true)) in (''off'', ''false'', ''0'', ''no'')%s then\n'
     '    return null;\n'
     '  end if;\n'
@@ -160,6 +165,21 @@ begin
     '  end if;\n'
     '  return null;\n'
     'end ',
+    case when by_row then E'  mark text;\n  marks text;\n' else '' end,
+    case when by_row then format(
+      -- The first row's trigger captures the whole statement, so that what the table's
+      -- own row triggers write comes after it; the statement's trigger then has no work.
+      E'  mark := format('',%%s/%%s/%%s'', pg_trigger_depth(), tg_op, %L);\n'
+      '  marks := coalesce(current_setting(''pgcast.captured'', true), '''');\n'
+      '  if tg_level = ''ROW'' then\n'
+      '    if strpos(marks, mark) > 0 then\n'
+      '      return null;\n'
+      '    end if;\n'
+      '    perform set_config(''pgcast.captured'', marks || mark, true);\n'
+      '  elsif strpos(marks, mark) > 0 then\n'
+      '    perform set_config(''pgcast.captured'', replace(marks, mark, ''''), true);\n'
+      '    return null;\n'
+      '  end if;\n', capture) else '' end,
     case when is_partitioned then E'\n    or tg_nargs > 0 and pg_partition_root(tg_relid) is null /* detached since */'
          when is_tree then E'\n    or tg_nargs > 0 and not exists (select from pg_inherits i where i.inhrelid = tg_relid) /* no child any more */'
          else '' end,
@@ -170,18 +190,21 @@ end $$;
 comment on function pgcast.capture_body is 'The body of a table''s capture function.';
 
 -- +goose StatementBegin
-create function pgcast.capture_sql(rel oid, capture text, spec jsonb) returns setof text
+create function pgcast.capture_sql(rel oid, capture text, spec jsonb, by_row boolean) returns setof text
 language plpgsql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   name text := format('pgcast.%I()', capture);
 begin
-  -- What a value looks like must not depend on the writer's session.
+  -- What a value looks like must not depend on the writer's session. And the plan of
+  -- the session's first statement is kept: it must not be one that is only good for
+  -- few rows (nested loop) or for many (a big hash table, compiled code).
   return next format(
     E'create or replace function %s returns trigger\n'
     'language plpgsql security definer\n'
     'set search_path = pg_catalog, pg_temp set timezone = ''UTC'' set datestyle = ''ISO'' set intervalstyle = ''postgres''\n'
     'set extra_float_digits = 1 set bytea_output = ''hex'' set lc_monetary = ''C''\n'
-    'as %s', name, pgcast.dollar_quote(pgcast.capture_body(rel, spec)));
+    'set enable_nestloop = off set enable_hashjoin = off set jit = off\n'
+    'as %s', name, pgcast.dollar_quote(pgcast.capture_body(rel, capture, spec, by_row)));
   return next format('revoke execute on function %s from public', name);
   return next format('comment on function %s is %L', name, 'pgcast: writes the events of ' || rel::regclass);
 end $$;
@@ -189,7 +212,21 @@ end $$;
 comment on function pgcast.capture_sql is 'The statements that make a table''s capture function.';
 
 -- +goose StatementBegin
-create function pgcast.trigger_sql(rel oid, capture text, is_member boolean, is_owner boolean) returns setof text
+create function pgcast.row_triggers(rel oid, capture text, is_ours boolean) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  -- AFTER ... FOR EACH ROW is bit 1 without bit 2. Postgres collects no transition
+  -- tables for row triggers of partitioned and inherited tables.
+  select exists (select from pg_trigger t join pg_proc f on f.oid = t.tgfoid
+                 where t.tgrelid = rel and not t.tgisinternal and t.tgtype & 3 = 1 and t.tgtype & 28 <> 0
+                   and (f.pronamespace = 'pgcast'::regnamespace and f.proname = capture) = is_ours)
+    and not exists (select from pg_inherits i where rel in (i.inhrelid, i.inhparent))
+    and (select c.relkind = 'r' from pg_class c where c.oid = rel)
+$$;
+-- +goose StatementEnd
+comment on function pgcast.row_triggers is 'Whether a table has AFTER ROW triggers, of its own or of its capture function.';
+
+-- +goose StatementBegin
+create function pgcast.trigger_sql(rel oid, capture text, is_member boolean, is_owner boolean, by_row boolean) returns setof text
 language plpgsql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   t record;
@@ -197,7 +234,7 @@ begin
   -- Triggers fire in the order of their names: these before all others, so that a
   -- statement's own events precede those of the writes it triggers.
   for t in
-    select '00_pgcast_' || v.suffix as name, v.timing,
+    select '00_pgcast_' || v.suffix || w.suffix as name, v.timing, w.level,
            case when v.refs <> '' then ' referencing ' || v.refs else '' end as refs
     from (values
       ('insert', 'after insert', 'new table as pgcast_new'),
@@ -205,13 +242,17 @@ begin
       ('delete', 'after delete', 'old table as pgcast_old'),
       ('before_truncate', 'before truncate', ''),
       ('truncate', 'after truncate', '')) v (suffix, timing, refs)
+    join (values ('', 'statement'), ('_row', 'row')) w (suffix, level) on w.level = 'statement' or by_row and v.refs <> ''
     where v.suffix <> 'before_truncate' or is_member or exists (select from pg_inherits i where i.inhparent = rel)
        or (select c.relkind = 'p' from pg_class c where c.oid = rel)
   loop
-    return next format('create or replace trigger %I %s on %s%s for each statement execute function pgcast.%I(%s)',
-      t.name, t.timing, rel::regclass, t.refs, capture, case when is_member then quote_literal('member') else '' end);
+    return next format('create or replace trigger %I %s on %s%s for each %s execute function pgcast.%I(%s)',
+      t.name, t.timing, rel::regclass, t.refs, t.level, capture, case when is_member then quote_literal('member') else '' end);
     if is_owner then
-      return next format('alter table %s enable always trigger %I', rel::regclass, t.name);
+      -- Not for rows: a logical replication worker runs them without transition tables.
+      if t.level = 'statement' then
+        return next format('alter table %s enable always trigger %I', rel::regclass, t.name);
+      end if;
       return next format('comment on trigger %I on %s is %L', t.name, rel::regclass, 'pgcast: captures writes; taken away by pgcast.detach()');
     end if;
   end loop;
@@ -222,9 +263,10 @@ comment on function pgcast.trigger_sql is 'The statements that make a table''s c
 revoke execute on all functions in schema pgcast from public;
 
 -- +goose Down
-drop function pgcast.trigger_sql(oid, text, boolean, boolean);
-drop function pgcast.capture_sql(oid, text, jsonb);
-drop function pgcast.capture_body(oid, jsonb);
+drop function pgcast.trigger_sql(oid, text, boolean, boolean, boolean);
+drop function pgcast.row_triggers(oid, text, boolean);
+drop function pgcast.capture_sql(oid, text, jsonb, boolean);
+drop function pgcast.capture_body(oid, text, jsonb, boolean);
 drop function pgcast.dollar_quote(text);
 drop function pgcast.capture_truncate(oid, text, boolean, jsonb);
 drop function pgcast.capture_statement(oid, text, jsonb, text);

@@ -91,6 +91,7 @@ declare
   spec jsonb;
   r jsonb;
   name text;
+  by_row boolean;
   statement text;
 begin
   perform pgcast.check_attachable(tbl);
@@ -124,10 +125,11 @@ begin
       name := left(name, 54) || substr(md5(name), 1, 8);
     end loop;
   end if;
-  return query select pgcast.capture_sql(tbl, name, spec);
+  by_row := pgcast.row_triggers(tbl, name, false);
+  return query select pgcast.capture_sql(tbl, name, spec, by_row);
   for m in select x.rel, x.depth > 0 as is_member, pg_has_role(t.relowner, 'usage') as is_owner
            from pgcast.members_of(tbl) x join pg_class t on t.oid = x.rel order by x.depth, t.relname loop
-    return query select pgcast.trigger_sql(m.rel, name, m.is_member, m.is_owner);
+    return query select pgcast.trigger_sql(m.rel, name, m.is_member, m.is_owner, by_row);
     if not m.is_owner then
       raise notice 'pgcast: not the owner of %; writes with session_replication_role = replica will not be captured', m.rel::regclass;
     end if;
@@ -140,7 +142,7 @@ begin
     select format('drop trigger %I on %s', t.tgname, t.tgrelid::regclass)
     from pg_trigger t join pg_proc f on f.oid = t.tgfoid join pg_class o on o.oid = t.tgrelid
     where f.pronamespace = 'pgcast'::regnamespace and f.proname = name and pg_has_role(o.relowner, 'usage')
-      and t.tgrelid not in (select x.rel from pgcast.members_of(tbl) x)
+      and (t.tgrelid not in (select x.rel from pgcast.members_of(tbl) x) or t.tgtype & 1 = 1 and not by_row)
     order by t.tgrelid, t.tgname
   loop
     return next statement;
