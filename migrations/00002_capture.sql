@@ -167,7 +167,7 @@ declare
 begin
   result := row_to_json(value);
   -- data and old must fit into one row of the log together.
-  return case when octet_length(result::text) <= 268435456 then result end;
+  return case when pg_column_size(result) <= 268435456 then result end;
 exception when others then
   return null; -- too large for a value, or a cast to json that somebody wrote
 end $$;

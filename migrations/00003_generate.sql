@@ -78,7 +78,7 @@ end $$;
 comment on function pgcast.base_type is 'What a domain is made of; any other type itself.';
 
 -- +goose StatementBegin
-create function pgcast.resolve(rel oid, spec jsonb, exact boolean) returns jsonb
+create function pgcast.resolve(rel oid, spec jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare
   live jsonb := pgcast.shape_of(rel);
@@ -108,8 +108,7 @@ begin
                lateral unnest(x.nums) with ordinality k (num, i)
                join jsonb_array_elements(live) l on (l->>0)::int = k.num
           where k.i <= x.indnkeyatts and l->>1 = any (captured));
-  select array_agg(l->>1) filter (where b.type = any ('{int2,int4,int8,oid,uuid,bool}'::regtype[])) as safe,
-         jsonb_object_agg(l->>1, case when b.type in ('int8'::regtype, 'numeric'::regtype) then 1 else 2 end)
+  select jsonb_object_agg(l->>1, case when b.type in ('int8'::regtype, 'numeric'::regtype) then 1 else 2 end)
            filter (where b.type in ('int8'::regtype, 'numeric'::regtype, 'int8[]'::regtype, 'numeric[]'::regtype)) as big,
          -- A cast to json that somebody wrote may fail where Postgres' own printing cannot.
          bool_or(t.oid >= 16384 and exists (select from pg_cast c where c.castsource in (t.oid, t.typelem) and c.casttarget = 'json'::regtype)) as odd
@@ -126,12 +125,11 @@ begin
     'denied', denied,
     'key', key,
     'old', (spec->>'old')::boolean,
-    'safe', coalesce(case when exact then kinds.safe end, '{}'),
     'big', coalesce(case when spec->>'numbers' = 'text' then kinds.big end, '{}'),
     'odd', coalesce(kinds.odd, false));
 end $$;
 -- +goose StatementEnd
-comment on function pgcast.resolve is 'An attachment''s options with today''s names of the columns. Not exact: when the types in the catalogs may be older than the table.';
+comment on function pgcast.resolve is 'An attachment''s options with today''s names of the columns, and what follows from them.';
 
 -- +goose StatementBegin
 create function pgcast.topic_sql(r jsonb, alias text) returns text
@@ -139,46 +137,47 @@ language plpgsql immutable set search_path = pg_catalog, pg_temp set quote_all_i
 declare
   literals text[] := array(select jsonb_array_elements_text(r->'literals'));
   vals text[] := array(select jsonb_array_elements_text(r->'values'));
+  room int := (256 - octet_length(array_to_string(literals, ''))) / greatest(cardinality(vals), 1);
   simple text[] := '{}'; -- conditions under which plain concatenation is the whole work
   terms text[] := '{}';
   args text[] := '{}';
   term text;
-  n_text int := (select count(*) from unnest(vals) v where not r->'safe' ? v);
-  room int := (256 - octet_length(array_to_string(literals, '')) - 36 * cardinality(vals)) / greatest(n_text, 1);
 begin
   if cardinality(vals) = 0 then
     return quote_literal(literals[1]);
   end if;
   for i in 1..cardinality(vals) loop
+    term := case when vals[i] is null then 'null::text' /* the column is gone */ else format('%s.%I::text', alias, vals[i]) end;
+    args := args || term;
     if literals[i] <> '' then
       terms := terms || quote_literal(literals[i]);
     end if;
-    if vals[i] is null then -- the column is gone
-      terms := terms || quote_literal('~null');
-      args := args || 'null'::text;
-      continue;
-    end if;
-    term := format('%s.%I::text', alias, vals[i]);
-    if r->'safe' ? vals[i] then
-      terms := terms || format('coalesce(%s, %L)', term, '~null');
-      args := args || term;
-    else
-      -- Also nothing empty and no leading _: such a name may be nobody's or the server's.
-      simple := simple || format('octet_length(%s) <= %s and %s collate "C" ~ %L', term, room, term, '^[A-Za-z0-9.-][A-Za-z0-9_.-]*$');
-      terms := terms || term;
-      args := args || term;
-    end if;
+    terms := terms || term;
+    -- Of whatever type: the type may have changed since. Only a name that its first
+    -- value begins can be empty, or begin with __.
+    simple := simple || format('octet_length(%s) %s and %s collate "C" !~ %L%s', term,
+      case when i = 1 and literals[1] in ('', '_') then format('between 1 and %s', room) else format('<= %s', room) end, term, '[^A-Za-z0-9_.-]',
+      case when i = 1 and literals[1] in ('', '_') then format(' and not starts_with(%s, %L)', term, '_') else '' end);
   end loop;
   if literals[cardinality(literals)] <> '' then
     terms := terms || quote_literal(literals[cardinality(literals)]);
   end if;
-  term := format('pgcast.expand_topic(%L::text[], array[%s]::text[])', literals, array_to_string(args, ', '));
-  return case when room < 1 then term
-              when simple = '{}' then array_to_string(terms, ' || ')
-              else format('case when %s then %s else %s end', array_to_string(simple, ' and '), array_to_string(terms, ' || '), term) end;
+  return format('case when %s then %s else pgcast.expand_topic(%L::text[], array[%s]) end',
+    array_to_string(simple, ' and '), array_to_string(terms, ' || '), literals, array_to_string(args, ', '));
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.topic_sql is 'The expression for a row''s topic.';
+
+-- +goose StatementBegin
+create function pgcast.quote_numbers(list json) returns json
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+begin
+  return regexp_replace(list::text, '([[,])(-?[0-9][^],]*)', E'\\1"\\2"', 'g');
+exception when others then
+  return list; -- not a list of numbers any more
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.quote_numbers is 'A JSON array of numbers with the numbers as strings.';
 
 -- +goose StatementBegin
 create function pgcast.row_sql(r jsonb, names text[], alias text, is_small boolean default false) returns text
@@ -193,7 +192,7 @@ begin
       return quote_literal('{}') || '::json';
     end if;
     columns := (select string_agg(case r->'big'->>n when '1' then format('%s.%I::text as %I', alias, n, n)
-                                                    when '2' then format('%s.%I::text[] as %I', alias, n, n)
+                                                    when '2' then format('pgcast.quote_numbers(to_json(%s.%I)) as %I', alias, n, n)
                                                     else format('%s.%I', alias, n) end, ', ' order by i)
                 from unnest(names) with ordinality u (n, i));
     row_name := 'd.*';
@@ -260,7 +259,8 @@ revoke execute on all functions in schema pgcast from public;
 drop function pgcast.event_sql(jsonb, text, text);
 drop function pgcast.row_sql(jsonb, text[], text, boolean);
 drop function pgcast.topic_sql(jsonb, text);
-drop function pgcast.resolve(oid, jsonb, boolean);
+drop function pgcast.resolve(oid, jsonb);
+drop function pgcast.quote_numbers(json);
 drop function pgcast.base_type(oid);
 drop function pgcast.current_names(text[], jsonb, jsonb);
 drop function pgcast.layout_of(oid);

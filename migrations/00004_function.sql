@@ -24,7 +24,7 @@ begin
   -- Members know columns by the root's numbers. Only its triggers have no argument.
   select r.tgrelid into root from pg_trigger m join pg_trigger r on r.tgfoid = m.tgfoid
     where m.tgrelid = rel and m.tgnargs > 0 and r.tgnargs = 0 limit 1;
-  return pgcast.event_sql(pgcast.resolve(coalesce(root, rel), spec, false), op, source);
+  return pgcast.event_sql(pgcast.resolve(coalesce(root, rel), spec), op, source);
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.capture_statement is 'The capturing statement for a table whose columns are no longer what its capture function was made for.';
@@ -99,7 +99,7 @@ declare
   is_partitioned boolean := (select c.relkind = 'p' from pg_class c where c.oid = rel);
   layouts text[] := array(select distinct pgcast.layout_of(m.rel) from pgcast.members_of(rel) m);
   is_tree boolean := is_partitioned or (select count(*) > 1 from pgcast.members_of(rel));
-  r jsonb := pgcast.resolve(rel, spec, true);
+  r jsonb := pgcast.resolve(rel, spec);
   guard text;
   branches text := '';
   branch text;

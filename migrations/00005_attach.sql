@@ -111,7 +111,7 @@ begin
   end if;
   spec := jsonb_build_object('topic', topic, 'columns', columns, 'without', without, 'old', old, 'numbers', numbers,
                              'shape', pgcast.shape_of(tbl), 'stamp', pgcast.stamp_of(tbl));
-  r := pgcast.resolve(tbl, spec, true);
+  r := pgcast.resolve(tbl, spec);
   if exists (select from pg_index i, lateral unnest(i.indkey::int2[]) with ordinality k (num, n) join pgcast.live_columns(tbl) l on l.num = k.num
              where i.indrelid = tbl and i.indisprimary and k.n <= i.indnkeyatts and l.name <> all (array(select jsonb_array_elements_text(r->'captured')))) then
     raise exception 'pgcast: the columns to capture of % leave out its primary key', tbl
