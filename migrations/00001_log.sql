@@ -146,10 +146,10 @@ begin
   if topic is null or octet_length(topic) > 256 or topic collate "C" !~ '^[] !#-[^-~]+$' then
     raise exception 'pgcast: % is not a topic name', coalesce(quote_literal(left(topic, 60)), 'NULL')
       using errcode = '22023', hint = 'A topic is 1 to 256 printable ASCII bytes without " and \; encode other bytes as %XX.';
-  elsif topic like '\_\_%' then
+  elsif starts_with(topic, '__') then
     raise exception 'pgcast: topic % is the server''s own', quote_literal(left(topic, 60))
       using errcode = '22023', hint = 'Names that begin with __ are reserved.';
-  elsif topic ~ '(^|:)\*\*?(:|$)' then
+  elsif topic ~ '(^|:)[*][*]?(:|$)' then
     raise exception 'pgcast: topic % is a pattern', quote_literal(left(topic, 60))
       using errcode = '22023', hint = 'A segment * or ** selects topics; an event belongs to exactly one topic.';
   end if;
@@ -228,7 +228,7 @@ comment on column pgcast.retention.max_count is 'Only this many newest events of
 create function pgcast.retain(pattern text, max_age interval default null, max_count bigint default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  if pattern is null or octet_length(pattern) > 256 or pattern collate "C" !~ '^[] !#-[^-~]+$' or pattern ~ '(^|:)\*\*:' or pattern like '\_\_%' then
+  if pattern is null or octet_length(pattern) > 256 or pattern collate "C" !~ '^[] !#-[^-~]+$' or pattern ~ '(^|:)[*][*]:' or starts_with(pattern, '__') then
     raise exception 'pgcast: % is not a topic or pattern', coalesce(quote_literal(left(pattern, 60)), 'NULL')
       using errcode = '22023', hint = 'Segments are split by a colon; * is one segment, ** is any tail and must be last; names that begin with __ are reserved.';
   end if;
