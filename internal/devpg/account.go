@@ -144,7 +144,7 @@ func (a account) cacheDir(given string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		if err := a.makeDir(dir); err != nil {
 			return "", fmt.Errorf("make cache directory: %w", err)
 		}
 		return dir, a.reaches(dir)
@@ -157,10 +157,36 @@ func (a account) cacheDir(given string) (string, error) {
 		}
 		dir = filepath.Join(own, "pgcast")
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil || a.open(dir) != nil {
+	if err := a.makeDir(dir); err != nil {
 		return a.tempBase() // a read-only home is no reason to give up
 	}
 	return dir, nil
+}
+
+// makeDir makes a directory and those on the way to it, for us, and for the account to
+// pass through.
+func (a account) makeDir(dir string) error {
+	made := firstMissing(dir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for at := dir; made != "" && len(at) >= len(made); at = filepath.Dir(at) {
+		if err := a.open(at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// firstMissing gives the topmost directory on the way to dir that does not exist yet.
+func firstMissing(dir string) string {
+	missing := ""
+	for ; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+			return missing
+		}
+		missing = dir
+	}
 }
 
 // open lets the account into a directory of ours, whatever the umask was.

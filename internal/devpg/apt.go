@@ -2,9 +2,7 @@ package devpg
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -73,15 +71,4 @@ func (f *finder) withoutCluster() (undo func(), err error) {
 			}
 		}
 	}, nil
-}
-
-// firstMissing gives the topmost directory on the way to dir that does not exist yet.
-func firstMissing(dir string) string {
-	missing := ""
-	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
-			return missing
-		}
-		missing = dir
-	}
 }

@@ -108,9 +108,9 @@ func setting(t *testing.T, c *Cluster, name string) string {
 // eventually waits until a condition holds that nothing tells us about.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !holds(); {
+	for end := time.Now().Add(time.Minute); !holds(); {
 		if time.Now().After(end) {
-			t.Fatalf("%s: not within 30 s", what)
+			t.Fatalf("%s: not within a minute", what)
 		}
 		if err := wait(t.Context(), 5*time.Millisecond); err != nil {
 			t.Fatal(err)

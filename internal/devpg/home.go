@@ -41,11 +41,7 @@ func openHome(as account, dir string) (*home, error) {
 	if _, err := os.Stat(filepath.Join(dir, "PG_VERSION")); err == nil {
 		return nil, fmt.Errorf("use %s: it is itself a data directory of Postgres, and not one that pgcast made; choose another", dir)
 	}
-	mode := fs.FileMode(0o700)
-	if as.drop {
-		mode = 0o755
-	}
-	if err := os.MkdirAll(dir, mode); err != nil {
+	if err := as.makeDir(dir); err != nil {
 		return nil, fmt.Errorf("make the cluster's directory: %w", err)
 	}
 	if err := as.reaches(dir); err != nil {
