@@ -37,10 +37,10 @@ func TestAttach(t *testing.T) {
 	if want := `room:7 updated {"id":"1","room_id":7,"body":"ho"} {"id":"1","room_id":7,"body":"hi"}`; last() != want {
 		t.Errorf("got %s, want %s", last(), want)
 	}
-	s.run(t, "attach", `"Odd, Table"`, "--columns", `id,"a,b"`, "--topic", "odd:{a,b}").ok(t)
+	s.run(t, "attach", `"Odd, Table"`, "--columns", `"a,b",id`, "--topic", "odd:{a,b}").ok(t)
 	want := "table\ttopic\tcolumns\toptions\n" +
-		"\"Odd, Table\"\todd:{a,b}\tid, a,b\t\n" +
-		"messages\troom:{room_id}\tall but secret\told, numbers as text"
+		"public.\"Odd, Table\"\todd:{a,b}\ta,b, id\t\n" +
+		"public.messages\troom:{room_id}\tall but secret\told, numbers as text"
 	if diff := cmp.Diff(want, s.run(t, "attached").ok(t)); diff != "" {
 		t.Error(diff)
 	}
@@ -52,9 +52,25 @@ func TestAttach(t *testing.T) {
 		}
 		rows = append(rows, row)
 	}
-	if len(rows) != 2 || rows[1].Table != "messages" || rows[1].Topic != "room:{room_id}" || !rows[1].Old {
+	if len(rows) != 2 || rows[1].Table != "public.messages" || rows[1].Topic != "room:{room_id}" || !rows[1].Old {
 		t.Errorf("attached --json: %+v", rows)
 	}
+
+	// What is wrong is said, and --check makes it an exit code.
+	s.run(t, "attached", "--check").ok(t)
+	db.Exec(t, `alter table messages disable trigger "00_pgcast_update"`)
+	r = s.run(t, "attached")
+	if r.ok(t) != want || !strings.Contains(r.err, "drift: public.messages: trigger \"00_pgcast_update\" is disabled\n mend: alter table") {
+		t.Errorf("attached with a disabled trigger:\n%s", r)
+	}
+	r = s.run(t, "attached", "--check", "--json")
+	r.fails(t, 1, "has drifted in 1 places")
+	var d drift
+	if err := json.Unmarshal([]byte(r.out), &d); err != nil || d.Table != "public.messages" {
+		t.Errorf("attached --check --json: %v\n%s", err, r)
+	}
+	db.Exec(t, d.Mend)
+	s.run(t, "attached", "--check").ok(t)
 
 	// Attaching again replaces every option.
 	s.run(t, "attach", "messages").ok(t)
@@ -73,7 +89,7 @@ func TestAttach(t *testing.T) {
 		t.Errorf("detached, and yet captured: %s", last())
 	}
 	script := s.run(t, "attach", "messages", "--topic", "m:{id}", "--print").ok(t)
-	if last() != before || strings.Contains(s.run(t, "attached").ok(t), "messages") {
+	if last() != before || strings.Contains(s.run(t, "attached").ok(t), "public.messages\t") {
 		t.Error("--print has attached")
 	}
 	s.pipe(t, script, "sql").ok(t)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"strings"
 	"time"
 
@@ -11,20 +10,30 @@ import (
 )
 
 func (a *app) attachedCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, check bool
 	cmd := &cobra.Command{
 		Use:     "attached",
 		GroupID: groupTable,
-		Short:   "List the attached tables",
-		Long: `List the attached tables, how they were attached, and in what they have drifted from
-that since: columns that are gone, partitions without capture, disabled triggers.`,
+		Short:   "List the attached tables, and what is wrong with them",
+		Long: `List the attached tables and how they were attached. Where one is not captured as it
+should be any more, because it was altered, has a new partition or a disabled trigger,
+that is said on standard error, with the SQL that mends it.
+
+With --check only such problems are listed, and the exit code is 1 if there are any.`,
 		Example: `  pgcast attached
-  pgcast attached --json | jq -r .table`,
+  pgcast attached --json | jq -r .table
+  pgcast attached --check || echo 'somebody should look at this'`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.attached(cmd.Context(), asJSON) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if check {
+				return a.checkAttached(cmd.Context(), asJSON)
+			}
+			return a.attached(cmd.Context(), asJSON)
+		},
 	}
 	addSettings(cmd.Flags(), forDatabase)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object per table")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object per line")
+	cmd.Flags().BoolVar(&check, "check", false, "list only what is wrong, and fail if anything is")
 	return cmd
 }
 
@@ -45,33 +54,75 @@ func (a *app) attached(ctx context.Context, asJSON bool) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	rows, err := conn.Query(ctx, `select relation::text, topic, columns, without, old, numbers, attached_at
-		from pgcast.attachment order by 1`)
+	list, err := collect[attachedRow](ctx, conn,
+		`select coalesce(format('%I.%I', n.nspname, c.relname), a.relation::text), topic, columns, without, old, numbers, attached_at
+		from pgcast.attachment a left join pg_class c on c.oid = a.relation left join pg_namespace n on n.oid = c.relnamespace order by 1`)
 	if err != nil {
 		return err
 	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[attachedRow])
+	problems, err := collect[drift](ctx, conn, driftQuery)
 	if err != nil {
 		return err
 	}
 	if asJSON {
-		enc := json.NewEncoder(a.out)
-		enc.SetEscapeHTML(false)
-		for _, r := range list {
-			if err := enc.Encode(r); err != nil {
-				return err
-			}
+		err = printLines(a, list)
+	} else {
+		if len(list) == 0 {
+			a.sayf("no table is attached; attach one with: %s attach TABLE\n", commandName())
 		}
-		return nil
+		t := a.newTable([]string{"table", "topic", "columns", "options"})
+		for _, r := range list {
+			t.add(r.Table, r.Topic, r.columns(), r.options())
+		}
+		err = t.close()
 	}
-	if len(list) == 0 {
-		a.sayf("no table is attached; attach one with: %s attach TABLE\n", commandName())
+	p := a.paint(a.err)
+	for _, d := range problems {
+		a.sayf("%s %s: %s\n%s %s\n", p.yellow("drift:"), plain(d.Table), plain(d.Problem), p.dim(" mend:"), plain(d.Mend))
 	}
-	t := a.newTable([]string{"table", "topic", "columns", "options"})
-	for _, r := range list {
-		t.add(r.Table, r.Topic, r.columns(), r.options())
+	return err
+}
+
+// drift is a table that is not captured as it should be.
+type drift struct {
+	Table   string `json:"table"`
+	Problem string `json:"problem"`
+	Mend    string `json:"mend"`
+}
+
+const driftQuery = `select relation, problem, mend from pgcast.drift()`
+
+func (a *app) checkAttached(ctx context.Context, asJSON bool) error {
+	conn, err := a.connect(ctx)
+	if err != nil {
+		return err
 	}
-	return t.close()
+	defer conn.Close(context.WithoutCancel(ctx))
+	problems, err := collect[drift](ctx, conn, driftQuery)
+	if err != nil || len(problems) == 0 {
+		return err
+	}
+	if asJSON {
+		err = printLines(a, problems)
+	} else {
+		t := a.newTable([]string{"table", "problem", "mend"})
+		for _, d := range problems {
+			t.add(d.Table, d.Problem, d.Mend)
+		}
+		err = t.close()
+	}
+	if err != nil {
+		return err
+	}
+	return invalid("run the statements in the last column as the owner of the table", "what is attached has drifted in %d places", len(problems))
+}
+
+func collect[T any](ctx context.Context, conn *pgx.Conn, query string) ([]T, error) {
+	rows, err := conn.Query(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[T])
 }
 
 func (r *attachedRow) columns() string {

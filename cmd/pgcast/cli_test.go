@@ -105,3 +105,14 @@ func TestPlain(t *testing.T) {
 		}
 	}
 }
+
+func TestQuote(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"room:1": "room:1", "room:*": "'room:*'", "it's": `'it'\''s'`, "ws://h:1/ws?a=1&b": "'ws://h:1/ws?a=1&b'", "$x": "'$x'",
+	} {
+		if got := quote(text); got != want {
+			t.Errorf("quote(%s) = %s, want %s", text, got, want)
+		}
+	}
+}

@@ -44,7 +44,20 @@ create table if not exists demo.cards (
   moved_at  timestamptz not null default now()
 );
 
+-- With the old values, so that whoever looks can see what has changed.
 select pgcast.attach('demo.rooms', topic => 'rooms');
-select pgcast.attach('demo.messages', topic => 'room:{room_id}');
+select pgcast.attach('demo.messages', topic => 'room:{room_id}', old => true);
 select pgcast.attach('demo.columns', topic => 'columns:{board_id}');
-select pgcast.attach('demo.cards', topic => 'board:{board_id}');
+select pgcast.attach('demo.cards', topic => 'board:{board_id}', old => true);
+
+-- After attaching, so that the log tells it too.
+insert into demo.cards (board_id, column_id, title, assignee, points)
+  select * from (values
+    (1, 1, 'Write the release notes', null, 2), (1, 1, 'Dark mode for the settings page', null, 5),
+    (1, 1, 'Export as CSV', null, 3),           (1, 1, 'Update the screenshots', null, 1),
+    (1, 2, 'Upgrade the database', 'eva', 8),   (1, 2, 'Fix the flaky test', 'bob', 3),
+    (1, 3, 'Search by author', 'chloe', 5),     (1, 4, 'Rotate the certificates', 'farid', 2)) v
+  where not exists (select from demo.cards);
+insert into demo.messages (room_id, author, body)
+  select * from (values (1, 'ann', 'Good morning!'), (2, 'dmitri', 'The build is green again.'), (3, 'eva', 'Soup or salad?')) v
+  where not exists (select from demo.messages);

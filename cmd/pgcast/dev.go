@@ -206,17 +206,26 @@ func (d *dev) banner(file *devFile) {
 	}
 	line("database", redact(file.DatabaseURL), more)
 
-	me := commandName()
-	d.sayf("\n  Try, in another terminal in this directory:\n")
+	me, here := commandName(), ""
+	if d.set.given("data-dir") {
+		here = " --data-dir " + quote(d.set.DataDir)
+	}
+	commands := []string{
+		"tail 'room:*'" + here,
+		"sql" + here + ` "insert into demo.messages (room_id, author, body) values (1, 'you', 'hello')"`,
+		"attached" + here,
+	}
 	if d.set.NoDemo {
-		d.sayf("    %s\n", p.bold(me+` sql "create table notes (id int generated always as identity primary key, body text)"`))
-		d.sayf("    %s\n", p.bold(me+` attach notes`))
-		d.sayf("    %s\n", p.bold(me+` tail notes`))
-		d.sayf("    %s\n", p.bold(me+` sql "insert into notes (body) values ('hello')"`))
-	} else {
-		d.sayf("    %s\n", p.bold(me+` tail 'room:*'`))
-		d.sayf("    %s\n", p.bold(me+` sql "insert into demo.messages (room_id, author, body) values (1, 'you', 'hello')"`))
-		d.sayf("    %s\n", p.bold(me+` attached`))
+		commands = []string{
+			"sql" + here + ` "create table notes (id int generated always as identity primary key, body text)"`,
+			"attach notes" + here,
+			"tail notes" + here,
+			"sql" + here + ` "insert into notes (body) values ('hello')"`,
+		}
+	}
+	d.sayf("\n  Try, in another terminal in this directory:\n")
+	for _, c := range commands {
+		d.sayf("    %s\n", p.bold(me+" "+c))
 	}
 	d.sayf("\n  Ctrl-C stops everything.\n\n")
 }

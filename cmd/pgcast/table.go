@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"strings"
 	"unicode/utf8"
 )
@@ -56,6 +57,9 @@ func (t *table) settle() {
 }
 
 func (t *table) line(row []string, style func(string) string) {
+	for t.aligned && len(row) > 1 && row[len(row)-1] == "" {
+		row = row[:len(row)-1] // no blanks at the end of a line
+	}
 	for i, cell := range row {
 		cell = plain(cell)
 		pad := 0
@@ -76,4 +80,16 @@ func (t *table) line(row []string, style func(string) string) {
 		t.out.WriteString(strings.Repeat(" ", pad))
 	}
 	t.out.WriteByte('\n')
+}
+
+// printLines prints a list as JSON, one element per line.
+func printLines[T any](a *app, list []T) error {
+	enc := json.NewEncoder(a.out)
+	enc.SetEscapeHTML(false)
+	for _, v := range list {
+		if err := enc.Encode(v); err != nil {
+			return err
+		}
+	}
+	return nil
 }

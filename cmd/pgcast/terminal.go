@@ -73,3 +73,13 @@ func unprintable(r rune) bool {
 	const joiner = '\u200d' // holds families of emoji together
 	return !unicode.IsPrint(r) && r != joiner
 }
+
+// quote makes one word of a text for the shell.
+func quote(text string) string {
+	if strings.IndexFunc(text, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.:/,=@+%", r))
+	}) < 0 {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
