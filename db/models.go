@@ -10,6 +10,30 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+// Tables whose writes become events. Written by attach(), detach() and refresh().
+type PgcastAttachment struct {
+	// The table; for a partitioned or inherited one its root.
+	Relation interface{}
+	// Name of the generated trigger function in schema pgcast.
+	Capture string
+	// Template of the topic's name: room:{room_id}.
+	Topic string
+	// Only these columns are captured; null: all.
+	Columns []string
+	// All columns but these are captured; null: all.
+	Without []string
+	// Whether the old values travel with updates and deletes, or only the old key.
+	Old bool
+	// json: as Postgres prints them; text: bigint and numeric as JSON strings.
+	Numbers string
+	// Numbers and names of the columns when the function was made, so that a renamed column is still the same one.
+	Shape []byte
+	// Cluster, database and table the column numbers belong to; after a restore elsewhere only the names count.
+	Stamp string
+	// When the table was first attached.
+	AttachedAt time.Time
+}
+
 // Every event as its writer's own transaction wrote it; append-only, no counter, nothing two writers could queue on.
 type PgcastEventLog struct {
 	// Identity number; the order of events within one transaction and among overlapping ones.

@@ -32,7 +32,10 @@ const (
 	evictEvery   = time.Second            // how often a follower looks for a frozen one
 	evictStale   = 4 * time.Second        // a living one finishes a statement every second
 	slowLook     = 5 * time.Millisecond
+	proveAgain   = time.Minute // how often a bell that did not work is tried again
 )
+
+var errProveAgain = errors.New("time to try the bell again")
 
 // Sequencer gives committed events their places, on one server at a time: each server
 // runs one, the one that holds the Lead lock works, the others stand by and hear of its
@@ -97,7 +100,7 @@ func (s *Sequencer) Run(ctx context.Context) error {
 		if time.Since(began) > 10*time.Second {
 			delay = 50 * time.Millisecond
 		}
-		if !errors.Is(err, errDeposed) {
+		if !errors.Is(err, errDeposed) && !errors.Is(err, errProveAgain) {
 			s.metrics.reconnects.Inc()
 			s.opts.Logger.Warn("sequencer: lost its line to the database, will connect again", "error", err, "after", delay)
 		}
@@ -122,7 +125,13 @@ func (s *Sequencer) session(ctx context.Context) error {
 		return err
 	}
 	if shared {
-		return s.lead(ctx, line, waker, true)
+		// Not for ever: a full notification queue passes, and a pooler may have gone.
+		ctx, cancel := context.WithTimeoutCause(ctx, proveAgain, errProveAgain)
+		defer cancel()
+		if err := s.lead(ctx, line, waker, true); context.Cause(ctx) == nil {
+			return err
+		}
+		return context.Cause(ctx)
 	}
 	if err := s.standBy(ctx, line); err != nil {
 		return err
@@ -221,7 +230,12 @@ func (s *Sequencer) standBy(ctx context.Context, line *listener.Line) error {
 
 // evict ends a frozen sequencer's session, but only while events wait for it.
 func (s *Sequencer) evict(ctx context.Context, line *listener.Line) error {
-	if work, err := db.New(line.Conn()).SequencerLook(ctx); err != nil || !work {
+	work := false
+	err := s.attendant(line, false).run(ctx, func(ctx context.Context) (err error) {
+		work, err = db.New(line.Conn()).SequencerLook(ctx)
+		return err
+	})
+	if err != nil || !work {
 		return err
 	}
 	evicted, err := line.Evict(ctx, evictStale)
@@ -232,10 +246,19 @@ func (s *Sequencer) evict(ctx context.Context, line *listener.Line) error {
 	return err
 }
 
+func (s *Sequencer) attendant(line *listener.Line, shared bool) attendant {
+	return attendant{pool: s.pool, pid: line.Conn().PgConn().PID(), shared: shared}
+}
+
 // lead raises the term, looks after the cluster's identity and sequences until the line
 // breaks or another server deposes this one.
 func (s *Sequencer) lead(ctx context.Context, line *listener.Line, w waker, shared bool) error {
-	term, err := takeTerm(ctx, line.Conn(), shared, s.opts.Logger)
+	a := s.attendant(line, shared)
+	term := int64(0)
+	err := a.run(ctx, func(ctx context.Context) (err error) {
+		term, err = takeTerm(ctx, line.Conn(), shared, s.opts.Logger)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -245,7 +268,7 @@ func (s *Sequencer) lead(ctx context.Context, line *listener.Line, w waker, shar
 
 	g, ctx := errgroup.WithContext(ctx)
 	grown := make(chan struct{}, 1)
-	g.Go(func() error { return s.steps(ctx, newStepper(line.Conn(), term, s.opts.Batch), w, grown) })
+	g.Go(func() error { return s.steps(ctx, newStepper(line.Conn(), term, s.opts.Batch), a, w, grown) })
 	g.Go(func() error { return s.tell(ctx, grown) })
 	g.Go(func() error { return s.upkeep(ctx) })
 	g.Go(func() error { return s.retain.run(ctx) })
@@ -253,12 +276,21 @@ func (s *Sequencer) lead(ctx context.Context, line *listener.Line, w waker, shar
 }
 
 // steps is the loop: step while there is work, then wait to be woken.
-func (s *Sequencer) steps(ctx context.Context, st *stepper, w waker, grown chan<- struct{}) error {
+func (s *Sequencer) steps(ctx context.Context, st *stepper, a attendant, w waker, grown chan<- struct{}) error {
 	q := db.New(st.conn)
-	look := func(ctx context.Context) (bool, error) {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
-		defer cancel()
-		return q.SequencerLook(ctx)
+	look := func(ctx context.Context) (work bool, err error) {
+		err = a.run(ctx, func(ctx context.Context) error {
+			work, err = q.SequencerLook(ctx)
+			return err
+		})
+		return work, err
+	}
+	step := func(advance bool) (done stepped, err error) {
+		err = a.run(ctx, func(ctx context.Context) error {
+			done, err = st.run(ctx, advance)
+			return err
+		})
+		return done, err
 	}
 	busy, advanced := false, time.Time{}
 	for {
@@ -276,7 +308,7 @@ func (s *Sequencer) steps(ctx context.Context, st *stepper, w waker, grown chan<
 		}
 		if work || advance {
 			began = time.Now()
-			done, err := st.run(ctx, advance)
+			done, err := step(advance)
 			if err != nil {
 				return err
 			}
@@ -316,41 +348,6 @@ func (s *Sequencer) tell(ctx context.Context, grown <-chan struct{}) error {
 			if err := sleep(ctx, time.Second); err != nil {
 				return err
 			}
-		}
-	}
-}
-
-// upkeep prunes old steps and measures the lag.
-func (s *Sequencer) upkeep(ctx context.Context) error {
-	q := db.New(s.pool)
-	pruned := int64(0)
-	for n := 0; ; n++ {
-		if err := sleep(ctx, time.Second); err != nil {
-			return err
-		}
-		if lag, err := q.SequencerWaiting(ctx); err == nil {
-			s.metrics.lag.Set(max(lag, 0))
-		} else {
-			continue
-		}
-		if n%10 == 0 {
-			var err error
-			if pruned, err = prune(ctx, q, pruned); err != nil && ctx.Err() == nil {
-				s.opts.Logger.Warn("sequencer: could not prune old steps; will try again", "error", err)
-			}
-		}
-	}
-}
-
-// prune deletes old steps from where the last prune stopped, and tells where it did.
-func prune(ctx context.Context, q *db.Queries, from int64) (stop int64, err error) {
-	for {
-		p, err := q.ProgressPrune(ctx, from)
-		if err != nil {
-			return from, err
-		}
-		if from = p.Stop; !p.More {
-			return from, nil
 		}
 	}
 }

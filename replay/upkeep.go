@@ -1,0 +1,52 @@
+package replay
+
+import (
+	"context"
+	"time"
+
+	"github.com/pgcast/pgcast/db"
+)
+
+// upkeep is what the sequencing server does beside its steps: it measures the lag, prunes
+// old steps and lets capture follow what was altered on attached tables.
+func (s *Sequencer) upkeep(ctx context.Context) error {
+	q := db.New(s.pool)
+	pruned := int64(0)
+	for n := 0; ; n++ {
+		if err := sleep(ctx, time.Second); err != nil {
+			return err
+		}
+		if lag, err := q.SequencerWaiting(ctx); err == nil {
+			s.metrics.lag.Set(max(lag, 0))
+		} else {
+			continue
+		}
+		if n%10 != 0 {
+			continue
+		}
+		var err error
+		if pruned, err = prune(ctx, q, pruned); err != nil && ctx.Err() == nil {
+			s.opts.Logger.Warn("sequencer: could not prune old steps; will try again", "error", err)
+		}
+		// Until this has run, the triggers of an altered table work, but slowly.
+		switch n, err := q.AttachmentRefresh(ctx); {
+		case err != nil && ctx.Err() == nil:
+			s.opts.Logger.Warn("sequencer: could not refresh the capture of altered tables; will try again", "error", err)
+		case n > 0:
+			s.opts.Logger.Info("sequencer: refreshed the capture of altered tables", "tables", n)
+		}
+	}
+}
+
+// prune deletes old steps from where the last prune stopped, and tells where it did.
+func prune(ctx context.Context, q *db.Queries, from int64) (stop int64, err error) {
+	for {
+		p, err := q.ProgressPrune(ctx, from)
+		if err != nil {
+			return from, err
+		}
+		if from = p.Stop; !p.More {
+			return from, nil
+		}
+	}
+}
