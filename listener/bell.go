@@ -37,7 +37,7 @@ type Bell struct {
 	line   *Line
 	idle   int           // looks in a row that found nothing
 	delay  time.Duration // of the next poll
-	proved time.Time     // when our own bell last came back
+	proved time.Time     // when our own bell last came back; zero: maybe it does not
 	awake  func()        // counts tries refused by a writer; may be nil
 }
 
@@ -55,6 +55,12 @@ func (b *Bell) Wait(ctx context.Context, busy bool, look Look) (Source, error) {
 	}
 	if b.idle++; b.idle <= linger {
 		return b.poll(ctx)
+	}
+	if b.proved.IsZero() {
+		if err := b.line.Prove(ctx, ChannelBell); err != nil {
+			return "", err
+		}
+		b.proved = time.Now()
 	}
 	asleep, err := b.line.TryLock(ctx, Asleep, false)
 	if err != nil {
@@ -94,10 +100,11 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 			continue
 		}
 		if work, err := look(ctx); work || err != nil {
+			b.proved = time.Time{} // nobody rang for it
 			return SourceSafety, err
 		}
 		switch {
-		case !rang.IsZero() && time.Since(rang) > Patience:
+		case !rang.IsZero() && time.Since(rang) > hearing:
 			return "", errDeaf
 		case rang.IsZero() && time.Since(b.proved) > proveEvery:
 			if err := b.line.Ring(ctx, ChannelBell); err != nil {

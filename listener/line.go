@@ -34,8 +34,11 @@ const (
 )
 
 // Patience is how long the database may take to answer a statement that costs it
-// nothing, or to carry our own bell back to us, before the line counts as dead.
+// nothing before the line counts as dead.
 const Patience = 3 * time.Second
+
+// hearing is how long our own bell may take to come back before the line counts as deaf.
+const hearing = 2 * time.Second
 
 var errDeaf = errors.New("our own bell did not come back: LISTEN has stopped working on this connection")
 
@@ -68,6 +71,8 @@ func Dial(ctx context.Context, url string) (*Line, error) {
 	err = l.do(ctx, func(ctx context.Context) error {
 		return conn.QueryRow(ctx, `select pg_is_in_recovery() from (select
 			set_config('tcp_user_timeout', '3000', false),
+			set_config('tcp_keepalives_idle', '1', false),
+			set_config('tcp_keepalives_interval', '1', false),
 			set_config('idle_in_transaction_session_timeout', '5000', false),
 			set_config('idle_session_timeout', '0', false),
 			set_config('statement_timeout', '0', false),
@@ -199,7 +204,7 @@ func (l *Line) Prove(ctx context.Context, channel string) error {
 	if err := l.Ring(ctx, channel); err != nil {
 		return err
 	}
-	for end := time.Now().Add(Patience); time.Now().Before(end); {
+	for end := time.Now().Add(hearing); time.Now().Before(end); {
 		heard, own, err := l.Wait(ctx, time.Until(end))
 		if err != nil {
 			return err
@@ -208,7 +213,7 @@ func (l *Line) Prove(ctx context.Context, channel string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("rang %s and did not hear it within %v: LISTEN does not work on this connection (a pooler in transaction mode?)", channel, Patience)
+	return fmt.Errorf("rang %s and did not hear it within %v: LISTEN does not work on this connection (a pooler in transaction mode?)", channel, hearing)
 }
 
 // Prepared reports whether the server allows prepared transactions, where capture never

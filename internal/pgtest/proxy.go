@@ -121,7 +121,7 @@ func (p *Proxy) upstream(client, server net.Conn) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := client.Read(buf)
-		if err != nil || !p.pass(client) {
+		if !p.pass(client) || err != nil {
 			return
 		}
 		if _, err := server.Write(buf[:n]); err != nil {
@@ -134,11 +134,13 @@ func (p *Proxy) upstream(client, server net.Conn) {
 func (p *Proxy) downstream(client, server net.Conn) {
 	head := make([]byte, 5)
 	for {
-		if _, err := io.ReadFull(server, head); err != nil {
-			return
+		_, err := io.ReadFull(server, head)
+		var body []byte
+		if err == nil {
+			body = make([]byte, binary.BigEndian.Uint32(head[1:])-4)
+			_, err = io.ReadFull(server, body)
 		}
-		body := make([]byte, binary.BigEndian.Uint32(head[1:])-4)
-		if _, err := io.ReadFull(server, body); err != nil || !p.pass(client) {
+		if !p.pass(client) || err != nil {
 			return
 		}
 		p.mu.Lock()
