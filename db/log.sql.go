@@ -39,6 +39,9 @@ select (
           where r.position = $1::bigint and e.id = $2::bigint and e.created_at = $3::timestamptz)
   or exists (select from pgcast.topic_tail tt
              where tt.position = $1::bigint and tt.event_id = $2::bigint and tt.created_at = $3::timestamptz)
+  or not exists (select from pgcast.replay r where r.position = $1::bigint)
+     and not exists (select from pgcast.topic_tail tt where tt.position = $1::bigint)
+     and $1::bigint between 1 and (select p.position from pgcast.progress p order by p.step desc limit 1)
 )::boolean as known
 `
 
@@ -48,8 +51,9 @@ type LogKnowsParams struct {
 	CreatedAt time.Time
 }
 
-// Whether the event at a position is the one a client says it saw there, or was and is
-// trimmed by now.
+// Whether the event at a position is the one a client says it saw there. Of a trimmed one
+// that is no longer known, but for the newest of each topic; positions have no holes, so
+// one that was given out and holds nothing is trimmed.
 func (q *Queries) LogKnows(ctx context.Context, arg LogKnowsParams) (bool, error) {
 	row := q.db.QueryRow(ctx, LogKnows, arg.Position, arg.ID, arg.CreatedAt)
 	var known bool

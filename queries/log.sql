@@ -63,13 +63,17 @@ select coalesce((
   order by tt.position desc limit 1), 0)::bigint as position;
 
 -- name: LogKnows :one
--- Whether the event at a position is the one a client says it saw there, or was and is
--- trimmed by now.
+-- Whether the event at a position is the one a client says it saw there. Of a trimmed one
+-- that is no longer known, but for the newest of each topic; positions have no holes, so
+-- one that was given out and holds nothing is trimmed.
 select (
   exists (select from pgcast.replay r join pgcast.event_log e on e.id = r.event_id
           where r.position = sqlc.arg(position)::bigint and e.id = sqlc.arg(id)::bigint and e.created_at = sqlc.arg(created_at)::timestamptz)
   or exists (select from pgcast.topic_tail tt
              where tt.position = sqlc.arg(position)::bigint and tt.event_id = sqlc.arg(id)::bigint and tt.created_at = sqlc.arg(created_at)::timestamptz)
+  or not exists (select from pgcast.replay r where r.position = sqlc.arg(position)::bigint)
+     and not exists (select from pgcast.topic_tail tt where tt.position = sqlc.arg(position)::bigint)
+     and sqlc.arg(position)::bigint between 1 and (select p.position from pgcast.progress p order by p.step desc limit 1)
 )::boolean as known;
 
 -- name: TopicPage :many

@@ -113,8 +113,9 @@ func (l *Log) ScanGap(ctx context.Context, pattern pgcast.Pattern, after pgcast.
 	return pgcast.Position(p), nil
 }
 
-// Knows tells whether the event at a position has the given id, or had it and is
-// trimmed by now.
+// Knows tells whether the event at a position has the given id, or had it, as far as can
+// be told: of a trimmed event that is not its topic's newest trimmed one every id is
+// believed.
 func (l *Log) Knows(ctx context.Context, at pgcast.Position, id pgcast.ID) (bool, error) {
 	row, createdAt, ok := id.Parts()
 	if !ok {
