@@ -9,12 +9,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgcast/pgcast/internal/devpage"
 	"github.com/pgcast/pgcast/internal/devpg"
 	"github.com/pgcast/pgcast/internal/server"
 	"github.com/pgcast/pgcast/migrations"
@@ -50,6 +52,7 @@ type dev struct {
 	cluster *devpg.Cluster // nil with a database of the user's own
 	home    string         // the cluster's
 	began   time.Time
+	file    atomic.Pointer[devFile] // nil until everything is up
 }
 
 func (a *app) dev(ctx context.Context) (err error) {
@@ -165,7 +168,15 @@ func (d *dev) serve(ctx context.Context, log *slog.Logger) error {
 }
 
 // page is what the server shows where it has nothing of its own.
-func (d *dev) page(*pgxpool.Pool) http.Handler { return nil }
+func (d *dev) page(pool *pgxpool.Pool) http.Handler {
+	return devpage.Handler(devpage.Options{Pool: pool, Version: version().version, Demo: !d.set.NoDemo,
+		Command: commandName(), Metrics: func() string {
+			if file := d.file.Load(); file != nil {
+				return file.Metrics
+			}
+			return ""
+		}})
+}
 
 // choosePorts takes another port where the usual one is in use: somebody who only wants
 // to try pgcast should not have to know about ports.
@@ -187,6 +198,7 @@ func (d *dev) choosePorts() {
 func (d *dev) ready(listen, admin string, log *slog.Logger) {
 	file := &devFile{DatabaseURL: d.set.DatabaseURL, PID: os.Getpid(),
 		URL: "http://" + listen + "/", WebSocket: "ws://" + listen + "/ws", Metrics: "http://" + admin + "/metrics"}
+	d.file.Store(file)
 	if err := file.write(d.dir); err != nil {
 		log.Warn("other commands will not find this pgcast dev", "error", err)
 	}

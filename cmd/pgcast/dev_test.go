@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -67,6 +68,13 @@ func TestDev(t *testing.T) {
 	file := readDevFile(t, s)
 	if ignore, err := os.ReadFile(filepath.Join(s.dir, ".pgcast", ".gitignore")); err != nil || string(ignore) != "*\n" {
 		t.Errorf(".gitignore: %q, %v", ignore, err)
+	}
+	for _, url := range []string{file.URL, file.Metrics} {
+		if resp, err := http.Get(url); err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("GET %s: %v %v", url, resp, err)
+		} else {
+			resp.Body.Close()
+		}
 	}
 	if !strings.Contains(p.printed(), file.URL) || !strings.Contains(p.printed(), file.WebSocket) {
 		t.Errorf("the banner lacks %s or %s", file.URL, file.WebSocket)

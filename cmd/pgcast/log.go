@@ -16,7 +16,7 @@ func (a *app) logger(level slog.Level) *slog.Logger {
 		_ = level.UnmarshalText([]byte(strings.ToUpper(a.set.LogLevel)))
 	}
 	if a.set.LogFormat == "text" || a.set.LogFormat == "auto" && isTerminal(a.err) {
-		return slog.New(tint.NewHandler(a.err, &tint.Options{
+		return slog.New(tint.NewTextHandler(a.err, &tint.Options{
 			Level: level, TimeFormat: time.TimeOnly, NoColor: !bool(a.paint(a.err))}))
 	}
 	return slog.New(slog.NewJSONHandler(a.err, &slog.HandlerOptions{Level: level}))

@@ -93,7 +93,7 @@ var allSettings = []setting{
 		help: "listen also where other machines can connect, although there is no access control yet",
 		read: boolean(func(s *settings) *bool { return &s.InsecureOpen })},
 	{name: "allowed-origins", kind: "origins", scope: forServer,
-		help: "web pages that may connect besides those of the same host, as https://app.example.com, separated by commas",
+		help: "hosts of web pages that may connect besides those of the same host, as https://app.example.com,localhost:5173",
 		read: origins(func(s *settings) *[]string { return &s.AllowedOrigins })},
 
 	{name: "wake", value: "auto", kind: "mode", scope: forServer, choices: []string{"auto", "notify", "poll"},

@@ -83,7 +83,8 @@ func TestUnusableSettings(t *testing.T) {
 		{name: "choice", args: []string{"--wake", "wal"}, says: []string{"wake", "auto, notify, poll"}},
 		{name: "switch", env: []string{"PGCAST_MIGRATE=perhaps"}, says: []string{"migrate", "write true or false"}},
 		{name: "address", args: []string{"--listen", "8080"}, says: []string{"listen", "127.0.0.1:8080"}},
-		{name: "origin", args: []string{"--allowed-origins", "https://a.example,b.example"}, says: []string{"allowed-origins", "https://app.example.com"}},
+		{name: "origin", args: []string{"--allowed-origins", "https://a.example,b.example/x"}, says: []string{"allowed-origins", "https://app.example.com"}},
+		{name: "every origin", args: []string{"--allowed-origins", "*"}, says: []string{"allowed-origins"}},
 		{name: "open to others", args: []string{"--listen", ":8080"}, says: []string{"lets other machines connect", "--insecure-open"}},
 		{name: "metrics open to others", args: []string{"--admin-listen", "0.0.0.0:9187"}, says: []string{"admin-listen 0.0.0.0:9187 (--admin-listen) lets other machines connect"}},
 		{name: "several at once", args: []string{"--pool-size", "x", "--wake", "y"}, says: []string{"pool-size", "wake"}},
@@ -156,6 +157,24 @@ func TestRedaction(t *testing.T) {
 					t.Errorf("that worked?\n%s", r)
 				}
 			}
+		}
+	}
+}
+
+func TestOrigins(t *testing.T) {
+	t.Parallel()
+	var s settings
+	read := origins(func(s *settings) *[]string { return &s.AllowedOrigins })
+	if err := read(&s, " https://App.example.com/ , localhost:5173,, *.example.org,http://[::1]:3000"); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"https://app.example.com", "localhost:5173", "*.example.org", "http://[::1]:3000"}
+	if !slices.Equal(s.AllowedOrigins, want) {
+		t.Errorf("got %q, want %q", s.AllowedOrigins, want)
+	}
+	for _, bad := range []string{"*", "https://*", "ftp://a", "a/b", "https://u:p@a", "a?b", "https://", "a b"} {
+		if err := read(&s, bad); err == nil {
+			t.Errorf("%q is accepted", bad)
 		}
 	}
 }

@@ -131,6 +131,7 @@ func loopback(addr string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
+// origins reads hosts, with a scheme or for any, and with * for any text without a slash.
 func origins(field func(*settings) *[]string) func(*settings, string) error {
 	return func(s *settings, v string) error {
 		*field(s) = nil
@@ -139,13 +140,17 @@ func origins(field func(*settings) *[]string) func(*settings, string) error {
 			if part == "" {
 				continue
 			}
-			u, err := url.Parse(part)
-			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" ||
+			whole := part
+			if !strings.Contains(part, "://") {
+				whole = "https://" + part
+			}
+			u, err := url.Parse(whole)
+			if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Host == "*" ||
 				strings.TrimSuffix(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil || u.Fragment != "" {
 				return &wrong{"has something in it that is not an origin",
-					"write scheme and host, and the port if there is one: https://app.example.com,http://localhost:5173"}
+					"write hosts, with the port if there is one, as in https://app.example.com,localhost:5173,*.example.org"}
 			}
-			*field(s) = append(*field(s), strings.ToLower(u.Scheme+"://"+u.Host))
+			*field(s) = append(*field(s), strings.TrimSuffix(strings.ToLower(part), "/"))
 		}
 		return nil
 	}
