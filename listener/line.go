@@ -45,6 +45,10 @@ var errDeaf = errors.New("our own bell did not come back: LISTEN has stopped wor
 // ErrStandby says that the database is a standby, on which nobody can sequence.
 var ErrStandby = errors.New("the database is a read-only standby; connect to the primary")
 
+// ErrAnotherRole says that the sequencing server uses another database role, whose
+// sessions this one may neither look at nor end.
+var ErrAnotherRole = errors.New("the sequencing server uses another database role: should it freeze, this one cannot end its session")
+
 // Line is one direct connection to the database (not through a transaction pooler,
 // which keeps neither session locks nor LISTEN). Not safe for concurrent use.
 type Line struct {
@@ -232,19 +236,21 @@ func (l *Line) Prepared(ctx context.Context) (allowed bool, err error) {
 // for longer than stale: its server is frozen, or gone without a word. A sequencer that
 // lives looks at the log every second. evicted tells whether there was one.
 func (l *Line) Evict(ctx context.Context, stale time.Duration) (evicted bool, err error) {
+	var hidden bool
 	err = l.do(ctx, func(ctx context.Context) error {
-		return l.conn.QueryRow(ctx, `select coalesce(bool_or(pg_terminate_backend(a.pid)), false)
+		return l.conn.QueryRow(ctx, `select coalesce(bool_or(pg_terminate_backend(a.pid))
+				filter (where a.state <> 'active' and a.state_change < clock_timestamp() - make_interval(secs => $3)), false),
+			coalesce(bool_or(a.state is null), false)
 			from pg_locks l join pg_stat_activity a on a.pid = l.pid
 			where l.locktype = 'advisory' and l.granted and l.classid = $1::int::oid and l.objid = $2::int::oid
-			  and l.database = (select oid from pg_database where datname = current_database())
-			  and a.state <> 'active' and a.state_change < clock_timestamp() - make_interval(secs => $3)`,
-			lockClass, int(Lead), stale.Seconds()).Scan(&evicted)
+			  and l.database = (select oid from pg_database where datname = current_database())`,
+			lockClass, int(Lead), stale.Seconds()).Scan(&evicted, &hidden)
 	})
-	if err != nil {
-		var pg *pgconn.PgError
-		if errors.As(err, &pg) && pg.Code == "42501" {
-			return false, fmt.Errorf("end the frozen sequencer's session: %w (both servers should use the same database role)", err)
-		}
+	var pg *pgconn.PgError
+	switch {
+	case errors.As(err, &pg) && pg.Code == "42501", err == nil && hidden:
+		return false, ErrAnotherRole
+	case err != nil:
 		return false, fmt.Errorf("look for a frozen sequencer: %w", err)
 	}
 	return evicted, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -46,6 +47,8 @@ type Sequencer struct {
 	opts    SequencerOptions
 	metrics *metrics
 	retain  *Retention
+
+	anotherRole sync.Once // guards a warning
 }
 
 // SequencerOptions; the zero value is usable.
@@ -239,6 +242,10 @@ func (s *Sequencer) evict(ctx context.Context, line *listener.Line) error {
 		return err
 	}
 	evicted, err := line.Evict(ctx, evictStale)
+	if errors.Is(err, listener.ErrAnotherRole) {
+		s.anotherRole.Do(func() { s.opts.Logger.Warn("sequencer: use one role for all servers", "error", err) })
+		return nil
+	}
 	if evicted {
 		s.metrics.evicted.Inc()
 		s.opts.Logger.Warn("sequencer: ended the session of a sequencer that had stopped answering while events waited")
