@@ -61,6 +61,7 @@ type Cluster struct {
 
 	mu     sync.Mutex
 	proc   *process // guarded by mu
+	killed bool     // guarded by mu; by Kill, and not started since
 	closed bool     // guarded by mu
 }
 
@@ -241,6 +242,7 @@ func (c *Cluster) Kill() error {
 	if c.proc == nil {
 		return nil
 	}
+	c.killed = true
 	return c.proc.end(context.Background())
 }
 
@@ -251,6 +253,11 @@ func (c *Cluster) Stop(ctx context.Context) error {
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil
+	}
+	if c.killed && c.home.temporary {
+		// What a killed server leaves behind in the kernel's shared memory is removed by
+		// its own next start, or by nobody.
+		_ = c.launch(ctx, false) // the test may have left nothing to start
 	}
 	if c.proc != nil {
 		signals := []syscall.Signal{syscall.SIGINT, syscall.SIGQUIT}

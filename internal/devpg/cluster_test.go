@@ -247,6 +247,20 @@ func TestRestartAndKill(t *testing.T) {
 	stop(t, c)
 }
 
+func TestStopAfterKill(t *testing.T) {
+	c := start(t, Options{})
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(c.home.data(), "global", "pg_control")); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, c)
+	if _, err := os.Stat(c.Dir()); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the temporary home is still there: %v", err)
+	}
+}
+
 func TestManyAtOnce(t *testing.T) {
 	find := findOptions(t)
 	var all sync.WaitGroup

@@ -24,7 +24,7 @@ func (c *Cluster) launch(ctx context.Context, portMayChange bool) error {
 	for tries := 1; ; tries++ {
 		p, said, err := c.try(ctx)
 		if err == nil {
-			c.proc = p
+			c.proc, c.killed = p, false
 			return nil
 		}
 		switch {

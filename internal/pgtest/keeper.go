@@ -80,7 +80,7 @@ func keep(text string, tell *os.File) error {
 }
 
 func writeAddress(dir string, c *devpg.Cluster) error {
-	text, err := json.Marshal(address{Port: c.Port(), Version: c.Version(), Log: c.LogFile()})
+	text, err := json.Marshal(address{Port: c.Port(), Version: c.Version()})
 	if err != nil {
 		return err
 	}

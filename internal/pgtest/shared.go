@@ -56,7 +56,6 @@ type shared struct {
 type address struct {
 	Port    int
 	Version int
-	Log     string
 }
 
 func (a address) url(database string) string {
