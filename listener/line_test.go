@@ -207,13 +207,16 @@ func TestTerminated(t *testing.T) {
 	t.Parallel()
 	d := pgtest.New(t, nil)
 	l := bell(t, d.URL)
-	killer := d.Conn(t)
+	killer, pid := d.Conn(t), l.Conn().PgConn().PID()
+	killed := make(chan error, 1)
 	time.AfterFunc(10*time.Millisecond, func() {
-		_, _ = killer.Exec(context.Background(), "select pg_terminate_backend($1)", l.Conn().PgConn().PID())
+		_, err := killer.Exec(context.Background(), "select pg_terminate_backend($1)", pid)
+		killed <- err
 	})
 	if heard, _, err := l.Wait(t.Context(), within); err == nil || heard {
 		t.Fatal("it waits on as if nothing had happened")
 	}
+	ok(t, <-killed)
 	l.Drain() // and does not hang
 	ctx := t.Context()
 	for name, call := range map[string]func() error{
@@ -279,7 +282,7 @@ func TestEvict(t *testing.T) {
 	ok(t, err)
 	evict(l, time.Minute, false) // not long enough
 
-	gate := d.Conn(t)
+	gate, pid := d.Conn(t), holder.Conn().PgConn().PID()
 	_, err = gate.Exec(t.Context(), "select pg_advisory_lock(7)")
 	ok(t, err)
 	busy := make(chan error, 1)
@@ -289,7 +292,7 @@ func TestEvict(t *testing.T) {
 	}()
 	await(t, "the holder is busy", func() bool {
 		var state string
-		ok(t, gate.QueryRow(t.Context(), "select state from pg_stat_activity where pid = $1", holder.Conn().PgConn().PID()).Scan(&state))
+		ok(t, gate.QueryRow(t.Context(), "select state from pg_stat_activity where pid = $1", pid).Scan(&state))
 		return state == "active"
 	})
 	evict(l, 0, false) // it works

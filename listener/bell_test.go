@@ -1,0 +1,223 @@
+package listener
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/pgcast/pgcast/internal/pgtest"
+)
+
+// looks is a Look that finds something at the given looks, counted from 1.
+func looks(found ...int) (look Look, n *int) {
+	n = new(int)
+	return func(context.Context) (bool, error) {
+		*n++
+		for _, at := range found {
+			if at == *n {
+				return true, nil
+			}
+		}
+		return false, nil
+	}, n
+}
+
+// tired makes a bell whose next Wait sleeps, if it may.
+func tired(t testing.TB, databaseURL string) *Bell {
+	b := NewBell(bell(t, databaseURL), nil)
+	b.idle = linger
+	return b
+}
+
+func TestBellLingers(t *testing.T) {
+	t.Parallel()
+	b := NewBell(bell(t, pgtest.New(t, nil).URL), nil)
+	look, n := looks(1)
+	for range 2 {
+		for i := range linger {
+			if source, err := b.Wait(t.Context(), i == 0, look); source != SourcePoll || err != nil || *n != 0 {
+				t.Fatalf("wait %d after work: %s, %v, %d looks", i, source, err, *n)
+			}
+		}
+	}
+	if source, err := b.Wait(t.Context(), false, look); source != SourceLook || err != nil {
+		t.Fatalf("the last look found something: %s, %v", source, err)
+	}
+	if b.delay != shortest {
+		t.Errorf("the next poll comes after %v", b.delay)
+	}
+}
+
+func TestBellSleeps(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, nil)
+	b, other := tired(t, d.URL), dial(t, d.URL)
+	type woken struct {
+		source Source
+		err    error
+	}
+	waits := make(chan woken, 1)
+	wait := func(ctx context.Context) {
+		look, _ := looks()
+		go func() {
+			source, err := b.Wait(ctx, false, look)
+			waits <- woken{source, err}
+		}()
+		await(t, "it sleeps", func() bool {
+			free, err := other.TryLock(t.Context(), Asleep, true)
+			ok(t, err)
+			if free {
+				ok(t, other.Unlock(t.Context(), Asleep, true))
+			}
+			return !free
+		})
+	}
+	wait(t.Context())
+	d.Exec(t, "select pgcast.publish('a', 'e')")
+	if w := <-waits; w.source != SourceBell || w.err != nil {
+		t.Fatal(w)
+	}
+	if free, err := other.TryLock(t.Context(), Asleep, false); !free || err != nil {
+		t.Fatal("awake it still holds ASLEEP: ", free, err)
+	}
+	refused := 0
+	b.awake = func() { refused++ }
+	look, n := looks()
+	if source, err := b.Wait(t.Context(), false, look); source != SourcePoll || err != nil || refused != 1 || *n != 0 {
+		t.Fatalf("while somebody writes: %s, %v, refused %d, %d looks", source, err, refused, *n)
+	}
+	ok(t, other.Unlock(t.Context(), Asleep, false))
+
+	ctx, cancel := context.WithCancel(t.Context())
+	b.awake = nil
+	wait(ctx)
+	cancel()
+	if w := <-waits; !errors.Is(w.err, context.Canceled) {
+		t.Fatal(w)
+	}
+}
+
+// TestBellHearsWhatRangDuringTheLastLook: such a bell may be for an event that the look
+// did not see.
+func TestBellHearsWhatRangDuringTheLastLook(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, nil)
+	b := tired(t, d.URL)
+	n := 0
+	look := func(ctx context.Context) (bool, error) {
+		if n++; n == 1 {
+			d.Exec(t, "select pgcast.publish('a', 'e')") // refused, so it rings
+			return false, b.line.Conn().Ping(ctx)        // which the line reads along with an answer
+		}
+		return false, nil
+	}
+	began := time.Now()
+	if source, err := b.Wait(t.Context(), false, look); source != SourceBell || err != nil || n != 1 {
+		t.Fatalf("%s after %v and %d looks, %v", source, time.Since(began), n, err)
+	}
+}
+
+// TestBellIgnoresOldBells: what rang before ASLEEP was taken is for events that the last
+// look sees.
+func TestBellIgnoresOldBells(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, nil)
+	b := tired(t, d.URL)
+	d.Exec(t, "select pg_notify('pgcast', '1'), pg_notify('pgcast', '2')")
+	ok(t, b.line.Conn().Ping(t.Context()))
+	look, n := looks(2)
+	if source, err := b.Wait(t.Context(), false, look); source != SourceSafety || err != nil || *n != 2 {
+		t.Fatalf("%s, %v, %d looks", source, err, *n)
+	}
+}
+
+// TestBellProvesItself: it rings now and then while it sleeps, and at once after a safety
+// look that should not have found anything.
+func TestBellProvesItself(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, nil)
+	b := tired(t, d.URL)
+	b.proved = time.Now().Add(-proveEvery)
+	look, _ := looks(3) // the first safety look finds nothing, so it rings; then this
+	if source, err := b.Wait(t.Context(), false, look); source != SourceSafety || err != nil {
+		t.Fatal(source, err)
+	}
+	if !b.proved.IsZero() {
+		t.Error("a bell that nobody rang is trusted")
+	}
+	b.idle = linger
+	look, _ = looks(1)
+	if source, err := b.Wait(t.Context(), false, look); source != SourceLook || err != nil || time.Since(b.proved) > within {
+		t.Error(source, err, b.proved)
+	}
+}
+
+func TestBellNoticesThatItIsDeaf(t *testing.T) {
+	t.Parallel()
+	for name, doubt := range map[string]func(*Bell){
+		"in its sleep":        func(b *Bell) { b.proved = time.Now().Add(-proveEvery) },
+		"after a safety look": func(b *Bell) { b.proved = time.Time{} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			proxy := pgtest.NewProxy(t, pgtest.New(t, nil).URL)
+			b := tired(t, proxy.URL)
+			proxy.Deafen(true)
+			doubt(b)
+			look, _ := looks()
+			began := time.Now()
+			if source, err := b.Wait(t.Context(), false, look); err == nil {
+				t.Errorf("%s after %v", source, time.Since(began))
+			}
+		})
+	}
+}
+
+func TestBellPassesErrorsOn(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, nil)
+	failed := errors.New("failed")
+	for at := 1; at <= 2; at++ { // the last look, a safety look
+		b, n := tired(t, d.URL), 0
+		look := func(context.Context) (bool, error) {
+			if n++; n == at {
+				return false, failed
+			}
+			return false, nil
+		}
+		if _, err := b.Wait(t.Context(), false, look); !errors.Is(err, failed) {
+			t.Errorf("look %d: %v", at, err)
+		}
+		b.line.Close()
+		if _, err := b.Wait(t.Context(), false, look); err == nil {
+			t.Error("it sleeps on a dead line")
+		}
+	}
+}
+
+func TestPoll(t *testing.T) {
+	t.Parallel()
+	p := NewPoll(5 * time.Millisecond)
+	var delays []time.Duration
+	for i := range 6 {
+		delays = append(delays, p.delay)
+		if source, err := p.Wait(t.Context(), i == 0, nil); source != SourcePoll || err != nil {
+			t.Fatal(source, err)
+		}
+	}
+	for i, want := range []time.Duration{1, 2, 4, 5, 5, 5} {
+		if delays[i] != want*time.Millisecond {
+			t.Errorf("delays %v", delays)
+			break
+		}
+	}
+	if _, err := p.Wait(t.Context(), true, nil); err != nil || p.delay != 2*shortest {
+		t.Errorf("after work it waits %v next, %v", p.delay, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := NewPoll(time.Hour).Wait(ctx, false, nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
