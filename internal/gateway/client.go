@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -32,6 +34,8 @@ type client struct {
 	// Owned by run.
 	seen    map[string]pgcast.Seq // by resume: where topics stood
 	doubted bool                  // seen comes from another cluster or timeline
+	names   map[string]struct{}   // subscriptions asked for; the session may not have come to them
+	message io.Reader             // the newest
 	bad     int
 }
 
@@ -55,21 +59,32 @@ func (c *client) run() {
 	err := c.read()
 	var ce closeError
 	if !errors.As(err, &ce) {
-		err = nil // the peer or the connection has ended it; the library has answered
+		c.session.End(nil) // the peer or the connection has ended it; the library has answered
+		return
 	}
 	c.session.End(err)
-	if err != nil {
-		// The close frame is on its way; wait for the peer's.
-		_, _, _ = c.ws.Read(context.Background())
+	// The close frame is on its way. Read on until the peer's comes: closing a connection
+	// with something unread in it would take back what the peer has not read yet.
+	for err = nil; err == nil; _, c.message, err = c.ws.Reader(context.Background()) {
+		_, _ = io.Copy(io.Discard, c.message)
 	}
 }
 
 func (c *client) read() error {
+	limit := int64(c.g.opts.MaxFrame)
 	for {
-		kind, text, err := c.ws.Read(context.Background())
+		c.conn.heard() // while this server was busy it could not hear
+		kind, r, err := c.ws.Reader(context.Background())
+		if err != nil {
+			return err
+		}
+		c.message = r
+		text, err := io.ReadAll(io.LimitReader(r, limit+1))
 		switch {
 		case err != nil:
 			return err
+		case int64(len(text)) > limit:
+			return closeError{int(websocket.StatusMessageTooBig), fmt.Sprintf("a frame may have %d bytes", limit)}
 		case kind != websocket.MessageText:
 			c.fail(nil, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "binary frames are not supported", Hint: "send JSON text"})
 			continue
@@ -114,6 +129,7 @@ func (c *client) serve(f wire.Frame) {
 			c.subscribe(ctx, p, f.Ref)
 		}
 	case wire.Unsubscribe:
+		delete(c.names, f.Topic)
 		c.session.Unsubscribe(f.Topic, f.Ref)
 	case wire.Publish:
 		c.publish(ctx, f)
@@ -143,7 +159,7 @@ func (c *client) subscribe(ctx context.Context, p wire.Place, ref json.RawMessag
 		c.session.Deny(p.Topic, ref, wire.ReasonInvalidTopic)
 		return
 	}
-	if c.session.Subscriptions() >= c.g.opts.MaxSubscriptions {
+	if _, there := c.names[p.Topic]; !there && len(c.names) >= c.g.opts.MaxSubscriptions {
 		c.session.Deny(p.Topic, ref, wire.ReasonTooMany)
 		return
 	}
@@ -158,6 +174,7 @@ func (c *client) subscribe(ctx context.Context, p wire.Place, ref json.RawMessag
 		c.session.Deny(p.Topic, ref, wire.ReasonInternal)
 		return
 	}
+	c.names[p.Topic] = struct{}{}
 	if req.After != nil {
 		c.g.metrics.resumes.Inc()
 	}

@@ -12,17 +12,19 @@ import (
 	"time"
 )
 
-// conn is one WebSocket's TCP connection. The websocket library keeps the handshake,
-// reading and the answers to control frames; all data frames go past it, framed once per
-// event and many in one write, because one write per frame is what fan-out costs most.
-// The library writes a control frame in one Write, so the mutex is all the two need to
-// share the connection.
+// conn is one WebSocket's TCP connection. The websocket library keeps the handshake and
+// reading; all data frames go past it, framed once per event and many in one write,
+// because one write per frame is what fan-out costs most. Every Write is of whole frames,
+// so the mutex is all that those who write need to share the connection.
 type conn struct {
 	net.Conn
 	timeout time.Duration // for which a peer may read nothing
 
-	mu        sync.Mutex // one write at a time
-	lastRead  atomic.Int64
+	mu   sync.Mutex // one write at a time
+	torn bool       // guarded by mu: a frame was cut off, nothing may follow
+
+	pong      atomic.Pointer[[]byte] // owed to the peer, sent as soon as mu is free
+	lastHeard atomic.Int64           // the peer lived
 	lastWrite atomic.Int64
 	lastPing  atomic.Int64
 }
@@ -30,11 +32,17 @@ type conn struct {
 // errStalled says that the peer has read nothing for the whole write timeout.
 var errStalled = errors.New("the peer reads nothing")
 
+// blocked is how long a write takes at least that had to wait for the peer to make room.
+const blocked = 100 * time.Millisecond
+
+// heard notes that the peer lives.
+func (c *conn) heard() { c.lastHeard.Store(time.Now().UnixNano()) }
+
 // Read notes that the peer lives; a pong counts as well as data.
 func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		c.lastRead.Store(time.Now().UnixNano())
+		c.heard()
 	}
 	return n, err
 }
@@ -43,49 +51,116 @@ func (c *conn) Read(p []byte) (int, error) {
 // slow reader is not cut off.
 func (c *conn) Write(p []byte) (int, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.write(p)
+	n, err := c.write(p)
+	c.mu.Unlock()
+	c.settle()
+	return n, err
 }
 
+// write is Write; mu is held.
 func (c *conn) write(p []byte) (sent int, err error) {
+	if c.torn {
+		return 0, errStalled
+	}
 	for {
-		if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+		began := time.Now()
+		if err := c.SetWriteDeadline(began.Add(c.timeout)); err != nil {
 			return sent, err
 		}
 		n, err := c.Conn.Write(p[sent:])
 		sent += n
+		if n > 0 && time.Since(began) > blocked {
+			c.heard() // it has made room; its pong may be far behind what it has not read yet
+		}
 		switch {
 		case err == nil:
 			c.lastWrite.Store(time.Now().UnixNano())
 			return sent, nil
 		case !errors.Is(err, os.ErrDeadlineExceeded):
+			c.torn = true
 			return sent, err
 		case n == 0:
+			c.torn = sent > 0
 			return sent, errStalled
 		}
 	}
 }
 
-// ping sends a ping unless a write is under way, whose own timeout then decides.
-func (c *conn) ping() {
-	if !c.mu.TryLock() {
-		return
+// writing tells whether a write is under way, whose own timeout says how the peer is.
+func (c *conn) writing() bool {
+	free := c.mu.TryLock()
+	if free {
+		c.mu.Unlock()
 	}
-	defer c.mu.Unlock()
-	c.lastPing.Store(time.Now().UnixNano())
-	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-	_, _ = c.Conn.Write([]byte{0x80 | opPing, 0}) // a peer that is gone shows by its silence
+	return !free
 }
 
-// closeFrame sends a close frame if the connection can take it at once.
-func (c *conn) closeFrame(code int, reason string) {
-	if !c.mu.TryLock() {
-		return
+// answer sends a pong, now or after the write that is under way. The library would wait
+// for that with a timeout of its own, shorter than what a slow reader may take, and then
+// close the connection.
+func (c *conn) answer(payload []byte) {
+	p := append([]byte{0x80 | opPong, byte(len(payload))}, payload...)
+	c.pong.Store(&p) // only the newest ping need be answered
+	c.settle()
+}
+
+func (c *conn) settle() {
+	for c.pong.Load() != nil && c.mu.TryLock() {
+		var err error
+		if p := c.pong.Swap(nil); p != nil {
+			_, err = c.write(*p)
+		}
+		c.mu.Unlock()
+		if err != nil {
+			_ = c.Conn.Close()
+		}
 	}
+}
+
+// nudge sends a frame unless a write is under way, which does as well.
+func (c *conn) nudge(frame []byte) bool {
+	if !c.mu.TryLock() {
+		return false
+	}
+	ok := c.try(frame)
+	c.mu.Unlock()
+	c.settle()
+	return ok
+}
+
+// ping sends a ping. Whether the peer has got it shows by what comes.
+func (c *conn) ping() {
+	if !c.writing() {
+		c.lastPing.Store(time.Now().UnixNano())
+		c.nudge([]byte{0x80 | opPing, 0})
+	}
+}
+
+// beat sends hb.
+func (c *conn) beat() {
+	if c.nudge(heartbeat) {
+		c.lastWrite.Store(time.Now().UnixNano())
+	}
+}
+
+// closeFrame sends a close frame if the connection can still take it.
+func (c *conn) closeFrame(code int, reason string) {
+	_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // who else is writing gives up
+	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := append([]byte{0x80 | opClose, byte(2 + len(reason)), byte(code >> 8), byte(code)}, reason...)
+	c.try(append([]byte{0x80 | opClose, byte(2 + len(reason)), byte(code >> 8), byte(code)}, reason...))
+	c.torn = true
+}
+
+// try writes a short frame if the peer makes room for it soon; mu is held.
+func (c *conn) try(p []byte) bool {
+	if c.torn {
+		return false
+	}
 	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
-	_, _ = c.Conn.Write(p)
+	n, err := c.Conn.Write(p)
+	c.torn = n > 0 && n < len(p)
+	return err == nil
 }
 
 // Opcodes of RFC 6455, section 5.2.
@@ -93,6 +168,7 @@ const (
 	opText  = 1
 	opClose = 8
 	opPing  = 9
+	opPong  = 10
 )
 
 // appendHeader appends the header of an unmasked, final text frame of n bytes.

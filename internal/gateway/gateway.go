@@ -41,6 +41,9 @@ type Gateway struct {
 	opts    Options
 	metrics *metrics
 
+	heartbeat time.Duration // a session that was sent nothing for so long is sent hb
+	closeWait time.Duration // for the client's answer to a close frame
+
 	mu       sync.Mutex
 	clients  map[*client]struct{}
 	draining bool
@@ -67,7 +70,7 @@ type Options struct {
 const (
 	pongWait       = 15 * time.Second // after a ping
 	heartbeatEvery = 50 * time.Second // the peer protocol's client closes after 150 s without a frame
-	closeWait      = 2 * time.Second  // for the client's answer to a close frame
+	closeWait      = 2 * time.Second
 	askTimeout     = 10 * time.Second // for the log to answer one frame
 	drainJitter    = 2 * time.Second  // over which clients are asked to come back
 	badFrames      = 100              // of one session, after which it is closed
@@ -96,12 +99,12 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 		opts.Logger = slog.Default()
 	}
 	return &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
-		clients: map[*client]struct{}{}, empty: make(chan struct{})}
+		heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[*client]struct{}{}, empty: make(chan struct{})}
 }
 
 // ServeHTTP upgrades a request to a session and returns; the session lives on.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &client{g: g, conn: &conn{timeout: g.opts.WriteTimeout}}
+	c := &client{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, names: map[string]struct{}{}}
 	if !g.admit(c) {
 		g.metrics.refused.Inc()
 		w.Header().Set("Retry-After", "1")
@@ -109,16 +112,19 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ws, err := websocket.Accept(&hijacker{w, c.conn}, r, &websocket.AcceptOptions{
-		OriginPatterns: g.opts.Origins, CompressionMode: websocket.CompressionDisabled})
+		OriginPatterns: g.opts.Origins, CompressionMode: websocket.CompressionDisabled,
+		OnPingReceived: func(_ context.Context, payload []byte) bool {
+			c.conn.answer(payload)
+			return false
+		}})
 	if err != nil {
 		g.metrics.refused.Inc()
 		g.forget(c)
 		return // Accept has answered
 	}
-	now := time.Now().UnixNano()
-	c.conn.lastRead.Store(now)
-	c.conn.lastWrite.Store(now)
-	ws.SetReadLimit(int64(g.opts.MaxFrame))
+	c.conn.heard()
+	c.conn.lastWrite.Store(time.Now().UnixNano())
+	ws.SetReadLimit(-1) // read has its own, so as to be the one who closes
 	c.ws = ws
 	g.open(c)
 	g.metrics.connects.Inc()
@@ -186,17 +192,17 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 }
 
+// check must not wait for a client: it writes in goroutines of their own.
 func (g *Gateway) check(c *client, now time.Time) {
 	since := func(nanos int64) time.Duration { return now.Sub(time.Unix(0, nanos)) }
-	read, wrote, pinged := c.conn.lastRead.Load(), c.conn.lastWrite.Load(), c.conn.lastPing.Load()
+	heard, wrote, pinged := c.conn.lastHeard.Load(), c.conn.lastWrite.Load(), c.conn.lastPing.Load()
 	switch {
-	case pinged > read && since(pinged) > min(pongWait, g.opts.PingInterval):
+	case pinged > heard && since(pinged) > min(pongWait, g.opts.PingInterval) && !c.conn.writing():
 		c.kill(errSilent)
-	case pinged <= read && since(read) > g.opts.PingInterval:
-		c.conn.ping()
-	}
-	if since(wrote) > heartbeatEvery && c.session.Idle() {
-		c.session.Send(heartbeat)
+	case pinged <= heard && since(heard) > g.opts.PingInterval:
+		go c.conn.ping()
+	case since(wrote) > g.heartbeat:
+		go c.conn.beat()
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 // never so many that the frame comes near the size clients drop.
 const maxBatch = 256 << 10
 
-var heartbeat = []byte(wire.Heartbeat)
+var heartbeat = append(appendHeader(nil, len(wire.Heartbeat)), wire.Heartbeat...)
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b }}
 
@@ -128,7 +128,7 @@ func (c *client) Close(reason error) {
 	}
 	c.conn.closeFrame(code, text)
 	// The client answers with a close frame of its own, on which the reader ends.
-	time.AfterFunc(closeWait, func() { _ = c.conn.Close() })
+	time.AfterFunc(c.g.closeWait, func() { _ = c.conn.Close() })
 }
 
 // closeError ends a session with a close code.
