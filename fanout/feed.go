@@ -41,7 +41,7 @@ func (f *feed) append(fr *Frame) {
 	case f.known && n <= f.head:
 		return // the head was read from the log before the hub came to this event
 	case f.pattern == nil && (!f.known || n != f.head+1):
-		f.frames, f.bytes, f.floor, f.known = nil, 0, n-1, true
+		f.reset(n - 1)
 	}
 	f.frames = append(f.frames, fr)
 	f.bytes += fr.size()
@@ -63,6 +63,33 @@ func (f *feed) trim() {
 	if cap(f.frames)-len(f.frames) < 1 && drop > 0 {
 		f.frames = append(make([]*Frame, 0, 2*len(f.frames)+1), f.frames...)
 	}
+}
+
+// reset empties the ring: it begins anew after a place. f.mu is held.
+func (f *feed) reset(place int64) {
+	f.frames, f.bytes, f.floor, f.head, f.known = nil, 0, place, place, true
+}
+
+// begin empties the ring, which begins anew after a place.
+func (f *feed) begin(place int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reset(place)
+}
+
+// lose empties a topic's ring, whose next event may not join what it held.
+func (f *feed) lose() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reset(0)
+	f.known = false
+}
+
+// passed notes that a pattern has nothing more up to a position.
+func (f *feed) passed(position pgcast.Position) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.head = max(f.head, int64(position))
 }
 
 // learn takes over a head read from the log, if the feed does not know better.
@@ -113,17 +140,6 @@ func (f *feed) lookup(after *int64, id pgcast.ID) (place int64, ok bool) {
 		return *after, true
 	}
 	return 0, false
-}
-
-// newest gives the place of the newest frame not beyond position limit, or floor.
-func (f *feed) newest(limit pgcast.Position, floor int64) int64 {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	i := sort.Search(len(f.frames), func(i int) bool { return f.frames[i].Position > limit })
-	if i == 0 {
-		return floor
-	}
-	return max(floor, f.number(f.frames[i-1]))
 }
 
 func (f *feed) join(s *Subscription) {

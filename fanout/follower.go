@@ -82,17 +82,21 @@ func (f *Follower) setCaughtUp(v bool) {
 	f.caughtUp = v
 }
 
+// followed is how far a run of the follower is.
+type followed struct {
+	started bool
+	last    pgcast.Event    // the newest one taken; only its position and id matter
+	target  pgcast.Position // where the log stood when it was connected to
+}
+
 // Run follows the log until ctx ends, and returns only ctx's error: a database that
 // cannot be read is read again.
 func (f *Follower) Run(ctx context.Context) error {
 	defer f.setCaughtUp(false)
-	var (
-		last    pgcast.Event // the newest one taken; only its position and id matter
-		started bool
-		failed  int
-	)
+	var at followed
+	failed := 0
 	for {
-		err := f.step(ctx, &last, &started, failed > 0)
+		more, err := f.step(ctx, &at, failed > 0)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -108,10 +112,15 @@ func (f *Follower) Run(ctx context.Context) error {
 			continue
 		}
 		if failed > 0 {
-			f.opts.Logger.Info("follower: reads the log again", "position", last.Position)
+			f.opts.Logger.Info("follower: reads the log again", "position", at.last.Position)
 			failed = 0
 		}
-		f.setCaughtUp(true)
+		if at.last.Position >= at.target {
+			f.setCaughtUp(true)
+		}
+		if more {
+			continue
+		}
 		t := time.NewTimer(f.opts.Safety)
 		select {
 		case <-ctx.Done():
@@ -122,62 +131,60 @@ func (f *Follower) Run(ctx context.Context) error {
 	}
 }
 
-// step reads to the end of the log.
-func (f *Follower) step(ctx context.Context, last *pgcast.Event, started *bool, verify bool) error {
+// step reads a batch. more tells that there may be another one.
+func (f *Follower) step(ctx context.Context, at *followed, lost bool) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	if (!*started || verify) && f.opts.OnConnect != nil {
-		if err := f.opts.OnConnect(ctx); err != nil {
-			return err
+	if !at.started || lost {
+		if err := f.connect(ctx, at); err != nil {
+			return false, err
 		}
 	}
-	if !*started {
+	if f.hub.idle() {
 		position, err := f.source.Position(ctx)
 		if err != nil {
-			return err
+			return false, err
 		}
-		f.hub.start(position)
-		last.Position, *started = position, true
-	}
-	if verify {
-		// The line was lost; what comes back may be another copy of the database.
-		if err := f.verify(ctx, last); err != nil {
-			return err
+		if position > at.last.Position && f.hub.skip(position) {
+			at.last = pgcast.Event{Position: position}
 		}
 	}
-	for {
-		if f.hub.idle() {
-			position, err := f.source.Position(ctx)
-			if err != nil {
-				return err
-			}
-			if position > last.Position && f.hub.skip(position) {
-				*last = pgcast.Event{Position: position}
-			}
-		}
-		f.hub.metrics.reads.WithLabelValues("follow").Inc()
-		events, err := f.source.Read(ctx, last.Position, f.opts.Batch)
-		if err != nil || len(events) == 0 {
-			return err
-		}
-		if events[0].Position != last.Position+1 {
-			// Trimmed before this process came to read it. The rings do not join what
-			// follows; sessions that come back find their gaps in the log.
-			f.opts.Logger.Error("follower: events were trimmed before this server read them; all sessions resume",
-				"after", last.Position, "next", events[0].Position)
-			f.hub.Restart(events[0].Position-1, ErrResume)
-		}
-		f.hub.Append(events)
-		e := events[len(events)-1]
-		*last = pgcast.Event{Position: e.Position, ID: e.ID}
+	f.hub.metrics.reads.WithLabelValues("follow").Inc()
+	events, err := f.source.Read(ctx, at.last.Position, f.opts.Batch)
+	if err != nil || len(events) == 0 {
+		return false, err
 	}
+	f.hub.Append(events)
+	e := events[len(events)-1]
+	at.last = pgcast.Event{Position: e.Position, ID: e.ID}
+	return true, nil
 }
 
-func (f *Follower) verify(ctx context.Context, last *pgcast.Event) error {
+// connect finds out where the log stands, before it is first read and after it could not
+// be. OnConnect comes last: what it lets in must find the hub started.
+func (f *Follower) connect(ctx context.Context, at *followed) error {
 	position, err := f.source.Position(ctx)
 	if err != nil {
 		return err
 	}
+	if at.started {
+		if err := f.verify(ctx, position, &at.last); err != nil {
+			return err
+		}
+	} else {
+		f.hub.start(position)
+		at.last.Position, at.started = position, true
+	}
+	at.target = position
+	if f.opts.OnConnect != nil {
+		return f.opts.OnConnect(ctx)
+	}
+	return nil
+}
+
+// verify makes sure that the log is still the one that was read before: what comes back
+// after an outage may be another copy of the database.
+func (f *Follower) verify(ctx context.Context, position pgcast.Position, last *pgcast.Event) (err error) {
 	known := position >= last.Position
 	if known && last.ID != "" {
 		if known, err = f.source.Knows(ctx, last.Position, last.ID); err != nil {

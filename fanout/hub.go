@@ -25,7 +25,8 @@ type Patterns interface {
 	Scan(ctx context.Context, p pgcast.Pattern, after, upto pgcast.Position, max int) ([]pgcast.Event, pgcast.Position, error)
 	// ScanGap gives the position of the newest trimmed matching event after a position.
 	ScanGap(ctx context.Context, p pgcast.Pattern, after pgcast.Position) (pgcast.Position, error)
-	// Knows tells whether the event at a position has an id, or had it.
+	// Knows tells whether the event at a position has an id, or may have had it before it
+	// was trimmed.
 	Knows(ctx context.Context, at pgcast.Position, id pgcast.ID) (bool, error)
 }
 
@@ -99,7 +100,7 @@ func (h *Hub) acquire(key string, pattern *pgcast.Pattern) *feed {
 		f = &feed{key: key, pattern: pattern, maxCount: h.opts.Ring, maxBytes: h.opts.RingBytes, subs: map[*Subscription]struct{}{}}
 		if pattern != nil {
 			f.maxCount, f.maxBytes = 8*f.maxCount, 8*f.maxBytes
-			f.known, f.floor, f.head = true, int64(h.position), int64(h.position)
+			f.begin(int64(h.position))
 			clear(h.matching)
 		}
 		all[key] = f
@@ -126,8 +127,9 @@ func (h *Hub) release(f *feed) {
 	}
 }
 
-// Append takes the next events of the log, in position order and without a hole, encodes
-// those somebody is subscribed to and wakes their sessions.
+// Append takes the next events of the log in position order, encodes those somebody is
+// subscribed to and wakes their sessions. Positions may be missing: retention can trim
+// events before the hub comes to them.
 func (h *Hub) Append(events []pgcast.Event) {
 	if len(events) == 0 {
 		return
@@ -136,6 +138,10 @@ func (h *Hub) Append(events []pgcast.Event) {
 	h.mu.Lock()
 	for i := range events {
 		e := &events[i]
+		if e.Position != h.position+1 {
+			h.skipped(e.Position-1, grown)
+		}
+		h.position = e.Position
 		topic, patterns := h.feeds[e.Topic], h.selecting(e.Topic)
 		if topic == nil && len(patterns) == 0 {
 			continue
@@ -150,7 +156,6 @@ func (h *Hub) Append(events []pgcast.Event) {
 			grown[p] = struct{}{}
 		}
 	}
-	h.position = events[len(events)-1].Position
 	for _, p := range h.patterns {
 		p.passed(h.position)
 	}
@@ -161,11 +166,17 @@ func (h *Hub) Append(events []pgcast.Event) {
 	}
 }
 
-// passed notes that a pattern has nothing more up to a position.
-func (f *feed) passed(position pgcast.Position) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.head = max(f.head, int64(position))
+// skipped notes that events up to a position are missing. Nobody here knows whose they
+// were, so every subscription looks at the log, which knows the gaps. h.mu is held.
+func (h *Hub) skipped(upto pgcast.Position, grown map[*feed]struct{}) {
+	for _, f := range h.feeds {
+		f.lose()
+		grown[f] = struct{}{}
+	}
+	for _, p := range h.patterns {
+		p.begin(int64(upto))
+		grown[p] = struct{}{}
+	}
 }
 
 func (h *Hub) selecting(topic string) []*feed {
@@ -194,9 +205,7 @@ func (h *Hub) start(position pgcast.Position) {
 	h.position = position
 	h.announce()
 	for _, p := range h.patterns {
-		p.mu.Lock()
-		p.floor, p.head, p.frames = int64(position), int64(position), nil
-		p.mu.Unlock()
+		p.begin(int64(position))
 	}
 }
 

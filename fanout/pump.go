@@ -85,13 +85,14 @@ func (s *Session) do(o op) {
 		s.open(o.open)
 	case o.close != nil:
 		if sub := s.subs[o.close.Topic]; sub != nil {
-			s.settle(0)
+			s.settle()
 			s.remove(sub)
 		}
 		if o.close.Ref != nil {
 			s.emit(Item{Notice: o.close})
 		}
 	case o.finish != nil:
+		s.flush() // what was answered comes before what is pulled
 		for _, sub := range s.subs {
 			for more := !sub.behind; more && !s.over(); {
 				var items []Item
@@ -100,37 +101,42 @@ func (s *Session) do(o op) {
 				s.write(items)
 			}
 		}
-		s.flush()
 		s.End(o.finish)
 	}
 }
 
 // open starts a subscription, in the place of the one there may be.
 func (s *Session) open(o *opened) {
-	old := s.subs[o.feed.key]
-	settled := s.settle(o.at)
+	s.read = max(s.read, o.at)
+	place, old := o.place, s.subs[o.feed.key]
+	settled := s.settle()
+	if o.feed.pattern != nil && settled == 0 {
+		// Topics' places may have been read from the log ahead of the hub.
+		settled, _ = s.hub.wait(s.ctx, s.read)
+	}
 	if old != nil {
 		s.remove(old)
 	}
-	place := o.place
-	if o.req.After == nil && settled > 0 {
-		// Up to there other subscriptions have delivered these events.
-		place = o.feed.newest(settled, place)
+	sub := &Subscription{session: s, feed: o.feed, order: s.orders, place: place}
+	if o.req.After == nil || o.reset {
+		// It starts at the head, which is where the others now are: what came before went
+		// through them, if it was asked for at all.
+		if old != nil {
+			sub.place = max(sub.place, old.place)
+		}
 		if o.feed.pattern != nil {
-			place = max(place, int64(settled))
+			sub.place = max(sub.place, int64(settled))
+		} else if settled > 0 {
+			s.bring(sub, settled, false)
 		}
 	}
-	sub := &Subscription{session: s, feed: o.feed, order: s.orders, start: place, place: place}
-	if o.req.After == nil {
-		sub.sent = settled
-	}
+	sub.start = sub.place
 	s.orders++
 	s.subs[o.feed.key] = sub
 	s.hub.metrics.subscriptions.Inc()
-	s.emit(Item{Notice: &Notice{Kind: Subscribed, Topic: o.feed.key, Ref: o.req.Ref, Seq: place}})
+	s.emit(Item{Notice: &Notice{Kind: Subscribed, Topic: o.feed.key, Ref: o.req.Ref, Seq: sub.start}})
 	if o.reset {
-		s.hub.metrics.notices.WithLabelValues("reset").Inc()
-		s.emit(Item{Notice: &Notice{Kind: Reset, Topic: o.feed.key, Head: place, Ref: o.req.Ref}})
+		s.emit(Item{Notice: &Notice{Kind: Reset, Topic: o.feed.key, Head: sub.start, Ref: o.req.Ref}})
 	}
 	o.feed.join(sub)
 	s.kick(sub) // what the feed collected since the request
@@ -149,7 +155,7 @@ func (s *Session) remove(sub *Subscription) {
 // It is needed only where two of them may deliver the same event: which of them does is
 // decided anew at the change, and events before it must have gone by the old rule. It
 // returns the position, or 0 where it was not needed.
-func (s *Session) settle(at pgcast.Position) pgcast.Position {
+func (s *Session) settle() pgcast.Position {
 	patterns := false
 	for _, sub := range s.subs {
 		patterns = patterns || sub.feed.pattern != nil
@@ -158,19 +164,29 @@ func (s *Session) settle(at pgcast.Position) pgcast.Position {
 		return 0
 	}
 	s.flush()
-	position, err := s.hub.wait(s.ctx, at)
+	position, err := s.hub.wait(s.ctx, s.read)
+	if err != nil {
+		return 0 // the session has ended
+	}
 	for _, sub := range s.subs {
-		for err == nil && !s.over() {
-			items, more, retry := s.pull(s.ctx, sub, position)
-			s.write(items)
-			if retry > 0 {
-				err = pause(s.ctx, retry)
-			} else if !more {
-				break
-			}
-		}
+		s.bring(sub, position, true)
 	}
 	return position
+}
+
+// bring takes a subscription to a position of the log, however long that takes.
+func (s *Session) bring(sub *Subscription, position pgcast.Position, send bool) {
+	for more := true; more && !s.over(); {
+		var items []Item
+		var retry time.Duration
+		items, more, retry = s.pull(s.ctx, sub, position)
+		if send {
+			s.write(items)
+		}
+		if retry > 0 {
+			more = pause(s.ctx, retry) == nil
+		}
+	}
 }
 
 func (s *Session) over() bool {
@@ -203,15 +219,20 @@ func (s *Session) write(items []Item) {
 	}
 	var events, size int
 	var newest *Frame
+	m := s.hub.metrics
 	for _, i := range items {
-		if i.Frame != nil {
+		switch {
+		case i.Frame != nil:
 			events, size, newest = events+1, size+i.Frame.size(), i.Frame
+		case i.Notice != nil && i.Notice.Kind == Gap:
+			m.notices.WithLabelValues("gap").Inc()
+		case i.Notice != nil && i.Notice.Kind == Reset:
+			m.notices.WithLabelValues("reset").Inc()
 		}
 	}
 	if newest == nil {
 		return
 	}
-	m := s.hub.metrics
 	m.deliveries.Add(float64(events))
 	m.bytes.Add(float64(size))
 	if d := time.Since(newest.CreatedAt); d < time.Minute {

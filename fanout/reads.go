@@ -29,11 +29,10 @@ type reads struct {
 	looking  bool
 }
 
-// A page starts at a multiple of pageEvents (or of pageStretch positions), so that
-// readers with places near each other share it.
+// A page starts at a multiple of pageEvents, so that readers with places near each other
+// share it.
 const (
 	pageEvents  = 200
-	pageStretch = 2000
 	readTimeout = 10 * time.Second
 )
 
@@ -48,7 +47,7 @@ type page struct {
 	key    pageKey
 	frames []*Frame
 	next   int64
-	full   bool  // the log goes on behind next, so the page will never hold more
+	full   bool  // it goes on behind next, so the page will never hold more
 	tail   int64 // of a topic: everything before it is trimmed
 	head   int64 // of a topic
 	gap    int64 // of a pattern: the newest trimmed position after key.after, or 0
@@ -85,15 +84,16 @@ func (r *reads) slot(ctx context.Context) (release func(), err error) {
 }
 
 // page gives the page a place lies in. floor is where the live ring begins: a page that
-// reaches there is complete enough. After is either a multiple of the page's size or the
-// next of a page that was cut short.
-func (r *reads) page(ctx context.Context, f *feed, after, floor int64) (*page, error) {
-	size := int64(pageEvents)
-	if f.pattern != nil {
-		size = pageStretch
+// reaches there is complete enough. last is where the page began that the reader had
+// before; it may not be through with it.
+func (r *reads) page(ctx context.Context, f *feed, last, after, floor int64) (*page, error) {
+	kind, aligned := f.pattern != nil, after/pageEvents*pageEvents
+	r.mu.Lock()
+	p := r.kept(pageKey{f.key, kind, last}, floor)
+	r.mu.Unlock()
+	if p != nil && p.next > after && last <= after {
+		return p, nil
 	}
-	kind := f.pattern != nil
-	aligned := after / size * size
 	p, err := r.load(ctx, f, pageKey{f.key, kind, aligned}, after, floor)
 	if err != nil || p.next > after || p.tail > after+1 || aligned == after {
 		return p, err
@@ -102,14 +102,25 @@ func (r *reads) page(ctx context.Context, f *feed, after, floor int64) (*page, e
 	return r.load(ctx, f, pageKey{f.key, kind, after}, after, floor)
 }
 
+// kept gives a page that is in memory and complete enough; r.mu is held.
+func (r *reads) kept(key pageKey, floor int64) *page {
+	el := r.pages[key]
+	if el == nil {
+		return nil
+	}
+	p := el.Value.(*page)
+	if !p.full && p.next < floor {
+		return nil
+	}
+	r.recent.MoveToFront(el)
+	return p
+}
+
 func (r *reads) load(ctx context.Context, f *feed, key pageKey, after, floor int64) (*page, error) {
 	r.mu.Lock()
-	if el := r.pages[key]; el != nil {
-		if p := el.Value.(*page); p.next > after && (p.full || p.next >= floor) {
-			r.recent.MoveToFront(el)
-			r.mu.Unlock()
-			return p, nil
-		}
+	if p := r.kept(key, floor); p != nil && (p.full || p.next > after) {
+		r.mu.Unlock()
+		return p, nil
 	}
 	fl := r.flying[key]
 	if fl == nil {
@@ -135,7 +146,9 @@ func (r *reads) fly(f *feed, key pageKey, floor int64, fl *flight) {
 		if f.pattern != nil {
 			fl.page, err = r.scan(ctx, f, key, floor)
 		} else {
-			fl.page, err = r.read(ctx, key)
+			if fl.page, err = r.read(ctx, key); err == nil {
+				f.learn(fl.page.head)
+			}
 		}
 		release()
 	}
@@ -162,7 +175,7 @@ func (r *reads) read(ctx context.Context, key pageKey) (*page, error) {
 	if n := len(got.Events); n > 0 {
 		p.next = int64(got.Events[n-1].Seq)
 	}
-	p.full = p.next < p.head || len(got.Events) == pageEvents
+	p.full = len(got.Events) > 0 && p.next < p.head || len(got.Events) == pageEvents
 	return p, nil
 }
 

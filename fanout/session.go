@@ -40,6 +40,7 @@ type Session struct {
 	// Owned by the pump.
 	subs   map[string]*Subscription
 	orders int
+	read   pgcast.Position // the newest that was read from the log for it
 	*buffer
 }
 

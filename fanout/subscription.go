@@ -31,9 +31,9 @@ type Subscription struct {
 	queued bool
 
 	// Owned by the session's pump.
-	start   int64           // the place it started from: it covers everything after
-	place   int64           // everything up to here has been sent
-	sent    pgcast.Position // events up to here went through other subscriptions
+	start   int64 // the place it started from: it covers everything after
+	place   int64 // everything up to here has been sent
+	page    int64 // where the page of the log begins that it is in, while behind
 	behind  bool
 	gap     int64 // of a pattern: the newest trimmed position already told
 	retries int
@@ -134,7 +134,7 @@ func (s *Session) pull(ctx context.Context, sub *Subscription, limit pgcast.Posi
 	if !behind {
 		return s.itemsOf(sub, frames), more, 0
 	}
-	p, err := s.hub.reads.page(ctx, sub.feed, sub.place, floor)
+	p, err := s.hub.reads.page(ctx, sub.feed, sub.page, sub.place, floor)
 	if err != nil {
 		if ctx.Err() == nil {
 			s.hub.metrics.errors.Inc()
@@ -142,15 +142,18 @@ func (s *Session) pull(ctx context.Context, sub *Subscription, limit pgcast.Posi
 		sub.retries++
 		return nil, false, min(100*time.Millisecond<<min(sub.retries, 5), 2*time.Second)
 	}
-	sub.retries = 0
+	sub.retries, sub.page = 0, p.key.after
 	items = s.gapOf(sub, p)
+	size := 0
 	for _, fr := range p.frames {
-		if sub.feed.number(fr) > sub.place {
-			if fr.Position > limit {
-				return append(items, s.itemsOf(sub, frames)...), false, 0
-			}
-			frames = append(frames, fr)
+		if sub.feed.number(fr) <= sub.place {
+			continue
 		}
+		if beyond := fr.Position > limit; beyond || len(frames) >= pullEvents || size >= pullBytes {
+			return append(items, s.itemsOf(sub, frames)...), !beyond, 0
+		}
+		frames, size = append(frames, fr), size+fr.size()
+		s.read = max(s.read, fr.Position) // may be ahead of the hub
 	}
 	items = append(items, s.itemsOf(sub, frames)...)
 	if p.next <= sub.place && len(items) == 0 {
@@ -175,7 +178,6 @@ func (s *Session) gapOf(sub *Subscription, p *page) []Item {
 	default:
 		return nil
 	}
-	s.hub.metrics.notices.WithLabelValues("gap").Inc()
 	return []Item{{Notice: n}}
 }
 
@@ -186,7 +188,7 @@ func (s *Session) itemsOf(sub *Subscription, frames []*Frame) []Item {
 	pattern := sub.feed.pattern != nil
 	for _, fr := range frames {
 		sub.place = sub.feed.number(fr)
-		if fr.Position <= sub.sent || pattern && s.covered(sub, fr) {
+		if pattern && s.covered(sub, fr) {
 			continue
 		}
 		items = append(items, Item{Frame: fr, Pattern: pattern})
