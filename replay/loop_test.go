@@ -27,13 +27,14 @@ type running struct {
 	ended chan error
 }
 
-// run starts a sequencer that ends with the test, if stop did not end it before.
-func run(t testing.TB, d *pgtest.DB, opts SequencerOptions) *running {
+// run starts a sequencer that ends with the test, if stop did not end it before. Its line
+// may lead elsewhere than its pool.
+func run(t testing.TB, d *pgtest.DB, opts SequencerOptions, line ...string) *running {
 	t.Helper()
 	r := &running{t: t, reg: prometheus.NewRegistry(), ended: make(chan error, 1)}
 	opts.Registerer, opts.Logger = r.reg, discard
 	opts.OnGrown = func() { r.grown.Add(1) }
-	r.s = NewSequencer(d.URL, d.Pool(t), &opts)
+	r.s = NewSequencer(append(line, d.URL)[0], d.Pool(t), &opts)
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = stop
 	go func() { r.ended <- r.s.Run(ctx) }()

@@ -1,12 +1,19 @@
 package replay
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgcast/pgcast/internal/pgtest"
 )
 
 // How much the property tests try unless the command line says otherwise: each of their
@@ -27,6 +34,34 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(m.Run())
+}
+
+// poolAs opens a pool for another role.
+func poolAs(t testing.TB, d *pgtest.DB, role string) *pgxpool.Pool {
+	t.Helper()
+	u, err := url.Parse(d.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.User(role)
+	pool, err := pgxpool.New(context.Background(), u.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// dropRole is for cleanups, when the test's context is over.
+func dropRole(t testing.TB, databaseURL, role string) {
+	conn, err := pgx.Connect(context.Background(), databaseURL)
+	if err == nil {
+		_, err = conn.Exec(context.Background(), "drop owned by "+role+"; drop role "+role)
+		_ = conn.Close(context.Background())
+	}
+	if err != nil {
+		t.Errorf("drop role %s: %v", role, err)
+	}
 }
 
 // within is how long a test waits for what it knows will come; long, because the machine
