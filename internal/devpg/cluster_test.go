@@ -168,21 +168,25 @@ func TestTemporaryCluster(t *testing.T) {
 
 func TestLastingClusterComesBack(t *testing.T) {
 	dir := lastingDir(t)
+	began := time.Now()
 	c := start(t, Options{Dir: dir})
+	first := time.Since(began)
 	run(t, c, "create table kept (x text); insert into kept values ('yes')")
 	port, identity := c.Port(), query[string](t, c, "select system_identifier::text from pg_control_system()")
 
-	// The best of three: other programs on the machine must not fail this test.
+	// 0.25 s on an idle machine, and no clock holds on a busy one: compared with the
+	// start that had to make the cluster, and the best of three.
 	took := time.Hour
 	for range 3 {
 		stop(t, c)
-		began := time.Now()
+		began = time.Now()
 		c = start(t, Options{Dir: dir})
 		took = min(took, time.Since(began))
 	}
-	if took > time.Second {
-		t.Errorf("the second start took %s", took)
+	if took > first {
+		t.Errorf("the second start took %s, the first %s", took, first)
 	}
+	t.Logf("the first start took %s, the second %s", first, took)
 	if got := query[string](t, c, "select x from kept"); got != "yes" {
 		t.Errorf("found %q", got)
 	}
