@@ -164,7 +164,30 @@ func (d *dev) serve(ctx context.Context, log *slog.Logger) error {
 	if !d.set.NoDemo {
 		g.Go(func() error { return (&demo{pool: pool, log: log}).run(ctx) })
 	}
+	if d.cluster != nil {
+		g.Go(func() error { return d.mind(ctx) })
+	}
 	return g.Wait()
+}
+
+// mind starts the cluster again should it end: somebody may want to see what happens then.
+func (d *dev) mind(ctx context.Context) error {
+	look := time.NewTicker(time.Second)
+	defer look.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-look.C:
+		}
+		if d.cluster.PID() != 0 {
+			continue
+		}
+		d.sayf("Postgres has ended, starting it again\n")
+		if err := d.cluster.Restart(ctx, devpg.Fast); err != nil {
+			return stopped(ctx, err)
+		}
+	}
 }
 
 // page is what the server shows where it has nothing of its own.
@@ -196,6 +219,7 @@ func (d *dev) choosePorts() {
 
 // ready tells people and other commands where everything is.
 func (d *dev) ready(listen, admin string, log *slog.Logger) {
+	listen, admin = browsable(listen), browsable(admin)
 	file := &devFile{DatabaseURL: d.set.DatabaseURL, PID: os.Getpid(),
 		URL: "http://" + listen + "/", WebSocket: "ws://" + listen + "/ws", Metrics: "http://" + admin + "/metrics"}
 	d.file.Store(file)

@@ -116,6 +116,14 @@ func TestDev(t *testing.T) {
 		t.Errorf("after the second start: %s", got)
 	}
 
+	// Should Postgres end, it is started again.
+	pid = postmaster(t, s)
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	p.says("Postgres has ended, starting it again")
+	eventually(t, "Postgres is back", func() bool { return s.run(t, "sql", "select 1").code == 0 })
+
 	// kill -9 takes Postgres along, and what is left in the directory fools nobody.
 	pid = postmaster(t, s)
 	p.stop(syscall.SIGKILL)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,6 +43,15 @@ func openToAll(dir string) bool {
 		}
 		dir = filepath.Dir(dir)
 	}
+}
+
+// browsable gives an address that a browser on this machine can open.
+func browsable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if ip, ipErr := netip.ParseAddr(host); err == nil && ipErr == nil && ip.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", port)
+	}
+	return addr
 }
 
 // byGoRun tells whether this program was built by go run, and where that was.

@@ -234,3 +234,14 @@ func TestClosedDirectory(t *testing.T) {
 		t.Errorf("the cluster would live in %s", home)
 	}
 }
+
+func TestBrowsable(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{
+		"127.0.0.1:80": "127.0.0.1:80", "[::]:80": "127.0.0.1:80", "0.0.0.0:80": "127.0.0.1:80", "[::1]:80": "[::1]:80", "10.0.0.1:80": "10.0.0.1:80",
+	} {
+		if got := browsable(addr); got != want {
+			t.Errorf("browsable(%s) = %s, want %s", addr, got, want)
+		}
+	}
+}
