@@ -1,0 +1,274 @@
+// Package client is the Go client of a pgcast server. It subscribes to topics and
+// patterns, keeps their places, and comes back after whatever cut it off, so that the
+// app gets each event exactly once and in order:
+//
+//	c := client.New("ws://localhost:8080", nil)
+//	c.Subscribe("room:1", nil)
+//	go c.Run(ctx)
+//	for item, err := range c.Items(ctx) {
+//		if err != nil {
+//			return err
+//		}
+//		switch it := item.(type) {
+//		case client.Event:
+//			fmt.Println(it.Topic, it.Seq, it.Name, string(it.Data))
+//		case client.Gap, client.Reset:
+//			// What the app holds of it.Topic is not complete any more: fetch it anew.
+//		}
+//	}
+//
+// A place lives as long as the Client. To go on in another process, keep what
+// [Event.From] gives and pass it to Subscribe.
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/wire"
+)
+
+// Options; the zero value of each field stands for its default.
+type Options struct {
+	Header     http.Header   // of the handshake, for cookies and the like
+	HTTPClient *http.Client  // for the handshake
+	Token      string        // of the hello frame
+	MinBackoff time.Duration // before the first attempt to reconnect, and doubled with each; default 100 ms
+	MaxBackoff time.Duration // default 5 s
+	// DialTimeout bounds one attempt to connect. Default 10 s.
+	DialTimeout time.Duration
+	// ReadTimeout is how long the server may be silent; it sends a frame at least every
+	// 50 s. Default 75 s.
+	ReadTimeout time.Duration
+	Logger      *slog.Logger // default slog.Default()
+}
+
+// Client is one client of one server.
+type Client struct {
+	url   string
+	opts  Options
+	items chan []Item
+	done  chan struct{} // closed when Run has returned
+	err   error         // Run's; set before done is closed
+
+	rest []Item // owned by the caller of Next
+
+	mu       sync.Mutex
+	ran      bool
+	stats    Stats
+	conn     *websocket.Conn // nil while there is no connection
+	queue    []outgoing      // frames for this connection's writer
+	wake     chan struct{}   // has room for one; tells the writer of the queue
+	lastRef  int64
+	calls    map[int64]*call
+	order    int
+	subs     map[string]*subscription
+	patterns []*subscription // those of subs that are patterns, in order
+	retired  []*subscription
+	healthy  bool // a subscribe was answered in this connection
+}
+
+// Stats count what happened since New.
+type Stats struct {
+	Connected  bool
+	Connects   uint64
+	Events     uint64 // given to the app
+	Gaps       uint64
+	Resets     uint64
+	Duplicates uint64 // events the server sent twice, and the app did not get twice
+	Holes      uint64 // places where an event was missing, and was asked for again
+}
+
+// New makes a client of the server at url: ws, wss, http or https; without a path,
+// /ws. Run connects it. opts may be nil.
+func New(url string, opts *Options) *Client {
+	c := &Client{
+		url: url, items: make(chan []Item), done: make(chan struct{}), wake: make(chan struct{}, 1),
+		calls: map[int64]*call{}, subs: map[string]*subscription{},
+	}
+	if opts != nil {
+		c.opts = *opts
+	}
+	def := func(v *time.Duration, d time.Duration) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&c.opts.MinBackoff, 100*time.Millisecond)
+	def(&c.opts.MaxBackoff, 5*time.Second)
+	def(&c.opts.DialTimeout, 10*time.Second)
+	def(&c.opts.ReadTimeout, 75*time.Second)
+	if c.opts.Logger == nil {
+		c.opts.Logger = slog.Default()
+	}
+	return c
+}
+
+// RefusedError says that the server does not want this client, so that it is no use to
+// come back.
+type RefusedError struct {
+	Code   int // close code, or status of the handshake
+	Reason string
+}
+
+// Error tells the code and the reason.
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("the server refused the connection with code %d: %s", e.Code, e.Reason)
+}
+
+// Run keeps the client connected until ctx ends, or until the server refuses it
+// ([RefusedError]). It reconnects for ever, with growing pauses, after everything else.
+// A Client runs once.
+func (c *Client) Run(ctx context.Context) error {
+	c.mu.Lock()
+	ran := c.ran
+	c.ran = true
+	c.mu.Unlock()
+	if ran {
+		return errors.New("this client has run already; make a new one")
+	}
+	err := c.run(ctx)
+	c.err = fmt.Errorf("the client has ended: %w", err)
+	close(c.done)
+	return err
+}
+
+func (c *Client) run(ctx context.Context) error {
+	target, err := endpoint(c.url)
+	if err != nil {
+		return err
+	}
+	httpClient := c.opts.HTTPClient
+	if httpClient == nil {
+		// A transport of our own, so that no idle connection outlives Run.
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		t.DisableKeepAlives = true
+		httpClient = &http.Client{Transport: t}
+	}
+	pause := backoff{min: c.opts.MinBackoff, max: c.opts.MaxBackoff}
+	for {
+		began := time.Now()
+		err := c.session(ctx, target, httpClient)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var refused *RefusedError
+		if errors.As(err, &refused) {
+			return err
+		}
+		c.mu.Lock()
+		if c.healthy && !errors.Is(err, errGaveUp) || time.Since(began) > c.opts.MaxBackoff {
+			pause.reset()
+		}
+		c.healthy = false
+		c.mu.Unlock()
+		wait := pause.after(err)
+		c.opts.Logger.Warn("pgcast client: disconnected", "error", err, "retry", wait)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// endpoint completes the server's address.
+func endpoint(text string) (string, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "", fmt.Errorf("read the server's address %q: %w", text, err)
+	}
+	switch u.Scheme {
+	case "ws", "wss", "http", "https":
+	default:
+		return "", &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("%q is not a server's address", text),
+			Hint: "as ws://localhost:8080 or wss://example.com/ws"}
+	}
+	if u.Path == "" || u.Path == "/" {
+		u.Path = "/ws"
+	}
+	return u.String(), nil
+}
+
+// session is one connection, from the handshake to its end.
+func (c *Client) session(ctx context.Context, target string, httpClient *http.Client) (err error) {
+	dial, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
+	conn, resp, err := websocket.Dial(dial, target, &websocket.DialOptions{HTTPClient: httpClient, HTTPHeader: c.opts.Header})
+	cancel()
+	if err != nil {
+		return handshakeError(target, resp, err)
+	}
+	conn.SetReadLimit(wire.MaxServerFrame)
+	ctx, cancel = context.WithCancel(ctx)
+	var writer sync.WaitGroup
+	defer writer.Wait()
+	defer func() { _ = conn.CloseNow() }()
+	defer func() { c.disconnected(err) }()
+	defer cancel()
+	c.connected(conn)
+	writer.Go(func() { c.write(ctx, conn) })
+	for {
+		frame, err := c.read(ctx, conn)
+		if err != nil {
+			return closeError(err)
+		}
+		items, err := c.handle(&frame)
+		if len(items) > 0 {
+			// Blocks while the app is busy, which in the end makes the server wait: it
+			// keeps our places, so nothing piles up on either side.
+			select {
+			case c.items <- items:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client) read(ctx context.Context, conn *websocket.Conn) (wire.ServerFrame, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.opts.ReadTimeout)
+	defer cancel()
+	kind, text, err := conn.Read(ctx)
+	if err != nil {
+		return wire.ServerFrame{}, err
+	}
+	if kind != websocket.MessageText {
+		return wire.ServerFrame{}, errors.New("the server sent a binary message")
+	}
+	frame, err := wire.ParseServer(text)
+	if err != nil {
+		return frame, fmt.Errorf("read the server's frame: %w", err)
+	}
+	return frame, nil
+}
+
+// Cut drops the connection as a failing network would. Run reconnects. For tests and
+// demonstrations.
+func (c *Client) Cut() {
+	c.mu.Lock()
+	conn := c.conn
+	c.mu.Unlock()
+	if conn != nil {
+		_ = conn.CloseNow()
+	}
+}
+
+// Stats gives the counts of this moment.
+func (c *Client) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stats.Connected = c.conn != nil
+	return c.stats
+}
