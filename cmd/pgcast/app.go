@@ -90,7 +90,7 @@ With a database of your own:  pgcast migrate up && pgcast attach public.messages
 	root.AddCommand(
 		a.devCommand(), a.serveCommand(),
 		a.migrateCommand(), a.attachCommand(), a.detachCommand(), a.attachedCommand(),
-		a.publishCommand(), a.sqlCommand(),
+		a.tailCommand(), a.publishCommand(), a.sqlCommand(),
 		a.configCommand(), a.versionCommand())
 	completeSettings(root)
 	return root

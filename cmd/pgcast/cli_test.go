@@ -24,7 +24,7 @@ func TestHelp(t *testing.T) {
 	}
 	for _, args := range []string{
 		"serve", "dev", "migrate", "migrate up", "migrate down", "migrate status", "attach", "detach",
-		"attached", "publish", "sql", "config", "version",
+		"attached", "tail", "publish", "sql", "config", "version",
 	} {
 		out := s.run(t, append(strings.Fields(args), "--help")...).ok(t)
 		if !strings.Contains(out, "Usage:") {
