@@ -207,6 +207,12 @@ func event(r db.LogReadRow) pgcast.Event {
 
 // unavailable marks a database failure as such, so that a client can be told to try
 // again without learning anything about the database.
-func unavailable(tried string, err error) error {
-	return fmt.Errorf("%s: %w", tried, errors.Join(pgcast.ErrUnavailable, err))
+func unavailable(tried string, err error) error { return &unavailableError{tried, err} }
+
+type unavailableError struct {
+	tried string
+	err   error
 }
+
+func (e *unavailableError) Error() string   { return e.tried + ": " + e.err.Error() }
+func (e *unavailableError) Unwrap() []error { return []error{pgcast.ErrUnavailable, e.err} }
