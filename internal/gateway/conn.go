@@ -33,7 +33,7 @@ type conn struct {
 var errStalled = errors.New("the peer reads nothing")
 
 // blocked is how long a write takes at least that had to wait for the peer to make room.
-const blocked = 100 * time.Millisecond
+const blocked = 10 * time.Millisecond
 
 // heard notes that the peer lives.
 func (c *conn) heard() { c.lastHeard.Store(time.Now().UnixNano()) }

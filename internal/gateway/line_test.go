@@ -107,8 +107,8 @@ func (l *line) frame() (opcode byte, payload []byte, err error) {
 // came before that.
 func (l *line) ended() (code int) {
 	l.t.Helper()
-	l.patience(within)
 	for {
+		l.patience(within)
 		opcode, payload, err := l.frame()
 		switch {
 		case err != nil:

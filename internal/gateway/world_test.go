@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -31,6 +32,18 @@ type setup struct {
 	log       replay.LogOptions
 	heartbeat time.Duration
 	closeWait time.Duration
+	small     bool // the kernel takes little for a peer that does not read
+}
+
+// smallBuffers is a listener whose connections have small send buffers.
+type smallBuffers struct{ net.Listener }
+
+func (l smallBuffers) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err == nil {
+		err = c.(*net.TCPConn).SetWriteBuffer(32 << 10)
+	}
+	return c, err
 }
 
 // world is a gateway on a real log, behind a real listener.
@@ -72,7 +85,11 @@ func newWorld(t testing.TB, change func(*setup)) *world {
 	if s.closeWait > 0 {
 		w.gate.closeWait = s.closeWait
 	}
-	w.http = httptest.NewServer(w.gate)
+	w.http = httptest.NewUnstartedServer(w.gate)
+	if s.small {
+		w.http.Listener = smallBuffers{w.http.Listener}
+	}
+	w.http.Start()
 	t.Cleanup(w.http.Close)
 	running(t, follower.Run)
 	running(t, sequencer.Run)
