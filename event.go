@@ -38,7 +38,7 @@ func (id ID) Parts() (row int64, createdAt time.Time, ok bool) {
 		return 0, time.Time{}, false
 	}
 	micros, err := strconv.ParseInt(b, 16, 64)
-	if err != nil {
+	if err != nil || MakeID(row, time.UnixMicro(micros)) != id { // such as +1-01
 		return 0, time.Time{}, false
 	}
 	return row, time.UnixMicro(micros), true

@@ -49,7 +49,7 @@ func TestIDsDiffer(t *testing.T) {
 }
 
 func TestPartsRefuses(t *testing.T) {
-	for _, id := range []pgcast.ID{"", "-", "2a", "2a-", "-1", "-2a-1", "g-1", "1-g", "1-1-1", " 1-1",
+	for _, id := range []pgcast.ID{"", "-", "2a", "2a-", "-1", "-2a-1", "g-1", "1-g", "+1-1", "01-1", "2A-1", "1-01", "1-1-1", " 1-1",
 		"10000000000000000-1", "1-10000000000000000"} {
 		if row, at, ok := id.Parts(); ok {
 			t.Errorf("%q came apart as %d and %s", id, row, at)
