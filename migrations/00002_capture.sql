@@ -131,7 +131,8 @@ declare
   low text;
   expression text;
   first_xid xid8;
-  last_xid xid8 := pg_snapshot_xmax(pg_current_snapshot());
+  -- This transaction's own number may lie beyond its snapshot.
+  last_xid xid8 := greatest(pg_snapshot_xmax(pg_current_snapshot()), pg_current_xact_id_if_assigned());
 begin
   select p.* into parts from pgcast.topic_parts(template) p;
   if cardinality(parts.names) = 0 then

@@ -28,6 +28,10 @@ begin
     raise exception 'pgcast: % cannot be attached: it is a partition of %', tbl, pg_partition_root(tbl)
       using errcode = '42809', hint = format('Attach the root, which covers all partitions: pgcast.attach(%L).', pg_partition_root(tbl));
   end if;
+  if not has_schema_privilege('pgcast', 'create') or not has_table_privilege('pgcast.event_log', 'insert') or not has_table_privilege('pgcast.attachment', 'insert') then
+    raise exception 'pgcast: role % may not create capture functions', quote_ident(current_user)
+      using errcode = '42501', hint = 'Attach as the role that ran pgcast migrate, with TRIGGER on the table.';
+  end if;
   select p.rel::regclass as rel into m from (
     with recursive up (rel) as (
       select i.inhparent from pg_inherits i where i.inhrelid = tbl
@@ -58,10 +62,6 @@ begin
       raise notice 'pgcast: % is unlogged; a crash empties it and leaves no event', m.rel;
     end if;
   end loop;
-  if not has_schema_privilege('pgcast', 'create') or not has_table_privilege('pgcast.event_log', 'insert') or not has_table_privilege('pgcast.attachment', 'insert') then
-    raise exception 'pgcast: role % may not create capture functions', quote_ident(current_user)
-      using errcode = '42501', hint = 'Attach as the role that ran pgcast migrate, with TRIGGER on the table.';
-  end if;
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.check_attachable is 'Raises, with what to do, if a table cannot be attached by the caller.';
