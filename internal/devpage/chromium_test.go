@@ -327,7 +327,7 @@ func (p *tab) until(js string) {
 		look()
 	})`, (patience/2).Milliseconds(), js))
 	if !ok {
-		p.t.Fatalf("the page did not get to: %s\nit shows: %s", js, eval[string](p, `document.body.innerText.slice(0, 1500)`))
+		p.t.Fatalf("the page did not get to: %s\nit shows: %s", js, eval[string](p, `document.body.innerText.replaceAll(/\s+/g, ' ').slice(0, 900)`))
 	}
 }
 

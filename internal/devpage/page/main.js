@@ -233,7 +233,7 @@ async function info() {
 }
 
 async function start() {
-  if (/Mac|iPhone|iPad/.test(navigator.platform)) $('run-key').textContent = '⌘ ↵'
+  if (/Mac|iPhone|iPad/.test(navigator.platform)) $('run-key').textContent = '⌘↵'
   setInterval(showFigures, 500)
   showCounts()
   showState()
@@ -244,7 +244,10 @@ async function start() {
     $('metrics').href = about.metrics
     $('metrics-item').hidden = false
   }
-  new SQLBox({ text: $('sql-text'), colours: $('sql-colours'), result: $('result'), run: $('run'), presets: $('presets'), list: about.demo ? demo : notes })
+  new SQLBox({
+    text: $('sql-text'), colours: $('sql-colours'), result: $('result'), run: $('run'),
+    presets: $('presets'), list: about.demo ? demo : notes, say,
+  })
   shellTab($('commands'), commands(about))
   shellTab($('own'), ownTable(about))
   codeTab({ source: $('example'), run: $('run-example'), copy: $('copy-example'), place: $('example-place') })

@@ -6,7 +6,7 @@ const span = 60_000 // that is shown
 const maxPoints = 6000
 const floor = 0.5 // ms, the scale's lower end
 const still = matchMedia('(prefers-reduced-motion: reduce)')
-const colours = ['plot-point', 'plot-late', 'plot-bar', 'plot-line', 'plot-text', 'plot-band', 'plot-median']
+const colours = ['plot-point', 'plot-late', 'plot-bar', 'plot-line', 'plot-text', 'plot-band']
 
 export class Plot {
   #canvas
@@ -16,6 +16,7 @@ export class Plot {
   #bands = [] // {from, to}; to is undefined while it lasts
   #top = 100 // ms, the scale's upper end
   #ink = {}
+  #font = ''
   #dirty = true
   #drawn = 0
 
@@ -26,8 +27,9 @@ export class Plot {
     new ResizeObserver(() => { this.#dirty = true }).observe(canvas)
     const frame = (t) => {
       requestAnimationFrame(frame)
-      // It glides by some pixels a second, for which 20 frames a second are plenty.
-      if (t - this.#drawn < (still.matches ? 1000 : this.#dirty ? 0 : 50)) return
+      // It glides by some pixels a second, for which a few frames a second are plenty;
+      // the others belong to the list.
+      if (t - this.#drawn < (still.matches ? 1000 : this.#dirty ? 30 : 60)) return
       this.#drawn = t
       this.#dirty = false
       this.#draw()
@@ -52,7 +54,7 @@ export class Plot {
     if (last) last.to ??= this.#clock()
   }
 
-  // recolour reads the colours of the theme, which a canvas cannot inherit.
+  // recolour reads colours and font of the theme, which a canvas cannot inherit.
   recolour() {
     const probe = document.createElement('span')
     probe.hidden = true
@@ -62,6 +64,7 @@ export class Plot {
       this.#ink[name] = getComputedStyle(probe).color
     }
     probe.remove()
+    this.#font = '11px ' + getComputedStyle(this.#canvas).fontFamily
     this.#dirty = true
   }
 
@@ -90,12 +93,13 @@ export class Plot {
     for (const p of this.#points) slowest = Math.max(slowest, p.ms)
     this.#top = slowest > 1000 ? 10_000 : slowest > 100 ? 1000 : 100
 
-    const frame = { left: 44, right: box.width - 12, top: 10, low: box.height - 46, bottom: box.height - 18 }
+    const frame = { left: 52, right: box.width - 18, top: 8, low: box.height - 44, bottom: box.height - 18 }
     const x = (at) => frame.right - ((now - at) / span) * (frame.right - frame.left)
     const y = (ms) => {
       const part = Math.log(Math.min(ms, this.#top) / floor) / Math.log(this.#top / floor)
       return frame.low - part * (frame.low - frame.top)
     }
+    g.font = this.#font
     this.#drawBands(g, frame, x)
     this.#drawGrid(g, frame, x, y, now)
     this.#drawBars(g, frame, x, now)
@@ -103,20 +107,21 @@ export class Plot {
   }
 
   #drawGrid(g, frame, x, y, now) {
-    g.font = '11px ' + getComputedStyle(this.#canvas).fontFamily
     g.lineWidth = 1
     g.textBaseline = 'middle'
     g.textAlign = 'right'
+    const apart = y(1) - y(10)
     for (const [ms, text] of [[1, '1 ms'], [10, '10 ms'], [100, '100 ms'], [1000, '1 s'], [10_000, '10 s']]) {
       if (ms > this.#top) break
+      if (apart < 14 && (ms === 10 || ms === 1000)) continue // no room for every one
       const at = Math.round(y(ms)) + 0.5
       line(g, this.#ink['plot-line'], frame.left, at, frame.right, at)
       g.fillStyle = this.#ink['plot-text']
-      g.fillText(text, frame.left - 6, at)
+      g.fillText(text, frame.left - 7, at)
     }
     const base = frame.bottom + 0.5
     line(g, this.#ink['plot-line'], frame.left, base, frame.right, base)
-    g.fillText('/s', frame.left - 6, frame.bottom - 6)
+    g.fillText('/s', frame.left - 7, frame.bottom - 6)
     g.textAlign = 'center'
     for (let s = 60; s > 0; s -= 15) g.fillText(`${s} s ago`, Math.max(x(now - s * 1000), frame.left + 16), frame.bottom + 10)
     g.textAlign = 'right'
@@ -143,6 +148,11 @@ export class Plot {
       if (b <= frame.left) continue
       g.fillStyle = this.#ink['plot-band']
       g.fillRect(a, frame.top - 4, b - a, frame.bottom - frame.top + 4)
+      if (b - a < 44) continue
+      g.fillStyle = this.#ink['plot-late']
+      g.textAlign = 'left'
+      g.textBaseline = 'alphabetic'
+      g.fillText('wire cut', a + 5, frame.low + 3)
     }
   }
 

@@ -8,13 +8,16 @@ export class SQLBox {
   #colours
   #result
   #run
+  #say
   #busy = null // aborts the statement that runs
 
-  constructor({ text, colours, result, run, presets, list }) {
+  // say tells those who do not see the page.
+  constructor({ text, colours, result, run, presets, list, say }) {
     this.#text = text
     this.#colours = colours
     this.#result = result
     this.#run = run
+    this.#say = say
     text.addEventListener('input', () => this.#paint())
     text.addEventListener('scroll', () => { colours.scrollTop = text.scrollTop; colours.scrollLeft = text.scrollLeft }, { passive: true })
     text.addEventListener('keydown', (e) => {
@@ -75,6 +78,7 @@ export class SQLBox {
   #answer(body) {
     const parts = []
     if (body.tags) parts.push(this.#summary(body))
+    if (!body.error) this.#say(`Done: ${body.tags.join(', ')}`)
     for (const notice of body.notices ?? []) parts.push(make('p', 'notice', notice))
     if (body.error) {
       parts.push(problem(body.error, this.#text.value))
