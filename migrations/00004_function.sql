@@ -20,11 +20,16 @@ create function pgcast.capture_statement(rel oid, op text, spec jsonb, source te
 language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan as $$
 declare
   root oid;
+  r jsonb;
 begin
   -- Members know columns by the root's numbers. Only its triggers have no argument.
   select r.tgrelid into root from pg_trigger m join pg_trigger r on r.tgfoid = m.tgfoid
     where m.tgrelid = rel and m.tgnargs > 0 and r.tgnargs = 0 limit 1;
-  return pgcast.event_sql(pgcast.resolve(coalesce(root, rel), spec), op, source);
+  r := pgcast.resolve(coalesce(root, rel), spec);
+  if root is not null then
+    r := r || '{"listed": true}'; -- the root's columns, in its order
+  end if;
+  return pgcast.event_sql(r, op, source);
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.capture_statement is 'The capturing statement for a table whose columns are no longer what its capture function was made for.';

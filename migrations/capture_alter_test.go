@@ -1,0 +1,120 @@
+package migrations_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgcast/pgcast/internal/pgtest"
+)
+
+// Tables change under their attachments. Each case writes right after the change, when
+// the capture function is out of date, and again after refresh(): the events must be the
+// same, and no write may fail.
+func TestCaptureAlter(t *testing.T) {
+	t.Parallel()
+	const table = `create table t (id int primary key, room text, secret text, n int);`
+	tests := []struct {
+		name, options, alter, write string
+		want                        []string
+	}{
+		{"add a column", `topic => 'r:{room}'`, `alter table t add c int default 5`, `insert into t values (1, 'a', 's', 1)`,
+			[]string{`r:a created {"id":1,"room":"a","secret":"s","n":1,"c":5}`}},
+		{"drop a column", `topic => 'r:{room}'`, `alter table t drop n`, `insert into t values (1, 'a', 's')`,
+			[]string{`r:a created {"id":1,"room":"a","secret":"s"}`}},
+		{"rename the topic's column", `topic => 'r:{room}'`, `alter table t rename room to chat`, `insert into t values (1, 'a', 's', 1); update t set chat = 'b'`,
+			[]string{`r:a created {"id":1,"chat":"a","secret":"s","n":1}`, `r:a deleted old {"id":1}`, `r:b created {"id":1,"chat":"b","secret":"s","n":1}`}},
+		{"swap names", `topic => 'r:{room}', without => '{secret}'`, `alter table t rename room to x; alter table t rename n to room; alter table t rename x to n`,
+			`insert into t values (1, 'a', 's', 1)`, []string{`r:a created {"id":1,"n":"a","room":1}`}},
+		{"drop the topic's column", `topic => 'r:{room}:{n}'`, `alter table t drop room`, `insert into t values (1, 's', 1); update t set n = null`,
+			[]string{`r:~null:1 created {"id":1,"secret":"s","n":1}`, `r:~null:1 deleted old {"id":1}`, `r:~null:~null created {"id":1,"secret":"s","n":null}`}},
+		{"another type", `topic => 'r:{n}'`, `alter table t alter n type text using '* ' || n`, `insert into t values (1, 'a', 's', '* 5')`,
+			[]string{`r:%2A%205 created {"id":1,"room":"a","secret":"s","n":"* 5"}`}},
+		{"rename the key", `topic => 'r'`, `alter table t rename id to key`, `insert into t values (1, 'a', 's', 1); update t set n = 2; delete from t`,
+			[]string{`r created {"key":1,"room":"a","secret":"s","n":1}`, `r updated {"key":1,"room":"a","secret":"s","n":2} old {"key":1}`, `r deleted old {"key":1}`}},
+		{"drop the key", `topic => 'r'`, `alter table t drop id`, `insert into t values ('a', 's', 1); delete from t`,
+			[]string{`r created {"room":"a","secret":"s","n":1}`, `r deleted old {"room":"a","secret":"s","n":1}`}},
+		{"another key", `topic => 'r', old => true`, `alter table t drop constraint t_pkey; alter table t add primary key (n)`, `insert into t values (1, 'a', 's', 1); delete from t`,
+			[]string{`r created {"id":1,"room":"a","secret":"s","n":1}`, `r deleted old {"id":1,"room":"a","secret":"s","n":1}`}},
+		{"a renamed secret", `topic => 'r', without => '{secret}'`, `alter table t rename secret to hidden; alter table t add c int`, `insert into t values (1, 'a', 'canary', 1, 5)`,
+			[]string{`r created {"id":1,"room":"a","n":1,"c":5}`}},
+		{"a new column by a secret's name", `topic => 'r', without => '{secret}'`, `alter table t rename secret to hidden; alter table t add secret text`,
+			`insert into t values (1, 'a', 'canary', 1, 'canary')`, []string{`r created {"id":1,"room":"a","n":1}`}},
+		{"a dropped secret comes back", `topic => 'r', without => '{secret}'`, `alter table t drop secret; alter table t add secret text`,
+			`insert into t values (1, 'a', 1, 'canary')`, []string{`r created {"id":1,"room":"a","n":1}`}},
+		{"renamed in an allow-list", `topic => 'r', columns => '{id,room}'`, `alter table t rename room to chat; alter table t add c int`,
+			`insert into t values (1, 'a', 'canary', 1, 5)`, []string{`r created {"id":1,"chat":"a"}`}},
+		{"a new column by a listed name", `topic => 'r', columns => '{id,room}'`, `alter table t rename room to chat; alter table t rename secret to room`,
+			`insert into t values (1, 'a', 'canary', 1)`, []string{`r created {"id":1,"chat":"a"}`}},
+		{"all that was listed is gone", `topic => 'r', columns => '{id,room}'`, `alter table t drop id, drop room`, `insert into t values ('s', 1); update t set n = 2; delete from t`,
+			[]string{`r created {}`, `r updated {} old {}`, `r deleted old {}`}},
+		{"numbers", `topic => 'r', numbers => 'text'`, `alter table t add b int8 default 7, add l int8[] default '{1}'`, `insert into t values (1, 'a', 's', 1)`,
+			[]string{`r created {"id":1,"room":"a","secret":"s","n":1,"b":"7","l":["1"]}`}},
+		{"rewritten", `topic => 'r:{room}'`, `vacuum full t`, `insert into t values (1, 'a', 's', 1)`, []string{`r:a created {"id":1,"room":"a","secret":"s","n":1}`}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			conn := pgtest.New(t, nil).Conn(t)
+			exec := func(sql string) []string {
+				t.Helper()
+				if _, err := conn.Exec(t.Context(), sql); err != nil {
+					t.Fatalf("%s: %v", sql, err)
+				}
+				return take(t, conn)
+			}
+			exec(table + `select pgcast.attach('t', ` + tt.options + `)`)
+			exec(`insert into t values (0, 'a', 's', 1); update t set n = 2; delete from t`) // plans are made and kept
+			exec(tt.alter)
+			if diff := cmp.Diff(tt.want, exec(tt.write)); diff != "" {
+				t.Errorf("before refresh (-want +got):\n%s", diff)
+			}
+			exec(`set pgcast.capture = off; delete from t; reset pgcast.capture; select pgcast.refresh()`)
+			if diff := cmp.Diff(tt.want, exec(tt.write)); diff != "" {
+				t.Errorf("after refresh (-want +got):\n%s", diff)
+			}
+			exec(`do $$ begin assert pgcast.refresh() = 0; assert not exists (select from pgcast.drift()); end $$`)
+		})
+	}
+}
+
+// A transaction whose snapshot is older than the change still writes by today's names.
+func TestCaptureAlterUnderOldSnapshot(t *testing.T) {
+	t.Parallel()
+	for _, level := range []string{"repeatable read", "serializable"} {
+		t.Run(level, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t, nil)
+			db.Exec(t, `create table t (id int primary key, room text, secret text); create table other (id int);
+				select pgcast.attach('t', topic => 'r:{room}', without => '{secret}')`)
+			old := db.Conn(t)
+			exec := func(sql string) {
+				t.Helper()
+				if _, err := old.Exec(t.Context(), sql); err != nil {
+					t.Fatalf("%s: %v", sql, err)
+				}
+			}
+			exec(`insert into t values (0, 'a', 's')`)
+			exec(`begin isolation level ` + level)
+			exec(`select * from other`)
+			take(t, old)
+			db.Exec(t, `alter table t rename room to chat; alter table t rename secret to hidden; alter table t add later int default 3`)
+			exec(`insert into t values (1, 'b', 'canary')`)
+			exec(`update t set chat = 'c' where id = 1`)
+			exec(`delete from t where id = 1`)
+			want := []string{
+				`r:b created {"id":1,"chat":"b","later":3}`, `r:b deleted old {"id":1}`,
+				`r:c created {"id":1,"chat":"c","later":3}`, `r:c deleted old {"id":1}`,
+			}
+			if diff := cmp.Diff(want, take(t, old)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			db.Exec(t, `select pgcast.refresh()`)
+			exec(`insert into t values (2, 'd', 'canary')`)
+			if diff := cmp.Diff([]string{`r:d created {"id":2,"chat":"d","later":3}`}, take(t, old)); diff != "" {
+				t.Errorf("after refresh (-want +got):\n%s", diff)
+			}
+			exec(`commit`)
+		})
+	}
+}

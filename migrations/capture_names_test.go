@@ -1,0 +1,95 @@
+package migrations_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgcast/pgcast/internal/pgtest"
+)
+
+// Names that break SQL put together carelessly.
+var awkwardNames = []string{
+	`plain`, `a"b`, `x;drop table plain`, `%s`, `%I`, "line\nbreak", `$$`, `$capture$`, `it's`, `back\slash`, `Ünïcödé 名`, `{brace}`, `a:b`, ` `,
+	`select`, `old`, `new`, `n`, `o`, `t`, `d`, `tg_op`, `shape`, `written`, `row`, `__own`, `*`, strings.Repeat("é", 31) + "x",
+}
+
+func TestCaptureNames(t *testing.T) {
+	t.Parallel()
+	for i, name := range awkwardNames {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn := pgtest.New(t, nil).Conn(t)
+			exec := func(sql string) {
+				t.Helper()
+				if _, err := conn.Exec(t.Context(), sql); err != nil {
+					t.Fatalf("%s: %v", sql, err)
+				}
+			}
+			column := awkwardNames[(i+1)%len(awkwardNames)]
+			schema := pgx.Identifier{"s " + name}.Sanitize()
+			if len(name) > 60 {
+				schema = "long"
+			}
+			id, col := pgx.Identifier{name}.Sanitize(), pgx.Identifier{column}.Sanitize()
+			table := schema + "." + id
+			exec(`create schema ` + schema + `; create table ` + table + ` (` + id + ` int primary key, ` + col + ` text, secret text)`)
+			// The same name is the table's and its key's.
+			template := "x:{" + strings.ReplaceAll(column, "}", "}}") + "}"
+			if _, err := conn.Exec(t.Context(), `select pgcast.attach($1, topic => $2, without => '{secret}', old => true)`, table, template); err != nil {
+				t.Fatalf("attach(%q): %v", table, err)
+			}
+			exec(`insert into ` + table + ` values (1, 'r', 's')`)
+			exec(`update ` + table + ` set ` + col + ` = 'q'`)
+			exec(`delete from ` + table)
+			exec(`truncate ` + table)
+			var got []string
+			rows, err := conn.Query(t.Context(), `select topic || ' ' || event || ' ' || coalesce(data->>$1, '-') || coalesce(data->>$2, '-') || coalesce(old->>$1, '-') || coalesce(old->>$2, '-')
+				|| coalesce(data->>'secret', '') || coalesce(data->>'table', '') from pgcast.event_log order by id`, name, column)
+			if err == nil {
+				got, err = pgx.CollectRows(rows, pgx.RowTo[string])
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := []string{"x:r created 1r--", "x:r deleted --1r", "x:q created 1q--", "x:q deleted --1q", "x:q truncated ----" + name, "x:r truncated ----" + name}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			// While the function is out of date, after refresh, and without a trace.
+			exec(`alter table ` + table + ` add later int`)
+			exec(`insert into ` + table + ` values (2, 'r', 's', 5)`)
+			exec(`do $x$ begin perform pgcast.refresh(); assert not exists (select from pgcast.drift()); end $x$`)
+			exec(`insert into ` + table + ` values (3, 'r', 's', 5)`)
+			exec(`do $x$ begin
+				assert (select count(*) = 2 and bool_and(topic = 'x:r' and data->>'later' = '5') from pgcast.event_log where data::jsonb ? 'later');
+				perform pgcast.detach(relation) from pgcast.attachment;
+				assert not exists (select from pg_trigger) and not exists (select from pg_proc where proname like 'capture\_%\_________');
+			end $x$`)
+		})
+	}
+}
+
+// Renamed, moved to another schema, and another table takes the old name.
+func TestCaptureRenamedTable(t *testing.T) {
+	t.Parallel()
+	run(t, nil, []step{
+		{sql: messages + `select pgcast.attach('messages', topic => 'a'); alter table messages rename to archive; create schema s; alter table archive set schema s; alter schema s rename to "S 2"`},
+		{sql: messages + `select pgcast.attach('messages', topic => 'b')`},
+		{`insert into "S 2".archive values (1); insert into messages values (2)`, []string{
+			`a created {"id":1,"room_id":null,"body":null}`, `b created {"id":2,"room_id":null,"body":null}`,
+		}},
+		{`truncate "S 2".archive, messages`, []string{`a truncated {"schema":"S 2","table":"archive"}`, `b truncated {"schema":"public","table":"messages"}`}},
+		{sql: `do $$ begin assert pgcast.refresh() = 0; assert pgcast.detach('"S 2".archive'); end $$; insert into "S 2".archive values (3)`},
+		{`delete from messages; insert into messages values (4)`, []string{`b created {"id":4,"room_id":null,"body":null}`}},
+		// Attached under names that once were another's.
+		{sql: `select pgcast.detach('messages'); select pgcast.attach('messages', topic => 'c'); alter table messages rename to m2;` +
+			messages + `select pgcast.attach('messages', topic => 'd'); alter table messages rename to m3;` +
+			messages + `select pgcast.attach('messages', topic => 'e')`},
+		{`insert into m2 values (5); insert into m3 values (6); insert into messages values (7)`, []string{
+			`c created {"id":5,"room_id":null,"body":null}`, `d created {"id":6,"room_id":null,"body":null}`, `e created {"id":7,"room_id":null,"body":null}`,
+		}},
+	})
+}
