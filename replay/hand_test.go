@@ -91,8 +91,8 @@ func (h *hand) drain() *hand {
 		if !work {
 			return h
 		}
-		if steps > 200 {
-			h.w.fail("after 200 steps there is still work")
+		if steps > 100+2*len(h.w.facts)/h.w.batch {
+			h.w.fail("after %d steps there is still work", steps)
 		}
 		h.run()
 	}

@@ -58,26 +58,37 @@ type tx struct {
 
 func newWorld(t testing.TB, kind pgtest.Kind) *world {
 	t.Helper()
-	d := pgtest.New(t, &pgtest.Options{Kind: kind})
-	pool := d.Pool(t)
-	w := &world{ctx: t.Context(), t: t, db: d, pool: pool, log: NewLog(pool, nil), admin: d.Conn(t), batch: 7, step: db.SequencerStep, peek: db.SequencerLook}
+	w := &world{ctx: t.Context(), t: t, batch: 7, step: db.SequencerStep, peek: db.SequencerLook}
+	w.moveTo(pgtest.New(t, &pgtest.Options{Kind: kind}))
 	w.reset()
 	return w
 }
 
-// reset begins a new history in the same database: quicker than a new one.
-func (w *world) reset() {
-	w.err = nil
+// moveTo goes on in another database, into which the log has been brought.
+func (w *world) moveTo(d *pgtest.DB) {
+	w.disconnect()
+	w.db, w.pool, w.admin, w.term = d, d.Pool(w.t), d.Conn(w.t), 0
+	w.log = NewLog(w.pool, nil)
+}
+
+func (w *world) disconnect() {
 	for _, p := range w.pens {
 		p.close()
 	}
 	for _, h := range w.hands {
 		h.crash(false)
 	}
+	w.pens, w.hands, w.holder = nil, nil, nil
+}
+
+// reset begins a new history in the same database: quicker than a new one.
+func (w *world) reset() {
+	w.err = nil
+	w.disconnect()
 	for _, x := range w.stored {
 		w.exec(w.admin, "rollback prepared '"+x.gid+"'")
 	}
-	w.pens, w.hands, w.readers, w.txs, w.stored, w.holder, w.term = nil, nil, nil, nil, nil, nil, 0
+	w.readers, w.txs, w.stored, w.term = nil, nil, nil, 0
 	w.facts = map[int]*fact{}
 	w.exec(w.admin, `truncate pgcast.event_log, pgcast.replay, pgcast.topic, pgcast.topic_tail, pgcast.progress restart identity`)
 	w.exec(w.admin, "insert into pgcast.progress values (0, 0, '1:1:', null, null)")
