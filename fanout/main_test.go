@@ -37,18 +37,8 @@ const within = 20 * time.Second
 // await waits until the condition holds.
 func await(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(within)
-	defer deadline.Stop()
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !condition() {
-		select {
-		case <-t.Context().Done():
-			t.Fatalf("the test was over before %s", what)
-		case <-deadline.C:
-			t.Fatalf("%s: still not so after %v", what, within)
-		case <-tick.C:
-		}
+	if !poll(condition) {
+		t.Fatalf("%s: still not so after %v", what, within)
 	}
 }
 
@@ -56,7 +46,7 @@ func await(t testing.TB, what string, condition func() bool) {
 func poll(condition func() bool) bool {
 	deadline := time.NewTimer(within)
 	defer deadline.Stop()
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for !condition() {
 		select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -295,38 +296,41 @@ func (h *hearing) missing() (list []fact) {
 	return list
 }
 
-// settled judges the peers until nothing is missing.
+// settled judges the peers until nothing of what was written is missing. Nobody may write
+// meanwhile.
 func (w *world) settled(t fataler, prefix string, peers ...*peer) {
 	t.Helper()
+	w.sequenced(t)
 	var err error
+	left := slices.Clone(peers)
 	ok := poll(func() bool {
-		heard := make([][]Item, len(peers))
-		for n, p := range peers {
-			heard[n] = p.sink.items()
+		heard := make([][]Item, len(left))
+		for i, p := range left {
+			heard[i] = p.sink.items()
 		}
 		var r *record
 		if r, err = w.record(prefix); err != nil {
 			return true
 		}
-		for n, p := range peers {
-			var missing []fact
-			if _, missing, err = p.hear(r, heard[n]); err != nil {
-				err = fmt.Errorf("session %d: %w", n, err)
+		var late []*peer
+		for i, p := range left {
+			_, missing, wrong := p.hear(r, heard[i])
+			if wrong != nil {
+				err = wrong
 				return true
 			}
 			if len(missing) > 0 {
-				err = fmt.Errorf("session %d misses %d events, such as %+v: %w", n, len(missing), missing[0], errMissing)
-				return false
+				err = fmt.Errorf("%d events have not come, such as %+v", len(missing), missing[0])
+				late = append(late, p)
 			}
 		}
-		return true
+		left = late
+		return len(left) == 0
 	})
 	if !ok || err != nil {
-		t.Fatalf("%v", err)
+		t.Fatalf("%d sessions left: %v", len(left), err)
 	}
 }
-
-var errMissing = errors.New("they do not come")
 
 // fataler is what testing.TB and rapid.T have in common.
 type fataler interface {

@@ -209,7 +209,6 @@ func (p *play) comeBack() {
 
 // cut ends the database connections by which the log is read.
 func (p *play) cut() {
-	_, err := p.pen.Exec(context.Background(), `select pg_terminate_backend(pid) from pg_stat_activity
-		where datname = current_database() and pid <> pg_backend_pid() and application_name = $1`, readers)
+	_, err := p.pen.Exec(context.Background(), cutReaders)
 	p.check(err)
 }

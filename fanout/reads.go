@@ -290,7 +290,20 @@ func (r *reads) answer(batch []*asked) {
 	}
 }
 
-func (r *reads) knows(ctx context.Context, at pgcast.Position, id pgcast.ID) (bool, error) {
+// knows tells whether the event at a position has an id. Who asks will read the log from
+// there, so the page that has it is read now, for everybody who comes back.
+func (r *reads) knows(ctx context.Context, f *feed, at pgcast.Position, id pgcast.ID) (bool, error) {
+	if _, behind, floor, _ := f.after(int64(at)-1, 0, 0, 0, nil); behind {
+		p, err := r.page(ctx, f, 0, int64(at)-1, floor)
+		if err != nil {
+			return false, err
+		}
+		for _, fr := range p.frames {
+			if fr.Position == at {
+				return fr.ID == id, nil
+			}
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	release, err := r.slot(ctx)

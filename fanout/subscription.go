@@ -97,7 +97,7 @@ func (h *Hub) resolvePattern(ctx context.Context, o *opened) error {
 		o.place = 0
 		return nil
 	case o.req.ID != "":
-		known, err := h.reads.knows(ctx, pgcast.Position(*after), o.req.ID)
+		known, err := h.reads.knows(ctx, o.feed, pgcast.Position(*after), o.req.ID)
 		if err != nil {
 			return err
 		}

@@ -34,6 +34,9 @@ type world struct {
 // readers is the application_name of the connections that the log is read by.
 const readers = "readers"
 
+const cutReaders = `select pg_terminate_backend(pid) from pg_stat_activity
+	where datname = current_database() and application_name = '` + readers + `'`
+
 // The archive is kept by the sequencer's own transactions, so it is never behind the log.
 const archive = `
 create table public.archive (topic text, seq bigint, position bigint primary key, id text);
@@ -82,10 +85,20 @@ func running(t testing.TB, run func(context.Context) error) (stop func()) {
 	return stop
 }
 
-// counted counts what the hub asks of the log and of the encoder.
+// counted counts what the hub asks of the log and of the encoder, and can keep the
+// follower from what is new.
 type counted struct {
 	*replay.Log
 	pages, scans, places, encoded atomic.Int64
+
+	shut atomic.Bool
+}
+
+func (c *counted) Read(ctx context.Context, after pgcast.Position, max int) ([]pgcast.Event, error) {
+	if c.shut.Load() {
+		return nil, nil
+	}
+	return c.Log.Read(ctx, after, max)
 }
 
 func (c *counted) Page(ctx context.Context, topic string, after pgcast.Seq, max int) (pgcast.Page, error) {
@@ -124,7 +137,7 @@ func (w *world) server(t testing.TB, opts HubOptions) *server {
 	opts.Encode, opts.Registerer = s.reads.encode, s.registry
 	opts.Logger = slog.New(slog.DiscardHandler)
 	s.hub = NewHub(s.reads, s.reads, opts)
-	s.follower = NewFollower(w.log, s.hub, &FollowerOptions{Batch: 7, Logger: opts.Logger})
+	s.follower = NewFollower(s.reads, s.hub, &FollowerOptions{Batch: 7, Logger: opts.Logger})
 	wake := s.follower.Wake
 	w.wake.Store(&wake)
 	s.stop = running(t, s.follower.Run)
@@ -150,11 +163,17 @@ func (w *world) mustPublish(t testing.TB, n, size int, topics ...string) {
 }
 
 // sequenced waits until everything written so far has its place.
-func (w *world) sequenced(t testing.TB) {
+func (w *world) sequenced(t fataler) {
 	t.Helper()
-	await(t, "everything has its place", func() bool {
-		return pgtest.Value[bool](t, w.db, `select (select count(*) from pgcast.event_log) = (select count(*) from pgcast.replay)`)
+	var err error
+	ok := poll(func() (done bool) {
+		err = w.pen.QueryRow(context.Background(), `select not exists (select from pgcast.event_log e
+			where not exists (select from pgcast.replay r where r.event_id = e.id))`).Scan(&done)
+		return done || err != nil
 	})
+	if !ok || err != nil {
+		t.Fatalf("wait until everything has its place: %v", err)
+	}
 }
 
 // fact is one event as the archive has it.
@@ -203,4 +222,21 @@ func (w *world) tails() (map[string]int64, error) {
 		tails[name] = tail
 	}
 	return tails, rows.Err()
+}
+
+// metric is the value of one of the hub's metrics, summed over its labels.
+func (s *server) metric(t testing.TB, name string) (sum float64) {
+	t.Helper()
+	families, err := s.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "pgcast_"+name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return sum
 }

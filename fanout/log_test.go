@@ -1,0 +1,225 @@
+package fanout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgcast/pgcast"
+)
+
+// 1,000 sessions that come back at once cost about one read per page, and few looks for
+// their places: for a topic, for a pattern, and wherever they had been.
+func TestManyComeBack(t *testing.T) {
+	const sessions, events = 1000, 500
+	w := newWorld(t)
+	w.mustPublish(t, events, 10, "a")
+	w.sequenced(t)
+	facts, err := w.facts("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"a", "**"} {
+		t.Run(key, func(t *testing.T) {
+			s := w.server(t, HubOptions{Ring: 2})
+			defer s.stop()
+			var wg sync.WaitGroup
+			peers := make([]*peer, sessions)
+			for i := range peers {
+				peers[i] = s.newPeer(t)
+				f := facts[(i*7)%events]
+				r := Request{Topic: key, After: &f.seq, ID: f.id}
+				if key != "a" {
+					r.After = &f.position
+				}
+				wg.Go(func() {
+					if err := peers[i].subscribe(request{Request: r}); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			for i, p := range peers {
+				await(t, "everything has come", func() bool { return p.sink.events() == events-1-(i*7)%events })
+			}
+			s.settled(t, "a", peers[:50]...)
+			pages := s.reads.pages.Load() + s.reads.scans.Load()
+			t.Logf("%d sessions came back to %d events: %d pages and %d looks for places were read, %d events encoded; pgcast_log_reads_total is %v",
+				sessions, events, pages, s.reads.places.Load(), s.reads.encoded.Load(), s.metric(t, "log_reads_total"))
+			if most := int64(events/pageEvents + 5); pages > most {
+				t.Errorf("%d pages were read, want %d at most", pages, most)
+			}
+			if key == "a" && s.reads.places.Load() > sessions/10 {
+				t.Errorf("the log was asked %d times for places", s.reads.places.Load())
+			}
+		})
+	}
+}
+
+// An event is encoded once, however many sessions get it and by whatever subscription,
+// and not at all when nobody does.
+func TestEncodeOnce(t *testing.T) {
+	s := newWorld(t).server(t, HubOptions{})
+	var peers []*peer
+	for i := range 50 {
+		p := s.newPeer(t)
+		p.must(t, Request{Topic: []string{"a:1", "a:*", "**"}[i%3]})
+		peers = append(peers, p)
+	}
+	s.mustPublish(t, 200, 10, "a:1")
+	s.settled(t, "a:1", peers...)
+	if n := s.reads.encoded.Load(); n != 200 {
+		t.Errorf("200 events were encoded %d times", n)
+	}
+	s.settled(t, "", peers...)
+	if n := s.metric(t, "deliveries_total"); n != 50*200 {
+		t.Errorf("deliveries_total is %v", n)
+	}
+	if n := s.metric(t, "write_to_delivery_seconds"); n == 0 {
+		t.Error("write_to_delivery_seconds has seen nothing")
+	}
+
+	for _, p := range peers {
+		p.unsubscribe("**")
+		p.unsubscribe("a:*")
+		p.unsubscribe("a:1")
+	}
+	await(t, "nobody is subscribed", func() bool { feeds, _ := s.left(); return feeds == 0 })
+	s.mustPublish(t, 200, 10, "a:1")
+	s.came(t)
+	if n := s.reads.encoded.Load(); n != 200 {
+		t.Errorf("events for nobody were encoded")
+	}
+}
+
+// A session that takes nothing costs the same whether it is 100 events behind or 100,000.
+func TestStalledSessionsCostNothing(t *testing.T) {
+	const sessions, topics = 200, 10
+	w := newWorld(t)
+	s := w.server(t, HubOptions{CacheBytes: 1 << 20})
+	s.follower.opts.Batch = 500
+	var names []string
+	for i := range topics {
+		names = append(names, fmt.Sprintf("a:%d", i))
+	}
+	for i := range sessions {
+		p := s.newPeer(t)
+		p.must(t, Request{Topic: names[i%topics]})
+		p.must(t, Request{Topic: "a:*"})
+		p.sink.hold()
+	}
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC() // pools let go of what they had at the second
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	s.mustPublish(t, 300, 100, names...) // rings are full, and everybody is behind
+	s.came(t)
+	before := heap()
+	for range 97 {
+		s.mustPublish(t, 100, 100, names...)
+	}
+	s.came(t)
+	grown := int64(heap()) - int64(before)
+	t.Logf("%d sessions stalled while 97,000 events came: the heap grew by %d bytes for each (%d in all)", sessions, grown/sessions, grown)
+	if grown > sessions*4096 {
+		t.Errorf("the heap grew by %d bytes for each session", grown/sessions)
+	}
+}
+
+// While the log cannot be read, sessions keep what they have and read on when it can.
+func TestLogOutage(t *testing.T) {
+	w := newWorld(t)
+	s := w.server(t, HubOptions{Ring: 4})
+	behind, live := s.newPeer(t), s.newPeer(t)
+	behind.must(t, Request{Topic: "a"})
+	behind.must(t, Request{Topic: "**"})
+	live.must(t, Request{Topic: "**"})
+	behind.sink.hold()
+	s.mustPublish(t, 1, 10, "a")
+	s.came(t)
+	s.mustPublish(t, 1000, 10, "a", "b")
+	s.came(t)
+
+	heal := w.outage(t)
+	behind.sink.release()
+	await(t, "reads fail", func() bool { return s.metric(t, "log_read_errors_total") >= 5 })
+	await(t, "the follower has lost its line", func() bool { return !s.follower.CaughtUp() })
+	s.mustPublish(t, 5, 10, "a") // the writers' own connections live
+	comeBack := s.newPeer(t)
+	if err := comeBack.session.Subscribe(t.Context(), Request{Topic: "b", After: after(3)}); !errors.Is(err, pgcast.ErrUnavailable) {
+		t.Errorf("subscribing during an outage: %v", err)
+	}
+	if n := s.metric(t, "subscriptions"); n != 3 {
+		t.Errorf("%v subscriptions, want 3", n)
+	}
+	heal()
+	await(t, "the follower has caught up", s.follower.CaughtUp)
+	comeBack.must(t, Request{Topic: "b", After: after(3)})
+	s.settled(t, "", behind, live, comeBack)
+}
+
+// outage lets nobody connect to the database, and cuts the connections the log is read by.
+func (w *world) outage(t testing.TB) (heal func()) {
+	t.Helper()
+	cfg, err := pgx.ParseConfig(w.db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Database = "postgres"
+	conn, err := pgx.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	allow := func(yes bool) {
+		if _, err := conn.Exec(context.Background(), fmt.Sprintf("alter database %s with allow_connections %t", w.db.Name, yes)); err != nil {
+			t.Error(err)
+		}
+	}
+	heal = sync.OnceFunc(func() {
+		allow(true)
+		_ = conn.Close(context.Background())
+	})
+	t.Cleanup(heal)
+	allow(false)
+	if _, err := w.pen.Exec(t.Context(), cutReaders); err != nil {
+		t.Fatal(err)
+	}
+	return heal
+}
+
+// The follower says that it has caught up while more and more comes.
+func TestCaughtUpUnderLoad(t *testing.T) {
+	w := newWorld(t)
+	s := w.server(t, HubOptions{})
+	p := s.newPeer(t)
+	p.must(t, Request{Topic: "a"})
+	var stop atomic.Bool
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for !stop.Load() {
+				if err := w.publish(50, 10, "a"); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	defer wg.Wait()
+	defer stop.Store(true)
+	await(t, "events flow", func() bool { return p.sink.events() > 100 })
+	if _, err := w.pen.Exec(t.Context(), cutReaders); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the follower has lost its line", func() bool { return !s.follower.CaughtUp() })
+	await(t, "the follower has caught up", s.follower.CaughtUp)
+}

@@ -1,0 +1,393 @@
+package fanout
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/pgtest"
+)
+
+func after(n int64) *int64 { return &n }
+
+// must subscribes and waits for the answer.
+func (p *peer) must(t testing.TB, r Request) *Notice {
+	t.Helper()
+	return p.mustAs(t, request{Request: r})
+}
+
+func (p *peer) mustAs(t testing.TB, r request) (answer *Notice) {
+	t.Helper()
+	if err := p.subscribe(r); err != nil {
+		t.Fatal(err)
+	}
+	ref := strconv.Itoa(len(p.asked) - 1)
+	await(t, "subscribed to "+r.Topic, func() bool {
+		for _, n := range p.sink.notices(Subscribed) {
+			if string(n.Ref) == ref {
+				answer = n
+			}
+		}
+		return answer != nil
+	})
+	return answer
+}
+
+// newPeer is a session that ends with the test.
+func (s *server) newPeer(t testing.TB) *peer {
+	p := s.hub.peer()
+	t.Cleanup(func() {
+		p.sink.release()
+		p.session.End(nil)
+		p.sink.ended(t)
+	})
+	return p
+}
+
+// came waits until the hub has everything that was written so far.
+func (s *server) came(t testing.TB) {
+	t.Helper()
+	s.sequenced(t)
+	await(t, "the hub has everything", func() bool {
+		return s.hub.Position() == pgcast.Position(pgtest.Value[int64](t, s.db, "select coalesce(max(position), 0) from public.archive"))
+	})
+}
+
+// A session that stalls falls behind, reads the log, and is live again at its end.
+func TestBehindAndBack(t *testing.T) {
+	s := newWorld(t).server(t, HubOptions{Ring: 4})
+	p := s.newPeer(t)
+	p.must(t, Request{Topic: "a"})
+	s.mustPublish(t, 3, 10, "a")
+	await(t, "the live events", func() bool { return p.sink.events() == 3 })
+	if n := s.reads.pages.Load(); n != 0 {
+		t.Errorf("%d pages were read for a live subscription", n)
+	}
+
+	p.sink.hold()
+	s.mustPublish(t, 500, 10, "a")
+	s.came(t)
+	p.sink.release()
+	s.settled(t, "a", p)
+	if n := s.reads.pages.Load(); n < 3 || n > 6 {
+		t.Errorf("%d pages were read for 500 events", n)
+	}
+	await(t, "live again", func() bool { return s.metric(t, "subscriptions_behind") == 0 })
+
+	read := s.reads.pages.Load()
+	s.mustPublish(t, 2, 10, "a")
+	s.settled(t, "a", p)
+	if n := s.reads.pages.Load(); n != read {
+		t.Errorf("%d pages were read for a subscription that is live again", n-read)
+	}
+}
+
+// Subscribed means subscribed, also when the session is busy meanwhile and the ring has
+// forgotten by then what came since the request.
+func TestOpenWhileTheRingMovesOn(t *testing.T) {
+	s := newWorld(t).server(t, HubOptions{Ring: 2})
+	s.mustPublish(t, 3, 10, "a:1")
+	s.came(t)
+	for _, other := range []string{"a:*", "b:*"} {
+		p := s.newPeer(t)
+		p.must(t, Request{Topic: other})
+		p.sink.hold()
+		s.mustPublish(t, 1, 10, "a:0", "b:0") // the session is now in the middle of a write
+		s.came(t)
+		if err := p.subscribe(request{Request: Request{Topic: "a:1"}}); err != nil {
+			t.Fatal(err)
+		}
+		s.mustPublish(t, 20, 10, "a:1")
+		s.came(t)
+		p.sink.release()
+		s.mustPublish(t, 1, 10, "a:1")
+		s.settled(t, "", p)
+	}
+}
+
+// The log can be ahead of the hub. What was read there is not repeated through another
+// subscription.
+func TestReadAheadOfTheHub(t *testing.T) {
+	s := newWorld(t).server(t, HubOptions{Ring: 4})
+	p := s.newPeer(t)
+	p.must(t, Request{Topic: "a"})
+	p.must(t, Request{Topic: "**"})
+	p.sink.hold()
+	s.mustPublish(t, 1, 10, "a")
+	s.came(t)
+	s.mustPublish(t, 19, 10, "a")
+	s.came(t)
+	s.reads.shut.Store(true)
+	s.mustPublish(t, 5, 10, "a")
+	s.sequenced(t)
+	p.sink.release()
+	await(t, "what is not in the hub has come", func() bool { return p.sink.events() == 25 })
+	p.unsubscribe("a")
+	s.reads.shut.Store(false)
+	s.mustPublish(t, 5, 10, "a")
+	s.settled(t, "a", p)
+
+	// Nor does a pattern begin before the places that topics were given.
+	s.came(t)
+	s.reads.shut.Store(true)
+	q := s.newPeer(t)
+	s.mustPublish(t, 5, 10, "b")
+	s.sequenced(t)
+	if n := q.must(t, Request{Topic: "b"}); n.Seq != 5 {
+		t.Errorf("b: subscribed from %d", n.Seq)
+	}
+	if err := q.subscribe(request{Request: Request{Topic: "**"}}); err != nil {
+		t.Fatal(err)
+	}
+	s.reads.shut.Store(false)
+	s.mustPublish(t, 1, 10, "b")
+	s.settled(t, "b", q)
+	if n := q.sink.events(); n != 1 {
+		t.Errorf("%d events of b came, 1 after its place", n)
+	}
+}
+
+// What retention trims before the hub comes to it is told as a gap to whom it concerns,
+// and nobody is cut off.
+func TestTrimmedBeforeTheHub(t *testing.T) {
+	w := newWorld(t)
+	s := w.server(t, HubOptions{})
+	s.mustPublish(t, 1, 10, "a:1", "b:1")
+	s.came(t)
+	w.db.Exec(t, "select pgcast.retain('a:*', max_count => 1)")
+	topic, quiet, pattern, other := s.newPeer(t), s.newPeer(t), s.newPeer(t), s.newPeer(t)
+	topic.must(t, Request{Topic: "a:1"})
+	quiet.must(t, Request{Topic: "b:1"})
+	pattern.must(t, Request{Topic: "a:*"})
+	other.must(t, Request{Topic: "b:*"})
+
+	s.reads.shut.Store(true)
+	s.mustPublish(t, 1, 10, "b:1") // so that the hole is not where the hub reads on
+	s.mustPublish(t, 30, 10, "a:1")
+	s.sequenced(t)
+	await(t, "trimmed", func() bool {
+		return pgtest.Value[int64](t, w.db, "select count(*) from pgcast.replay where topic_id = (select id from pgcast.topic where name = 'a:1')") == 1
+	})
+	s.reads.shut.Store(false)
+	s.settled(t, "", topic, quiet, pattern, other)
+	for _, p := range []*peer{topic, pattern} {
+		if n := len(p.sink.notices(Gap)); n == 0 || p.sink.events() == 0 {
+			t.Errorf("%d gaps and %d events came, want some of both:\n%s", n, p.sink.events(), transcript(p.sink.items()))
+		}
+	}
+	for _, p := range []*peer{quiet, other} {
+		if n := len(p.sink.notices(Gap)); n != 0 || p.sink.events() != 1 {
+			t.Errorf("%d gaps and %d events came, want 0 and 1:\n%s", n, p.sink.events(), transcript(p.sink.items()))
+		}
+	}
+	if n := s.metric(t, "notices_total"); n < 2 {
+		t.Errorf("notices_total is %v", n)
+	}
+}
+
+// Finish sends what is ready, in order, and closes with its reason.
+func TestFinish(t *testing.T) {
+	s := newWorld(t).server(t, HubOptions{})
+	p := s.newPeer(t)
+	p.must(t, Request{Topic: "a"})
+	p.sink.hold()
+	s.mustPublish(t, 1, 10, "a")
+	s.came(t)
+	if err := p.subscribe(request{Request: Request{Topic: "b"}}); err != nil {
+		t.Fatal(err)
+	}
+	p.session.Finish(errBroken)
+	s.mustPublish(t, 200, 10, "a", "b")
+	s.came(t)
+	p.sink.release()
+	if err := p.sink.ended(t); err != errBroken {
+		t.Errorf("ended with %v", err)
+	}
+	s.settled(t, "", p)
+	if n := p.sink.events(); n != 401 {
+		t.Errorf("%d events were sent of 401", n)
+	}
+}
+
+// Answers wait for a client that does not take them, in order, and the end of the session
+// ends the waiting.
+func TestControlIsBounded(t *testing.T) {
+	h := NewHub(nil, nil, HubOptions{})
+	out := newSink()
+	session := h.NewSession(out)
+	out.hold()
+	var sent []string
+	done := make(chan bool)
+	go func() {
+		for i := 0; session.Send([]byte(strconv.Itoa(i))); i++ {
+			sent = append(sent, strconv.Itoa(i))
+			if i == 3*maxControl {
+				break
+			}
+		}
+		done <- true
+	}()
+	full := func() bool {
+		session.mu.Lock()
+		defer session.mu.Unlock()
+		return len(session.control) == maxControl
+	}
+	await(t, "no more is taken", full)
+	out.release()
+	<-done
+	await(t, "all is sent", func() bool { return len(out.items()) == len(sent) })
+	for i, item := range out.items() {
+		if string(item.Raw) != sent[i] {
+			t.Fatalf("item %d is %s", i, item.Raw)
+		}
+	}
+	await(t, "idle", session.Idle)
+
+	out.hold()
+	go func() {
+		for session.Send(bytes.Repeat([]byte{'x'}, maxControlBytes/3)) {
+		}
+		done <- true
+	}()
+	await(t, "no more bytes are taken", func() bool {
+		session.mu.Lock()
+		defer session.mu.Unlock()
+		return session.bytes > maxControlBytes
+	})
+	session.End(errBroken)
+	<-done
+	session.End(errors.New("too late"))
+	out.release()
+	if err := out.ended(t); err != errBroken {
+		t.Errorf("ended with %v", err)
+	}
+	if session.Idle() {
+		t.Error("a session that has ended is not idle")
+	}
+}
+
+// Who has ended gets no subscription, and leaves no feed.
+func TestSubscribeAfterTheEnd(t *testing.T) {
+	s := newWorld(t).server(t, HubOptions{})
+	p := s.hub.peer()
+	p.session.Deny("a", []byte("7"), "FORBIDDEN")
+	await(t, "denied", func() bool { return len(p.sink.notices(Denied)) == 1 })
+	p.session.End(nil)
+	p.sink.ended(t)
+	for _, topic := range []string{"a", "a:*"} {
+		if err := p.session.Subscribe(t.Context(), Request{Topic: topic}); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := p.session.Subscribe(t.Context(), Request{Topic: "a:**:b"}); !errors.Is(err, pgcast.ErrInvalidTopic) {
+		t.Errorf("a bad pattern: %v", err)
+	}
+	if feeds, sessions := s.left(); feeds+sessions > 0 {
+		t.Errorf("%d feeds and %d sessions are left", feeds, sessions)
+	}
+}
+
+// The table of docs/protocol.md, "What the server makes of after and id", from the ring
+// and from the log.
+func TestPlaces(t *testing.T) {
+	w := newWorld(t)
+	w.mustPublish(t, 30, 10, "a", "b")
+	w.sequenced(t)
+	w.db.Exec(t, "select pgcast.retain('a', max_count => 20)")
+	await(t, "trimmed", func() bool {
+		tails, err := w.tails()
+		return err == nil && tails["a"] == 11
+	})
+	facts, err := w.facts("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := func(seq int) pgcast.ID { return facts[seq-1].id }
+	head := facts[29].position
+	type answer struct {
+		seq        int64
+		reset, gap bool
+	}
+	for name, c := range map[string]struct {
+		Request
+		want answer
+	}{
+		"no after":                     {Request{}, answer{30, false, false}},
+		"0":                            {Request{After: after(0), ID: "nonsense"}, answer{0, false, true}},
+		"its id":                       {Request{After: after(25), ID: id(25)}, answer{25, false, false}},
+		"no id":                        {Request{After: after(25)}, answer{25, false, false}},
+		"another id":                   {Request{After: after(25), ID: id(24)}, answer{30, true, false}},
+		"the head":                     {Request{After: after(30), ID: id(30)}, answer{30, false, false}},
+		"beyond the head":              {Request{After: after(31)}, answer{30, true, false}},
+		"beyond with an id":            {Request{After: after(31), ID: id(30)}, answer{30, true, false}},
+		"the newest trimmed":           {Request{After: after(10), ID: id(10)}, answer{10, false, false}},
+		"another id there":             {Request{After: after(10), ID: id(9)}, answer{30, true, false}},
+		"trimmed":                      {Request{After: after(5), ID: id(5)}, answer{5, false, true}},
+		"another cluster":              {Request{After: after(25), Doubted: true}, answer{30, true, false}},
+		"another cluster, with its id": {Request{After: after(25), ID: id(25), Doubted: true}, answer{25, false, false}},
+		"another cluster, no after":    {Request{Doubted: true}, answer{30, false, false}},
+
+		"pattern, no after":         {Request{Topic: "a:*"}, answer{head, false, false}},
+		"pattern, 0":                {Request{Topic: "**", After: after(0)}, answer{0, false, true}},
+		"pattern, its id":           {Request{Topic: "**", After: after(facts[24].position), ID: id(25)}, answer{facts[24].position, false, false}},
+		"pattern, no id":            {Request{Topic: "**", After: after(facts[24].position)}, answer{facts[24].position, false, false}},
+		"pattern, another id":       {Request{Topic: "**", After: after(facts[24].position), ID: id(24)}, answer{head, true, false}},
+		"pattern, beyond":           {Request{Topic: "**", After: after(head + 1000)}, answer{head, true, false}},
+		"pattern, trimmed":          {Request{Topic: "**", After: after(facts[4].position), ID: id(5)}, answer{facts[4].position, false, true}},
+		"pattern, another cluster":  {Request{Topic: "**", After: after(facts[24].position), Doubted: true}, answer{head, true, false}},
+		"pattern of what never was": {Request{Topic: "c:*", After: after(facts[0].position), ID: id(1)}, answer{facts[0].position, false, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// The log's last event is b's.
+			head := pgtest.Value[int64](t, w.db, "select max(position) from public.archive")
+			if c.Topic == "" {
+				c.Topic = "a"
+			} else if c.want.seq == facts[29].position {
+				c.want.seq = head
+			}
+			s := w.server(t, HubOptions{})
+			defer s.stop()
+			for range 2 { // the second time the feed is there
+				p := s.newPeer(t)
+				n := p.must(t, c.Request)
+				got := answer{seq: n.Seq}
+				poll(func() bool {
+					got.reset, got.gap = len(p.sink.notices(Reset)) > 0, len(p.sink.notices(Gap)) > 0
+					return got.reset == c.want.reset && got.gap == c.want.gap && p.session.Idle()
+				})
+				if got != c.want {
+					t.Errorf("got %+v, want %+v", got, c.want)
+				}
+			}
+		})
+	}
+}
+
+// A look at the log that takes too long is given up by who asked for it.
+func TestImpatientAsks(t *testing.T) {
+	s := newWorld(t).server(t, HubOptions{Reads: 1})
+	p := s.newPeer(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	release, err := s.hub.reads.slot(t.Context()) // nobody else can look now
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []Request{{Topic: "a"}, {Topic: "**", After: after(1000), ID: "1-1"}, {Topic: "**", After: after(1000)}} {
+		if err := p.session.Subscribe(ctx, r); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", r.Topic, err)
+		}
+	}
+	release()
+	if got := p.must(t, Request{Topic: "a"}); got.Seq != 0 {
+		t.Errorf("subscribed from %d", got.Seq)
+	}
+	if !slices.ContainsFunc(p.sink.items(), func(i Item) bool { return i.Notice != nil }) {
+		t.Error("nothing came")
+	}
+}
