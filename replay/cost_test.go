@@ -142,7 +142,7 @@ func TestStepCostUnderOldSnapshot(t *testing.T) {
 	}
 
 	began := time.Now()
-	if pruned, err = prune(t.Context(), q, pruned); err != nil {
+	if _, err = prune(t.Context(), q, pruned); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("pruning with nothing to prune took %v", time.Since(began))
