@@ -124,6 +124,8 @@ begin
     'listed', allowed is not null or denied is not null or spec->>'numbers' = 'text',
     'denied', denied,
     'key', key,
+    -- A key checked only at the end may shift from row to row within one statement.
+    'late', key is not null and exists (select from pg_index i where i.indrelid = rel and i.indisprimary and not i.indimmediate),
     'old', (spec->>'old')::boolean,
     'big', coalesce(case when spec->>'numbers' = 'text' then kinds.big end, '{}'),
     'odd', coalesce(kinds.odd, false));
@@ -217,6 +219,9 @@ declare
   old_row text := case when (r->>'old')::boolean and key is not null
                        then format('coalesce(%s, %s)', pgcast.row_sql(r, names, 'o'), old_key) else old_key end;
   data text := pgcast.row_sql(r, names, 'n');
+  by_key boolean := op = 'UPDATE BY KEY';
+  late boolean := (r->>'late')::boolean;
+  is_same text := case when late then '(a.topic = b.topic and a.key = b.key)' else 'a.topic = b.topic' end;
 begin
   if op = 'INSERT' then
     return format($q$insert into pgcast.event_log (topic, event, data)
@@ -226,7 +231,7 @@ begin
     return format($q$insert into pgcast.event_log (topic, event, old)
       select %s, 'deleted', %s
       from %s o$q$, pgcast.topic_sql(r, 'o'), old_row, coalesce(source, 'pgcast_old'));
-  elsif op = 'UPDATE' and r->'values' = '[]' then
+  elsif op = 'UPDATE' and r->'values' = '[]' and not late then
     -- Both transition tables were filled in the same order, row for row.
     return format($q$insert into pgcast.event_log (topic, event, data, old)
       select %s, 'updated', b.data, a.old
@@ -235,20 +240,23 @@ begin
       order by a.place$q$, pgcast.topic_sql(r, 'n'), old_row, data);
   end if;
   -- A row that moved to another topic leaves the old one and appears in the new one. By
-  -- key, where a trigger kept rows from arriving in another partition.
+  -- key, where a trigger kept rows from arriving in another partition. Where keys may
+  -- shift, all that moved are gone before the first comes back.
   return format($q$insert into pgcast.event_log (topic, event, data, old)
       select case v.k when 1 then a.topic else b.topic end,
-             case when v.k = 2 then 'created' when a.topic = b.topic then 'updated' else 'deleted' end,
-             case when v.k = 2 or a.topic = b.topic then b.data end,
+             case when v.k = 2 then 'created' when %s then 'updated' else 'deleted' end,
+             case when v.k = 2 or %s then b.data end,
              case when v.k = 1 then a.old end
       from (select row_number() over () as place, %s as topic, %s as old%s from pgcast_old o) a
       %s (select row_number() over () as place, %s as topic, %s as data%s from pgcast_new n) b on %s
-      join (values (1), (2)) v (k) on case v.k when 1 then a.place is not null else b.place is not null and a.topic is distinct from b.topic end
-      order by %s, v.k$q$,
-    pgcast.topic_sql(r, 'o'), old_row, case when op = 'UPDATE BY KEY' then format(', %s::text as key', old_key) else '' end,
-    case when op = 'UPDATE BY KEY' then 'full join' else 'join' end, pgcast.topic_sql(r, 'n'), data, case when op = 'UPDATE BY KEY' then format(', %s::text as key', pgcast.row_sql(r, coalesce(key, names), 'n', key is not null)) else '' end,
-    case when op = 'UPDATE BY KEY' then 'b.key = a.key' else 'b.place = a.place' end,
-    case when op = 'UPDATE BY KEY' then 'coalesce(a.place, b.place)' else 'a.place' end);
+      join (values (1), (2)) v (k) on case v.k when 1 then a.place is not null else b.place is not null and %s is not true end
+      order by %s$q$,
+    is_same, is_same,
+    pgcast.topic_sql(r, 'o'), old_row, case when by_key or late then format(', %s::text as key', old_key) else '' end,
+    case when by_key then 'full join' else 'join' end,
+    pgcast.topic_sql(r, 'n'), data, case when by_key or late then format(', %s::text as key', pgcast.row_sql(r, coalesce(key, names), 'n', key is not null)) else '' end,
+    case when by_key then 'b.key = a.key' else 'b.place = a.place' end, is_same,
+    case when late then 'v.k, coalesce(a.place, b.place)' when by_key then 'coalesce(a.place, b.place), v.k' else 'a.place, v.k' end);
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.event_sql is 'The statement that writes the events of one INSERT, UPDATE or DELETE from its transition tables.';

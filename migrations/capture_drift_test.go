@@ -4,7 +4,7 @@ import (
 	"context"
 	"io"
 	"os/exec"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -121,13 +121,18 @@ func TestRefreshIsPolite(t *testing.T) {
 // although every oid, and the numbers of columns after a dropped one, are others.
 func TestCaptureDump(t *testing.T) {
 	t.Parallel()
-	dump := filepath.Join(pgtest.Binaries(t).Dir, "pg_dump")
-	if _, err := exec.LookPath(dump); err != nil {
-		t.Skipf("no pg_dump beside the Postgres binaries: %v", err)
+	dump, err := exec.LookPath("pg_dump")
+	if err != nil {
+		t.Skipf("no pg_dump: %v", err)
 	}
 	psql, err := exec.LookPath("psql")
 	if err != nil {
-		t.Skip("no psql")
+		t.Skipf("no psql: %v", err)
+	}
+	if version, err := exec.Command(dump, "--version").Output(); err != nil {
+		t.Skipf("pg_dump --version: %v", err)
+	} else if fields := strings.Fields(string(version)); !strings.HasPrefix(fields[2], strconv.Itoa(pgtest.Binaries(t).Version)) {
+		t.Skipf("pg_dump is %s, the server %d", fields[2], pgtest.Binaries(t).Version)
 	}
 	from, to := pgtest.New(t, nil), pgtest.New(t, &pgtest.Options{Empty: true})
 	from.Exec(t, partitioned+`create table "odd $$ 'table" (gone int, id int primary key, secret text, room text);

@@ -120,6 +120,19 @@ func TestCaptureKey(t *testing.T) {
 	}
 }
 
+// A deferrable key may shift from row to row: a client that follows must not lose one.
+func TestCaptureShiftingKeys(t *testing.T) {
+	t.Parallel()
+	run(t, nil, []step{
+		{sql: `create table k (id int primary key deferrable, n int); insert into k values (1, 1), (2, 2), (3, 3); select pgcast.attach('k')`},
+		{`update k set id = case when id = 3 then 3 else 3 - id end`, []string{
+			`k deleted old {"id":1}`, `k deleted old {"id":2}`, `k updated {"id":3,"n":3} old {"id":3}`,
+			`k created {"id":2,"n":1}`, `k created {"id":1,"n":2}`,
+		}},
+		{`update k set n = 0 where id = 3`, []string{`k updated {"id":3,"n":0} old {"id":3}`}},
+	})
+}
+
 // A large row is captured like any other. What cannot be JSON is an event without data:
 // a row of more than 256 MB takes the way of this type's cast, which always fails.
 func TestCaptureLargeRows(t *testing.T) {
