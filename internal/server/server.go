@@ -10,14 +10,17 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path"
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/gateway"
 	"github.com/pgcast/pgcast/internal/wire"
@@ -81,9 +84,20 @@ func New(options *Options) (*Server, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	if o.DatabaseURL == "" {
+		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the database URL is missing"}
+	}
 	cfg, err := pgxpool.ParseConfig(o.DatabaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("read the database URL: %w", err)
+	}
+	if _, err := pgx.ParseConfig(o.DirectDatabaseURL); err != nil {
+		return nil, fmt.Errorf("read the direct database URL: %w", err)
+	}
+	for _, pattern := range o.AllowedOrigins {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("allowed origin %q is not a pattern", pattern)}
+		}
 	}
 	cfg.MaxConns = int32(o.PoolSize)
 	if cfg.ConnConfig.ConnectTimeout == 0 {
@@ -138,7 +152,7 @@ func (s *Server) identify(ctx context.Context) error {
 // come back, what is ready sent, at most DrainTimeout. The error is nil after a clean
 // drain.
 func (s *Server) Run(ctx context.Context) error {
-	defer s.pool.Close()
+	defer s.closePool()
 	public, err := net.Listen("tcp", s.opts.Listen)
 	if err != nil {
 		return fmt.Errorf("open the public listener: %w", err)
@@ -173,6 +187,23 @@ func (s *Server) Run(ctx context.Context) error {
 		err = errors.Join(gerr, err)
 	}
 	return err
+}
+
+// poolWait is how long the pool's connections have to say goodbye. A database that answers
+// nothing any more would hold up the end for half a minute.
+const poolWait = time.Second
+
+func (s *Server) closePool() {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		s.pool.Close()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(poolWait):
+		s.opts.Logger.Warn("the database does not let go of its connections; leaving without")
+	}
 }
 
 func (s *Server) drain(front, back *http.Server) error {
