@@ -206,4 +206,18 @@ func TestSubscribeUnavailable(t *testing.T) {
 	}
 	w.db.Exec(t, `alter table pgcast.hidden rename to topic`)
 	p.subscribe("a", nil, "")
+
+	// Where a client resumes is not forgotten meanwhile.
+	w.publish(t, "b", 5, 1)
+	w.sequenced(t)
+	p.send(wire.Frame{Type: wire.Resume, SessionID: p.session, LastSeenSeqs: map[string]pgcast.Seq{"b": 3}})
+	p.want(wire.Resumed)
+	w.db.Exec(t, `alter table pgcast.topic rename to hidden`)
+	p.raw(`{"type":"subscribe","ref":1,"topic":"b"}`)
+	p.want(wire.SubscribeDenied)
+	w.db.Exec(t, `alter table pgcast.hidden rename to topic`)
+	if seq := p.subscribe("b", nil, ""); seq != 3 {
+		t.Errorf("b goes on after %d, not 3", seq)
+	}
+	p.stream("b", 4, 5)
 }

@@ -29,7 +29,7 @@ func (w *world) line(t testing.TB, window int, early ...byte) *line {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &line{t, conn, bufio.NewReaderSize(conn, 16)}
+	l := &line{t, conn, bufio.NewReader(conn)}
 	t.Cleanup(func() { _ = conn.Close() })
 	if window > 0 {
 		if err := conn.(*net.TCPConn).SetReadBuffer(window); err != nil {

@@ -250,6 +250,25 @@ func TestHeartbeat(t *testing.T) {
 		}
 	}
 	p.quiet()
+
+	// The answers to a client's pings are no frames.
+	ctx, stop := context.WithCancel(context.Background())
+	var pinging sync.WaitGroup
+	pinging.Go(func() {
+		for p.ws.Ping(ctx) == nil {
+			<-time.After(10 * time.Millisecond)
+		}
+	})
+	for range 3 {
+		if text, err := p.read(); err != nil || text != wire.Heartbeat {
+			t.Fatalf("got %s, %v", text, err)
+		}
+	}
+	stop()
+	go func() { _, _ = p.read() }()
+	pinging.Wait()
+
+	p = w.dial(t)
 	c := w.gate.all()[0]
 	before := c.conn.lastWrite.Load()
 	w.gate.check(c, time.Unix(0, before).Add(90*time.Millisecond))
