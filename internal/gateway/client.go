@@ -164,10 +164,10 @@ func (c *client) subscribe(ctx context.Context, p wire.Place, ref json.RawMessag
 		return
 	}
 	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID}
-	if seq, ok := c.seen[p.Topic]; ok && p.After == nil {
+	seq, seen := c.seen[p.Topic]
+	if seen = seen && p.After == nil; seen {
 		after := int64(seq)
 		req.After, req.Doubted = &after, c.doubted
-		delete(c.seen, p.Topic) // a later subscribe to it starts at the head
 	}
 	if err := c.session.Subscribe(ctx, req); err != nil {
 		c.g.opts.Logger.Warn("gateway: subscribe failed", "error", err)
@@ -175,6 +175,9 @@ func (c *client) subscribe(ctx context.Context, p wire.Place, ref json.RawMessag
 		return
 	}
 	c.names[p.Topic] = struct{}{}
+	if seen {
+		delete(c.seen, p.Topic) // a later subscribe to it starts at the head
+	}
 	if req.After != nil {
 		c.g.metrics.resumes.Inc()
 	}

@@ -53,6 +53,9 @@ func (c *conn) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	n, err := c.write(p)
 	c.mu.Unlock()
+	if err == nil {
+		c.lastWrite.Store(time.Now().UnixNano())
+	}
 	c.settle()
 	return n, err
 }
@@ -74,7 +77,6 @@ func (c *conn) write(p []byte) (sent int, err error) {
 		}
 		switch {
 		case err == nil:
-			c.lastWrite.Store(time.Now().UnixNano())
 			return sent, nil
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			c.torn = true
