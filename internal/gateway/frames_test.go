@@ -15,6 +15,7 @@ import (
 
 // Every client frame of docs/protocol.md gets the answer it says.
 func TestGoldenFrames(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	answers := map[string][]wire.Type{
 		"client-hello":             nil,
@@ -62,6 +63,7 @@ func TestGoldenFrames(t *testing.T) {
 // What cannot be served is answered, with the ref where it could be read, and the
 // session goes on.
 func TestErrors(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	p := w.dial(t)
 	deep := strings.Repeat("[", wire.MaxDepth) + strings.Repeat("]", wire.MaxDepth)
@@ -111,6 +113,7 @@ func TestErrors(t *testing.T) {
 }
 
 func TestPublish(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	p := w.dial(t)
 	p.subscribe("room:1", nil, "")
@@ -149,6 +152,7 @@ func TestPublish(t *testing.T) {
 
 // A batch of places is answered item by item, under one ref and in order.
 func TestSubscribeBatch(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.publish(t, "a", 3, 1)
 	w.sequenced(t)
@@ -173,6 +177,7 @@ func TestSubscribeBatch(t *testing.T) {
 }
 
 func TestUnsubscribe(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	p := w.dial(t)
 	p.subscribe("a", nil, "")

@@ -15,6 +15,7 @@ import (
 // A frame over the limit ends the connection with 1009, however long it is, and the
 // client gets to know.
 func TestFrameTooLarge(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *setup) { s.MaxFrame = 4 << 10; s.closeWait = 300 * time.Millisecond })
 	p := w.dial(t)
 	frame := func(n int) string {
@@ -48,6 +49,7 @@ func TestNotUTF8(t *testing.T) {
 }
 
 func TestBinaryFrames(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	l := w.line(t, 0, masked(2, []byte(`{"type":"hello"}`))...)
 	for _, want := range []string{`"type":"welcome"`, `"code":"unsupported"`} {
@@ -64,6 +66,7 @@ func TestBinaryFrames(t *testing.T) {
 // After 100 frames that cannot be read a session is closed with 1008, and gets to know
 // although it goes on sending.
 func TestUnreadableFrames(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *setup) { s.closeWait = 300 * time.Millisecond })
 	p := w.dial(t)
 	for range badFrames {
@@ -83,6 +86,7 @@ func TestUnreadableFrames(t *testing.T) {
 
 // What breaks the WebSocket protocol itself is ended.
 func TestBrokenWebSocket(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *setup) { s.closeWait = 300 * time.Millisecond })
 	hello := []byte(`{"type":"hello"}`)
 	continued := masked(opText, hello)
@@ -115,6 +119,7 @@ func TestBrokenWebSocket(t *testing.T) {
 
 // A message in several fragments, with a ping between, is one message.
 func TestFragments(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	l := w.line(t, 0)
 	text := []byte(`{"type":"unsubscribe","ref":7,"topic":"é"}`)
@@ -149,6 +154,7 @@ func TestFragments(t *testing.T) {
 
 // The limit counts what the client has asked for, in its order.
 func TestSubscriptionLimit(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *setup) { s.MaxSubscriptions = 3 })
 	p := w.dial(t)
 	for _, topic := range []string{"a", "b:*", "c"} {
@@ -174,6 +180,7 @@ func TestSubscriptionLimit(t *testing.T) {
 }
 
 func TestSessionLimit(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *setup) { s.MaxSessions = 2 })
 	a, b := w.dial(t), w.dial(t)
 	res := w.refused(t, nil)

@@ -13,6 +13,7 @@ import (
 // Clients that named the capability get batch frames, the others single ones, and both
 // the same events.
 func TestBatchCapability(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	plain, batched := w.dial(t), w.dial(t, "batch", "something-new")
 	plain.subscribe("a", nil, "")
@@ -53,6 +54,7 @@ func TestBatchCapability(t *testing.T) {
 // Batch frames stay far from the size clients drop, also through a pattern, and no
 // event is lost at a cut.
 func TestBatchSize(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.publish(t, "a", 12, 100_000)
 	w.publish(t, "a", 200, 1_000)
@@ -86,6 +88,7 @@ func TestBatchSize(t *testing.T) {
 // An event that matches several subscriptions comes once, and through a pattern with its
 // position.
 func TestPattern(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	p := w.dial(t)
 	p.subscribe("room:*", nil, "")
@@ -108,6 +111,7 @@ func TestPattern(t *testing.T) {
 
 // Rows of an attached table come as the events of the protocol's samples.
 func TestRows(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.db.Exec(t, `create table todo (id int primary key, list int, body text);
 		select pgcast.attach('todo', topic => 'list:{list}')`)
@@ -128,6 +132,7 @@ func TestRows(t *testing.T) {
 // An event over the limit comes without its data, live, from the log and in history, and
 // harms nothing.
 func TestOversize(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *setup) { s.log.MaxEvent = 1000 })
 	p := w.dial(t)
 	p.subscribe("a", nil, "")
@@ -159,6 +164,7 @@ func TestOversize(t *testing.T) {
 // The largest event that is not oversize still fits into a frame, also as a deletion,
 // which has its row twice.
 func TestLargestEvent(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.db.Exec(t, `create table wide (id int primary key, body text);
 		select pgcast.attach('wide', topic => 'wide', old => true)`)
@@ -193,6 +199,7 @@ func TestLargestEvent(t *testing.T) {
 
 // History is read in pages, cut by limit and by the frame's size, to its end.
 func TestHistory(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.publish(t, "room:1", 250, 10)
 	w.publish(t, "other", 30, 10)

@@ -12,6 +12,7 @@ import (
 // Which web pages may connect: those of the host the request is for, and those on the
 // list. What is no browser sends no Origin.
 func TestOrigin(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, func(s *setup) {
 		s.Origins = []string{"friend.example", "*.wide.example:8443", "https://strict.example"}
 	})

@@ -13,6 +13,7 @@ import (
 
 // What the server makes of after and id: the table in docs/protocol.md.
 func TestAfter(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.publish(t, "a", 10, 1)
 	w.sequenced(t)
@@ -62,6 +63,7 @@ func TestAfter(t *testing.T) {
 
 // Trimmed events are announced, where they would be.
 func TestGap(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.publish(t, "a:1", 10, 1)
 	w.sequenced(t)
@@ -114,6 +116,7 @@ func (p *peer) resume(session string, seen map[string]pgcast.Seq) {
 
 // A client of the 0.5 generation gets exactly what it missed, and only once.
 func TestResume(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	p := w.dial(t, "batch")
 	p.raw(`{"type":"subscribe-batch","topics":["a","b","c"],"ref":1}`)
@@ -165,6 +168,7 @@ func TestResume(t *testing.T) {
 // A client that cannot understand reset gets an id that stands for no history, and
 // starts anew with that.
 func TestBeginAnew(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.publish(t, "a", 5, 1)
 	w.sequenced(t)
@@ -191,6 +195,7 @@ func TestBeginAnew(t *testing.T) {
 
 // Who understands reset is told; so is who never sent resume.
 func TestResetIsTold(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	p := w.dial(t, "reset")
 	p.resume(p.session, map[string]pgcast.Seq{"a": 9})
@@ -204,6 +209,7 @@ func TestResetIsTold(t *testing.T) {
 
 // A seq from another cluster proves nothing, an id does.
 func TestDoubtedIdentity(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, nil)
 	w.publish(t, "a", 5, 1)
 	w.sequenced(t)

@@ -17,6 +17,7 @@ import (
 
 // Each listener serves its own paths and nothing else.
 func TestPaths(t *testing.T) {
+	t.Parallel()
 	db := pgtest.New(t, nil)
 	bare := start(t, db.URL, nil).awaitReady(t)
 	page := start(t, db.URL, func(o *Options) {
@@ -63,6 +64,7 @@ func TestPaths(t *testing.T) {
 // A database that could never be read: alive, not ready, and no session, which could
 // not be told where it stands.
 func TestDatabaseNeverReached(t *testing.T) {
+	t.Parallel()
 	r := start(t, "postgres://nobody@127.0.0.1:1/none?connect_timeout=1", nil)
 	if status, _ := get(t, "http://"+r.listen+"/healthz"); status != http.StatusOK {
 		t.Errorf("healthz: %d", status)
@@ -80,6 +82,7 @@ func TestDatabaseNeverReached(t *testing.T) {
 // Postgres goes and comes back: not ready meanwhile, ready after, and the sessions there
 // were have sat it out.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	c := pgtest.Private(t, nil)
@@ -135,6 +138,7 @@ func TestOutage(t *testing.T) {
 
 // Settings that cannot be used are refused before anything runs, and say which.
 func TestSettings(t *testing.T) {
+	t.Parallel()
 	const good = "postgres://u@127.0.0.1:1/none"
 	for _, c := range []struct {
 		o    Options

@@ -19,6 +19,7 @@ import (
 
 // 300 clients are all told to come back, and the server is gone in time.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	db := pgtest.New(t, nil)
 	r := start(t, db.URL, nil).awaitReady(t)
 	const n = 300
@@ -52,6 +53,7 @@ func TestDrain(t *testing.T) {
 // While it drains, a server is not ready and lets nobody in; a client that reads nothing
 // holds it up no longer than agreed.
 func TestDrainWithStalledClient(t *testing.T) {
+	t.Parallel()
 	db := pgtest.New(t, nil)
 	r := start(t, db.URL, func(o *Options) { o.DrainTimeout = 2 * time.Second }).awaitReady(t)
 	p := r.dialSmall(t)
@@ -92,6 +94,7 @@ func TestDrainWithStalledClient(t *testing.T) {
 
 // A database that answers nothing any more does not hold up the end.
 func TestStopWithFrozenDatabase(t *testing.T) {
+	t.Parallel()
 	db := pgtest.New(t, nil)
 	proxy := pgtest.NewProxy(t, db.URL)
 	r := start(t, proxy.URL, func(o *Options) { o.DrainTimeout = time.Second }).awaitReady(t)
@@ -111,6 +114,7 @@ func TestStopWithFrozenDatabase(t *testing.T) {
 // Two servers on one database send the same streams, and when the sequencing one stops
 // the other goes on; who was on the stopped one loses nothing by coming back.
 func TestTwoServers(t *testing.T) {
+	t.Parallel()
 	db := pgtest.New(t, nil)
 	a := start(t, db.URL, nil).awaitReady(t)
 	leads := func(r *running) bool {
@@ -162,6 +166,7 @@ func TestTwoServers(t *testing.T) {
 
 // /metrics has every figure, they move, and no topic's name is among them.
 func TestMetrics(t *testing.T) {
+	t.Parallel()
 	db := pgtest.New(t, nil)
 	r := start(t, db.URL, func(o *Options) { o.RingSize = 4 }).awaitReady(t)
 	metrics := func() string { _, text := get(t, "http://"+r.admin+"/metrics"); return text }
