@@ -54,7 +54,7 @@ insert into demo.messages (room_id, author, body)
 values (2, 'you', 'I take the next card.');
 update demo.cards set assignee = 'you'
 where id = (select max(id) from demo.cards);
-select pgcast.publish('team', 'cheer', '{"by": "you"}');
+select pgcast.publish('team', 'cheer', '"you"');
 commit;`,
   },
   {
