@@ -29,10 +29,13 @@ comment on function pgcast.shape_of is 'A table''s columns as number and name, t
 -- +goose StatementBegin
 create function pgcast.stamp_of(rel oid) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  cluster bigint;
 begin
-  return (
-    select format('%s/%s/%s', (select system_identifier from pg_control_system()),
-                  (select oid from pg_database where datname = current_database()), rel));
+  if has_function_privilege('pg_control_system()', 'execute') then
+    select c.system_identifier into cluster from pg_control_system() c;
+  end if;
+  return format('%s/%s/%s', cluster, (select d.oid from pg_database d where d.datname = current_database()), rel);
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.stamp_of is 'Cluster, database and table that column numbers belong to.';

@@ -185,6 +185,7 @@ begin
       '    perform set_config(''pgcast.captured'', replace(marks, mark, ''''), true);\n'
       '    return null;\n'
       '  end if;\n', capture) else '' end,
+    case when by_row then '' else ' or tg_level = ''ROW''' end ||
     case when is_partitioned then E'\n    or tg_nargs > 0 and pg_partition_root(tg_relid) is null /* detached since */'
          when is_tree then E'\n    or tg_nargs > 0 and not exists (select from pg_inherits i where i.inhrelid = tg_relid) /* no child any more */'
          else '' end,
@@ -224,8 +225,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (select from pg_trigger t join pg_proc f on f.oid = t.tgfoid
                  where t.tgrelid = rel and not t.tgisinternal and t.tgtype & 3 = 1 and t.tgtype & 28 <> 0
                    and (f.pronamespace = 'pgcast'::regnamespace and f.proname = capture) = is_ours)
-    and not exists (select from pg_inherits i where rel in (i.inhrelid, i.inhparent))
-    and (select c.relkind = 'r' from pg_class c where c.oid = rel)
+    and (is_ours or not exists (select from pg_inherits i where rel in (i.inhrelid, i.inhparent)) and (select c.relkind = 'r' from pg_class c where c.oid = rel))
 $$;
 -- +goose StatementEnd
 comment on function pgcast.row_triggers is 'Whether a table has AFTER ROW triggers, of its own or of its capture function.';

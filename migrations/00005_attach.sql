@@ -133,6 +133,10 @@ begin
     if not m.is_owner then
       raise notice 'pgcast: not the owner of %; writes with session_replication_role = replica will not be captured', m.rel::regclass;
     end if;
+    if not by_row and exists (select from pg_trigger t where t.tgrelid = m.rel and not t.tgisinternal and t.tgtype & 3 = 1
+                              and t.tgfoid not in (select f.oid from pg_proc f where f.pronamespace = 'pgcast'::regnamespace)) then
+      raise notice 'pgcast: % has row triggers; what they write to attached tables may come before what they were triggered by', m.rel::regclass;
+    end if;
     if m.is_member and not has_table_privilege(m.rel, 'select') then
       raise notice 'pgcast: no permission to read %; truncating it by itself will not be captured', m.rel::regclass;
     end if;
