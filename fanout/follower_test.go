@@ -24,6 +24,7 @@ insert into pgcast.progress (step, position, seen)
 // who has seen what no longer exists is reset: whether the copy is behind the place the
 // hub had come to, or has gone past it with other events.
 func TestAnotherCopy(t *testing.T) {
+	t.Parallel()
 	for name, written := range map[string]int{"shorter": 1, "grown past": 20} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -76,6 +77,7 @@ func TestAnotherCopy(t *testing.T) {
 // OnConnect is called when the hub knows where the log stands, again after each outage,
 // and its errors are retried like those of reading.
 func TestOnConnect(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.mustPublish(t, 10, 10, "a")
 	w.sequenced(t)
@@ -116,6 +118,7 @@ func TestOnConnect(t *testing.T) {
 
 // While nobody is subscribed, the follower passes over what is written.
 func TestNobodyListens(t *testing.T) {
+	t.Parallel()
 	s := newWorld(t).server(t, HubOptions{})
 	s.mustPublish(t, 500, 10, "a")
 	s.came(t)
@@ -129,6 +132,7 @@ func TestNobodyListens(t *testing.T) {
 
 // With the defaults alone, and nothing to write metrics to.
 func TestDefaults(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	hub := NewHub(w.log, w.log, HubOptions{Encode: (&counted{}).encode})
 	f := NewFollower(w.log, hub, nil)

@@ -65,6 +65,7 @@ func TestManyComeBack(t *testing.T) {
 // An event is encoded once, however many sessions get it and by whatever subscription,
 // and not at all when nobody does.
 func TestEncodeOnce(t *testing.T) {
+	t.Parallel()
 	s := newWorld(t).server(t, HubOptions{})
 	var peers []*peer
 	for i := range 50 {
@@ -137,6 +138,7 @@ func TestStalledSessionsCostNothing(t *testing.T) {
 
 // While the log cannot be read, sessions keep what they have and read on when it can.
 func TestLogOutage(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	s := w.server(t, HubOptions{Ring: 4})
 	behind, live := s.newPeer(t), s.newPeer(t)
@@ -198,6 +200,7 @@ func (w *world) outage(t testing.TB) (heal func()) {
 
 // The follower says that it has caught up while more and more comes.
 func TestCaughtUpUnderLoad(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	s := w.server(t, HubOptions{})
 	p := s.newPeer(t)
@@ -205,9 +208,10 @@ func TestCaughtUpUnderLoad(t *testing.T) {
 	var stop atomic.Bool
 	var wg sync.WaitGroup
 	for range 2 {
+		conn := w.db.Conn(t)
 		wg.Go(func() {
 			for !stop.Load() {
-				if err := w.publish(50, 10, "a"); err != nil {
+				if _, err := conn.Exec(context.Background(), "select pgcast.publish('a', 'said') from generate_series(1, 50)"); err != nil {
 					t.Error(err)
 					return
 				}
@@ -217,9 +221,8 @@ func TestCaughtUpUnderLoad(t *testing.T) {
 	defer wg.Wait()
 	defer stop.Store(true)
 	await(t, "events flow", func() bool { return p.sink.events() > 100 })
-	if _, err := w.pen.Exec(t.Context(), cutReaders); err != nil {
-		t.Fatal(err)
-	}
+	heal := w.outage(t)
 	await(t, "the follower has lost its line", func() bool { return !s.follower.CaughtUp() })
+	heal()
 	await(t, "the follower has caught up", s.follower.CaughtUp)
 }

@@ -8,6 +8,7 @@ import (
 // The oracle catches a server that is wrong in the one way that is easiest to be: after a
 // reconnect it says that it goes on where the client was, and begins one event later.
 func TestDropAtReconnect(t *testing.T) {
+	t.Parallel()
 	for _, topic := range []string{"a", "a:*"} {
 		for _, skip := range []int64{0, 1} {
 			w := newWorld(t)

@@ -17,6 +17,7 @@ import (
 // writers write, retention trims and database connections are cut. Whatever happens, each
 // session hears what docs/protocol.md says, once and in order.
 func TestAnySubscriptions(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	n := 0
 	rapid.Check(t, func(rt *rapid.T) {

@@ -148,7 +148,6 @@ func (s *Session) remove(sub *Subscription) {
 	s.setBehind(sub, false)
 	s.hub.release(sub.feed)
 	s.hub.metrics.subscriptions.Dec()
-	s.count.Add(-1)
 }
 
 // settle brings all subscriptions to one position of the log before their set changes.

@@ -3,7 +3,6 @@ package fanout
 import (
 	"context"
 	"sync"
-	"sync/atomic"
 
 	"github.com/pgcast/pgcast"
 )
@@ -26,7 +25,6 @@ type Session struct {
 	sink   Sink
 	ctx    context.Context // of the pump's reads of the log; ends when the session does
 	cancel context.CancelFunc
-	count  atomic.Int32 // subscriptions, those on their way included
 
 	mu      sync.Mutex
 	room    sync.Cond // control has room again, or the session has ended
@@ -82,9 +80,6 @@ func (s *Session) Idle() bool {
 	return !s.running && !s.ended
 }
 
-// Subscriptions is the number of the session's subscriptions.
-func (s *Session) Subscriptions() int { return int(s.count.Load()) }
-
 // Subscribe opens a subscription, or moves the place of the one there is. The answer, a
 // Subscribed or Denied notice, comes through the sink in order with the events. ctx
 // bounds the look at the log. An error means that the log could not be asked.
@@ -103,9 +98,7 @@ func (s *Session) Subscribe(ctx context.Context, req Request) error {
 		s.hub.release(f)
 		return err
 	}
-	s.count.Add(1)
 	if !s.enqueue(op{open: o}) {
-		s.count.Add(-1)
 		s.hub.release(f)
 	}
 	return nil

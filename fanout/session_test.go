@@ -60,6 +60,7 @@ func (s *server) came(t testing.TB) {
 
 // A session that stalls falls behind, reads the log, and is live again at its end.
 func TestBehindAndBack(t *testing.T) {
+	t.Parallel()
 	s := newWorld(t).server(t, HubOptions{Ring: 4})
 	p := s.newPeer(t)
 	p.must(t, Request{Topic: "a"})
@@ -90,6 +91,7 @@ func TestBehindAndBack(t *testing.T) {
 // Subscribed means subscribed, also when the session is busy meanwhile and the ring has
 // forgotten by then what came since the request.
 func TestOpenWhileTheRingMovesOn(t *testing.T) {
+	t.Parallel()
 	s := newWorld(t).server(t, HubOptions{Ring: 2})
 	s.mustPublish(t, 3, 10, "a:1")
 	s.came(t)
@@ -113,6 +115,7 @@ func TestOpenWhileTheRingMovesOn(t *testing.T) {
 // The log can be ahead of the hub. What was read there is not repeated through another
 // subscription.
 func TestReadAheadOfTheHub(t *testing.T) {
+	t.Parallel()
 	s := newWorld(t).server(t, HubOptions{Ring: 4})
 	p := s.newPeer(t)
 	p.must(t, Request{Topic: "a"})
@@ -155,6 +158,7 @@ func TestReadAheadOfTheHub(t *testing.T) {
 // What retention trims before the hub comes to it is told as a gap to whom it concerns,
 // and nobody is cut off.
 func TestTrimmedBeforeTheHub(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	s := w.server(t, HubOptions{})
 	s.mustPublish(t, 1, 10, "a:1", "b:1")
@@ -192,6 +196,7 @@ func TestTrimmedBeforeTheHub(t *testing.T) {
 
 // Finish sends what is ready, in order, and closes with its reason.
 func TestFinish(t *testing.T) {
+	t.Parallel()
 	s := newWorld(t).server(t, HubOptions{})
 	p := s.newPeer(t)
 	p.must(t, Request{Topic: "a"})
@@ -217,6 +222,7 @@ func TestFinish(t *testing.T) {
 // Answers wait for a client that does not take them, in order, and the end of the session
 // ends the waiting.
 func TestControlIsBounded(t *testing.T) {
+	t.Parallel()
 	h := NewHub(nil, nil, HubOptions{})
 	out := newSink()
 	session := h.NewSession(out)
@@ -273,6 +279,7 @@ func TestControlIsBounded(t *testing.T) {
 
 // Who has ended gets no subscription, and leaves no feed.
 func TestSubscribeAfterTheEnd(t *testing.T) {
+	t.Parallel()
 	s := newWorld(t).server(t, HubOptions{})
 	p := s.hub.peer()
 	p.session.Deny("a", []byte("7"), "FORBIDDEN")
@@ -295,6 +302,7 @@ func TestSubscribeAfterTheEnd(t *testing.T) {
 // The table of docs/protocol.md, "What the server makes of after and id", from the ring
 // and from the log.
 func TestPlaces(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	w.mustPublish(t, 30, 10, "a", "b")
 	w.sequenced(t)
@@ -370,6 +378,7 @@ func TestPlaces(t *testing.T) {
 
 // A look at the log that takes too long is given up by who asked for it.
 func TestImpatientAsks(t *testing.T) {
+	t.Parallel()
 	s := newWorld(t).server(t, HubOptions{Reads: 1})
 	p := s.newPeer(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
