@@ -16,6 +16,7 @@ import (
 // TestWritersNeverMeet: eight writers whose transactions touch several topics in random
 // order neither deadlock nor wait for each other, or for the sequencer.
 func TestWritersNeverMeet(t *testing.T) {
+	t.Parallel()
 	d := pgtest.New(t, nil)
 	conn := d.Conn(t)
 	r := run(t, d, SequencerOptions{Batch: 50})

@@ -163,6 +163,7 @@ func median(d []time.Duration) time.Duration {
 // TestProgressPrune deletes in batches, remembers where it was, and always leaves the
 // newest steps, chunks in the making included.
 func TestProgressPrune(t *testing.T) {
+	t.Parallel()
 	d := pgtest.New(t, nil)
 	conn := d.Conn(t)
 	q := db.New(conn)

@@ -204,6 +204,7 @@ func (w *world) six() {
 }
 
 func TestLog(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, pgtest.Doorbell)
 	for name, read := range readings {
 		w.reset()
@@ -216,6 +217,7 @@ func TestLog(t *testing.T) {
 }
 
 func TestLogMutants(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, pgtest.Doorbell)
 	for _, m := range []struct {
 		mutant
@@ -267,6 +269,7 @@ func TestLogMutants(t *testing.T) {
 
 // TestScanStretch scans over more places than one look takes.
 func TestScanStretch(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, pgtest.Doorbell)
 	w.batch = 10_000
 	w.writer().bulk(2*stretch, "x").publish("y")
@@ -291,6 +294,7 @@ func TestScanStretch(t *testing.T) {
 
 // TestLogUnavailable: whatever the database does not answer can be tried again.
 func TestLogUnavailable(t *testing.T) {
+	t.Parallel()
 	d := pgtest.New(t, nil)
 	log := NewLog(d.Pool(t), nil)
 	ctx, cancel := context.WithCancel(t.Context())

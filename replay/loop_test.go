@@ -306,13 +306,14 @@ func TestBellIsRare(t *testing.T) {
 
 // TestPolls: where prepared transactions are allowed nobody rings, and none waits either.
 func TestPolls(t *testing.T) {
+	t.Parallel()
 	d := pgtest.New(t, &pgtest.Options{Kind: pgtest.TwoPhase})
 	conn := d.Conn(t)
 	rang := bells(t, d)
 	r := run(t, d, SequencerOptions{})
 	leading(t, r)
 	before := rang()
-	for i := range 20 {
+	for i := range 8 {
 		d.Exec(t, "select pgcast.publish('a', 'e')")
 		sequenced(t, conn, i+1)
 	}

@@ -98,6 +98,7 @@ func (m mutant) caught(t *testing.T, w *world) {
 }
 
 func TestStepMutants(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, pgtest.Doorbell)
 	w.exec(w.admin, later)
 	for _, m := range stepMutants {
@@ -108,6 +109,7 @@ func TestStepMutants(t *testing.T) {
 }
 
 func TestLookMutants(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, pgtest.Doorbell)
 	for _, m := range lookMutants {
 		w.reset()

@@ -34,7 +34,7 @@ func TestPlans(t *testing.T) {
 	p.check("skewed, no statistics")
 }
 
-const analyze = "analyze pgcast.event_log, pgcast.replay, pgcast.topic, pgcast.topic_tail, pgcast.progress"
+const analyze = "analyze pgcast.event_log, pgcast.replay, pgcast.topic, pgcast.topic_tail, pgcast.progress, pgcast.publish_key"
 
 // 1 topic of 100,000 events and 20,000 of 10 each; 30,000 transactions; 9,000 topics have
 // been trimmed; and as many steps as one held snapshot keeps from being pruned.
@@ -55,10 +55,10 @@ const (
 	insert into pgcast.topic_tail select t.id, 2, r.position, r.event_id, now()
 		from pgcast.topic t join pgcast.replay r on r.topic_id = t.id and r.seq = 1 where t.id % 2 = 0 and t.id < 18000;
 	delete from pgcast.replay r using pgcast.topic_tail tt where tt.topic_id = r.topic_id and r.seq < tt.tail and r.topic_id < 17000;
-	insert into pgcast.publish_key select 't:1', i, i, now() - i * interval '1 s' from generate_series(1, 100000) i;
+	insert into pgcast.publish_key select 't:1', i, i, now() - i * interval '1.9 s' from generate_series(1, 50000) i;
 	insert into pgcast.progress select i, i * 6, format('%s:%s:', i, i)::pg_snapshot from generate_series(1, 49999) i;
 	insert into pgcast.progress values (50000, 300000, pg_current_snapshot())`
-	skew = `insert into pgcast.event_log (topic, event, data) select 't:1', 'created', json_build_object('n', i) from generate_series(1, 400000) i`
+	skew = `insert into pgcast.event_log (topic, event, data) select 't:1', 'created', json_build_object('n', i) from generate_series(1, 300000) i`
 )
 
 type plans struct {
@@ -171,8 +171,8 @@ func (p *plans) check(stage string) {
 	p.ask(stage+", few new", few)
 	p.seen()
 	// A transaction larger than a step comes, beside a larger one that stays open.
-	p.on(p.late, "begin; insert into pgcast.event_log (topic, event) select 't:80', 'open' from generate_series(1, 30000)")
-	p.exec("insert into pgcast.event_log (topic, event) select 't:' || i % 100, 'bulk' from generate_series(1, 20000) i")
+	p.on(p.late, "begin; insert into pgcast.event_log (topic, event) select 't:80', 'open' from generate_series(1, 10000)")
+	p.exec("insert into pgcast.event_log (topic, event) select 't:' || i % 100, 'bulk' from generate_series(1, 12000) i")
 	p.ask(stage+", bulk", bulk)
 	p.exec("begin; prepare step as " + db.SequencerStep)
 	p.exec("execute step(0, 5000, false); commit; deallocate all")

@@ -12,6 +12,7 @@ import (
 // and die between any two statements, and readers that come and go do whatever they may,
 // in any order, and asks the oracles after every single action.
 func TestAnyInterleaving(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []pgtest.Kind{pgtest.Doorbell, pgtest.TwoPhase} {
 		t.Run(kind.String(), func(t *testing.T) {
 			t.Parallel()

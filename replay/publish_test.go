@@ -14,6 +14,7 @@ import (
 )
 
 func TestPublish(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, pgtest.Doorbell)
 	id, err := w.log.Publish(t.Context(), "room:1", "typing", json.RawMessage(`{"by": 1}`), "")
 	if err != nil {
@@ -58,6 +59,7 @@ func TestPublish(t *testing.T) {
 }
 
 func TestPublishRefuses(t *testing.T) {
+	t.Parallel()
 	log := NewLog(pgtest.New(t, nil).Pool(t), nil)
 	for _, c := range []struct{ topic, event, data, key string }{
 		{"", "e", "", ""},
@@ -95,6 +97,7 @@ func TestPublishRefuses(t *testing.T) {
 // TestNamesInPostgres asks Postgres and Go the same questions about topics: which are
 // names, and which a pattern selects.
 func TestNamesInPostgres(t *testing.T) {
+	t.Parallel()
 	conn := pgtest.New(t, nil).Conn(t)
 	segment := rapid.OneOf(
 		rapid.SampledFrom([]string{"", "a", "b", "room", "*", "**", "a*", "__", ".", "a.b", "[a]", "(", "$", "^", "{1}", "a|b", "+", "?", "\\", "\"", " ", "%", "_"}),

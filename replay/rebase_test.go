@@ -57,7 +57,7 @@ func TestDumpAndRestore(t *testing.T) {
 	}
 	w := &world{ctx: t.Context(), t: t, batch: 7, step: db.SequencerStep, peek: db.SequencerLook, facts: map[int]*fact{}}
 	w.moveTo(first)
-	w.exec(w.admin, burn)
+	w.exec(w.admin, strings.ReplaceAll(burn, "30000", "5000"))
 	everyone := w.reader("")
 	live := func() {
 		p, q, h := w.writer(), w.writer(), w.hand().lead()
@@ -81,7 +81,7 @@ func TestDumpAndRestore(t *testing.T) {
 	// The younger cluster comes to all the transaction numbers that came along.
 	h := w.hand().lead()
 	for range 4 {
-		w.exec(w.admin, strings.ReplaceAll(burn, "30000", "10000"))
+		w.exec(w.admin, strings.ReplaceAll(burn, "30000", "2000"))
 		w.writer().publish("c")
 		h.drain()
 		w.look()
@@ -103,6 +103,7 @@ func TestDumpAndRestore(t *testing.T) {
 // TestAhead: a log that has seen transactions which this cluster has not given out yet
 // comes from elsewhere, whatever the cluster calls itself.
 func TestAhead(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, pgtest.Doorbell)
 	p := w.writer().bulk(20, "a", "b")
 	w.hand().lead().drain().crash(false)
@@ -110,7 +111,7 @@ func TestAhead(t *testing.T) {
 		t.Errorf("floor is %d before anything happened", floor)
 	}
 	p.bulk(3, "a")
-	w.exec(w.admin, `update pgcast.progress set seen = format('%1$s:%1$s:', pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000)::pg_snapshot`)
+	w.exec(w.admin, `update pgcast.progress set seen = format('%1$s:%1$s:', pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000000)::pg_snapshot`)
 	h := w.hand().lead()
 	p.bulk(3, "b")
 	h.drain()
@@ -122,6 +123,7 @@ func TestAhead(t *testing.T) {
 
 // TestNewTimeline: a promoted standby goes on with the transaction numbers it came with.
 func TestNewTimeline(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, pgtest.Doorbell)
 	w.writer().bulk(5, "a")
 	w.hand().lead().drain().crash(false)

@@ -161,6 +161,7 @@ var trims = map[string]func(*world, *Retention){
 }
 
 func TestRetention(t *testing.T) {
+	t.Parallel()
 	w, r := trimmer(t, nil)
 	for name, trim := range trims {
 		w.reset()
@@ -173,6 +174,7 @@ func TestRetention(t *testing.T) {
 }
 
 func TestRetentionMutants(t *testing.T) {
+	t.Parallel()
 	w, r := trimmer(t, nil)
 	log := w.log
 	for _, m := range []struct {
@@ -206,6 +208,7 @@ func TestRetentionMutants(t *testing.T) {
 }
 
 func TestRetentionRules(t *testing.T) {
+	t.Parallel()
 	w, r := trimmer(t, nil)
 	for i, pattern := range []string{"**", "*", "room:*", "room:**", "room:1", "room:*:chat", "room:1:**", "*:*:chat", "*:2"} {
 		w.retain(pattern, "", int64(i+1))
@@ -253,6 +256,7 @@ func TestRetentionRules(t *testing.T) {
 
 // TestRetentionBatches trims a long topic batch by batch and forgets keys that are a day old.
 func TestRetentionBatches(t *testing.T) {
+	t.Parallel()
 	w, r := trimmer(t, &RetentionOptions{Batch: 10})
 	w.retain("a", "", 3)
 	w.writer().bulk(35, "a")
@@ -275,6 +279,7 @@ func TestRetentionBatches(t *testing.T) {
 }
 
 func TestRetentionRuns(t *testing.T) {
+	t.Parallel()
 	w, _ := trimmer(t, nil)
 	w.retain("a", "", 1)
 	w.writer().bulk(30, "a")

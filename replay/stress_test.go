@@ -20,8 +20,10 @@ import (
 // every kind, two sequencers that steal the term from each other all the time and whose
 // sessions are terminated at any moment, and a look at the whole order again and again.
 func TestStress(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []pgtest.Kind{pgtest.Doorbell, pgtest.TwoPhase} {
 		t.Run(kind.String(), func(t *testing.T) {
+			t.Parallel()
 			enough := 120
 			if long() {
 				enough = 5_000
@@ -35,7 +37,7 @@ func TestStress(t *testing.T) {
 
 // stress goes on until the sequencers have made enough steps.
 func stress(t *testing.T, w *world, kind pgtest.Kind, enough int) {
-	const writers = 6
+	const writers = 4
 	began := time.Now()
 	clock := func() int { return int(time.Since(began)) + 1 }
 	var scribes []*scribe
@@ -217,7 +219,7 @@ func (s *scribe) write(x *tx, exec func(string, ...any) error) error {
 	}
 	n := 1
 	if rand.N(10) == 0 {
-		n = rand.N(70)
+		n = rand.N(50)
 	}
 	topic, before := fmt.Sprint("t:", rand.N(5)), len(x.facts)
 	for i := range n {

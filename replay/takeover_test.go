@@ -16,7 +16,7 @@ import (
 // TestTakeOver ends the leading one of two sequencers, again and again, and measures how
 // long the next event then waits for its place. Promised is 1 s.
 func TestTakeOver(t *testing.T) {
-	const promised, asserted, times = time.Second, 5 * time.Second, 5
+	const promised, asserted, times = time.Second, 5 * time.Second, 4
 	for name, end := range map[string]func(t *testing.T, leader *running, conn *pgx.Conn){
 		"stopped": func(t *testing.T, leader *running, conn *pgx.Conn) { leader.stop() },
 		"line terminated": func(t *testing.T, leader *running, conn *pgx.Conn) {
@@ -31,6 +31,7 @@ func TestTakeOver(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			d := pgtest.New(t, nil)
 			conn, writer := d.Conn(t), d.Conn(t)
 			servers := []*running{run(t, d, SequencerOptions{}), run(t, d, SequencerOptions{})}

@@ -14,6 +14,7 @@ import (
 // follow: one by topic, who sees a hole only where the tail has passed it by, one by
 // position, who asks what it missed.
 func TestTrimmedIsExplained(t *testing.T) {
+	t.Parallel()
 	w, r := trimmer(t, &RetentionOptions{Batch: 50})
 	w.retain("a", "", 20)
 	h := w.hand().lead()
