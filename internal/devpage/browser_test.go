@@ -299,7 +299,7 @@ func testList(t *testing.T, c *chromium) {
 func testCut(t *testing.T, c *chromium) {
 	w := newWorld(t, true)
 	w.write(t, 15*time.Millisecond)
-	p := w.ready(t, c, "?cut=1", 1440, 900, nil)
+	p := w.ready(t, c, "?cut=3", 1440, 900, nil)
 	p.until(`Number(document.querySelector('#received').innerText) > 20`)
 	// A cut is over soon: what is shown in it is taken down as it comes.
 	eval[any](p, `(() => {
@@ -307,18 +307,18 @@ func testCut(t *testing.T, c *chromium) {
 		new MutationObserver(() => window.shown.push(document.querySelector('#state').dataset.kind + ': ' + document.querySelector('#cut-result').innerText))
 			.observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ['data-kind'] })
 	})()`)
-	for range 3 {
+	for range 2 {
 		eval[any](p, `document.querySelector('#cut-result').removeAttribute('data-kind')`)
 		p.click("#cut")
 		p.until(`['good', 'bad'].includes(document.querySelector('#cut-result').dataset.kind)`)
 		p.has("#cut-result", "missed 0, doubled 0, resumed from #")
-		if !regexp.MustCompile(`[1-9]\d* events written meanwhile, all here \d+ ms after`).MatchString(p.text("#cut-result")) {
+		if !regexp.MustCompile(`[1-9][\d,]* events written meanwhile, all here [\d,]+ ms after`).MatchString(p.text("#cut-result")) {
 			t.Errorf("the result is %q", p.text("#cut-result"))
 		}
 		p.until(isLive)
 		shot(p, "cut")
 	}
-	if !eval[bool](p, `window.shown.some((s) => /^cut: .*[1-9]\d* events written by others so far/s.test(s))`) {
+	if !eval[bool](p, `window.shown.some((s) => /^cut: .*[1-9][\d,]* events written by others so far/s.test(s))`) {
 		t.Errorf("meanwhile it showed %q", eval[[]string](p, `[...new Set(window.shown)].slice(0, 20)`))
 	}
 	if got := p.text("#missed") + " " + p.text("#doubled"); got != "0 0" {

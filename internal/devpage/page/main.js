@@ -45,6 +45,7 @@ const stream = new Stream(wire, '**', {
     }
   },
   subscribed(place) {
+    if (ledger.events > 0 && place === ledger.position) view.note(`resumed from position ${number(place)}`, 'resumed')
     if (ledger.position === 0) ledger.start(place)
     showPosition(place)
   },
@@ -100,7 +101,6 @@ const cutter = new Cutter(stream, ledger, {
     $('cut').disabled = false
     $('cut-text').textContent = cutLabel
     showCut(good ? 'good' : 'bad', line, rest)
-    view.note(`resumed from position ${number(result.from)}`, 'resumed')
     $('cut-result').setAttribute('aria-live', 'polite')
   },
 })

@@ -22,6 +22,7 @@ export class Stream {
   #watch = 0
   #failed = 0
   #held = false // cut on purpose
+  #over = false // the server has said not to come back
 
   // on has events(list, when), subscribed(place), gap(frame), reset(head) and
   // state({kind, text, until}).
@@ -54,7 +55,7 @@ export class Stream {
 
   // hurry tries again now, for instance because the machine is online again.
   hurry() {
-    if (this.#held || this.#ws) return
+    if (this.#held || this.#over || this.#ws) return
     this.#failed = 0
     this.#connect()
   }
@@ -131,6 +132,7 @@ export class Stream {
 
   #closed(e) {
     if (final[e.code]) {
+      this.#over = true
       this.#drop()
       this.#on.state({ kind: 'refused', text: final[e.code] })
       return

@@ -19,7 +19,7 @@ export class View {
   #queue = [] // to be shown, oldest first
   #waiting = 0 // came while held
   #paused = false
-  #match = () => true
+  #match = matcher('')
   #frame = 0
 
   constructor({ list, newer, empty }) {
@@ -54,7 +54,7 @@ export class View {
 
   // note puts a line of text between the events: a cut, a gap, a reset.
   note(text, kind) {
-    this.#show([{ note: text, kind }])
+    this.add([{ note: text, kind }])
   }
 
   filter(text) {
@@ -273,10 +273,15 @@ function word(v) {
   return text.length > 80 ? text.slice(0, 79) + '…' : text
 }
 
-// matcher makes a test of what is typed into the filter: a pattern where it has a * as
-// a segment, else text to be found in topic, event or data.
+// matcher makes a test of what is typed into the filter. Notes always pass.
 function matcher(text) {
-  text = text.trim()
+  const test = eventMatcher(text.trim())
+  return (item) => item.note !== undefined || test(item)
+}
+
+// eventMatcher takes a pattern where the text has a * as a segment, else text to be found
+// in topic, event or data.
+function eventMatcher(text) {
   if (!text) return () => true
   const segments = text.split(':')
   if (segments.includes('*') || segments.at(-1) === '**') {
