@@ -28,6 +28,7 @@ type Follower struct {
 	hub    *Hub
 	opts   FollowerOptions
 	wake   chan struct{}
+	check  time.Duration // how often it makes sure that the log is still the same one
 
 	mu       sync.Mutex
 	caughtUp bool
@@ -37,15 +38,17 @@ type Follower struct {
 type FollowerOptions struct {
 	Batch  int           // events per read; default 500
 	Safety time.Duration // looks at the log this often without being woken; default 250 ms
-	// OnConnect is called before the log is first read, and before it is read again after
-	// it could not be. An error counts as one of reading.
+	// OnConnect is called before the log is first read, before it is read again after it
+	// could not be, and now and then. An error counts as one of reading.
 	OnConnect func(context.Context) error
 	Logger    *slog.Logger // default slog.Default()
 }
 
+const checkEvery = 5 * time.Second
+
 // NewFollower makes a follower. opts may be nil.
 func NewFollower(source Source, hub *Hub, opts *FollowerOptions) *Follower {
-	f := &Follower{source: source, hub: hub, wake: make(chan struct{}, 1)}
+	f := &Follower{source: source, hub: hub, wake: make(chan struct{}, 1), check: checkEvery}
 	if opts != nil {
 		f.opts = *opts
 	}
@@ -86,7 +89,8 @@ func (f *Follower) setCaughtUp(v bool) {
 type followed struct {
 	started bool
 	last    pgcast.Event    // the newest one taken; only its position and id matter
-	target  pgcast.Position // where the log stood when it was connected to
+	target  pgcast.Position // where the log stood when that was last asked
+	checked time.Time
 }
 
 // Run follows the log until ctx ends, and returns only ctx's error: a database that
@@ -135,7 +139,7 @@ func (f *Follower) Run(ctx context.Context) error {
 func (f *Follower) step(ctx context.Context, at *followed, lost bool) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	if !at.started || lost {
+	if lost || time.Since(at.checked) > f.check {
 		if err := f.connect(ctx, at); err != nil {
 			return false, err
 		}
@@ -160,8 +164,9 @@ func (f *Follower) step(ctx context.Context, at *followed, lost bool) (more bool
 	return true, nil
 }
 
-// connect finds out where the log stands, before it is first read and after it could not
-// be. OnConnect comes last: what it lets in must find the hub started.
+// connect finds out where the log stands, before it is first read, after it could not be,
+// and now and then: behind a pooler another database can take over without any error.
+// OnConnect comes last: what it lets in must find the hub started.
 func (f *Follower) connect(ctx context.Context, at *followed) error {
 	position, err := f.source.Position(ctx)
 	if err != nil {
@@ -177,13 +182,16 @@ func (f *Follower) connect(ctx context.Context, at *followed) error {
 	}
 	at.target = position
 	if f.opts.OnConnect != nil {
-		return f.opts.OnConnect(ctx)
+		if err := f.opts.OnConnect(ctx); err != nil {
+			return err
+		}
 	}
+	at.checked = time.Now()
 	return nil
 }
 
-// verify makes sure that the log is still the one that was read before: what comes back
-// after an outage may be another copy of the database.
+// verify makes sure that the log is still the one that was read before: it may be another
+// copy of the database by now.
 func (f *Follower) verify(ctx context.Context, position pgcast.Position, last *pgcast.Event) (err error) {
 	known := position >= last.Position
 	if known && last.ID != "" {

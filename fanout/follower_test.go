@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/pgcast/pgcast"
 )
@@ -25,10 +26,17 @@ insert into pgcast.progress (step, position, seen)
 // hub had come to, or has gone past it with other events.
 func TestAnotherCopy(t *testing.T) {
 	t.Parallel()
-	for name, written := range map[string]int{"shorter": 1, "grown past": 20} {
+	for name, written := range map[string]int{"shorter": 1, "grown past": 20, "without an outage": 3} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			s := w.server(t, HubOptions{})
+			s.stop()
+			s.follower.check = time.Hour
+			if name == "without an outage" {
+				s.follower.check = time.Second
+			}
+			running(t, s.follower.Run)
+			await(t, "the follower has caught up", s.follower.CaughtUp)
 			topic, pattern := s.newPeer(t), s.newPeer(t)
 			topic.must(t, Request{Topic: "a"})
 			pattern.must(t, Request{Topic: "**"})
@@ -45,8 +53,10 @@ func TestAnotherCopy(t *testing.T) {
 			w.db.Exec(t, fmt.Sprintf(rewind, 5))
 			s.mustPublish(t, written, 10, "a")
 			s.sequenced(t)
-			if _, err := w.pen.Exec(t.Context(), cutReaders); err != nil {
-				t.Fatal(err)
+			if name != "without an outage" {
+				if _, err := w.pen.Exec(t.Context(), cutReaders); err != nil {
+					t.Fatal(err)
+				}
 			}
 			s.reads.shut.Store(false)
 			for _, p := range []*peer{topic, pattern} {
@@ -94,6 +104,7 @@ func TestOnConnect(t *testing.T) {
 			}
 			return nil
 		}})
+	f.check = time.Hour
 	if f.CaughtUp() {
 		t.Error("caught up before it runs")
 	}

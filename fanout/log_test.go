@@ -192,7 +192,9 @@ func (w *world) outage(t testing.TB) (heal func()) {
 	})
 	t.Cleanup(heal)
 	allow(false)
-	if _, err := w.pen.Exec(t.Context(), cutReaders); err != nil {
+	_, err = conn.Exec(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity
+		where datname = $1 and application_name = $2`, w.db.Name, readers)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return heal

@@ -96,7 +96,8 @@ type counted struct {
 
 func (c *counted) Read(ctx context.Context, after pgcast.Position, max int) ([]pgcast.Event, error) {
 	if c.shut.Load() {
-		return nil, nil
+		_, err := c.Log.Position(ctx) // outages are noticed all the same
+		return nil, err
 	}
 	return c.Log.Read(ctx, after, max)
 }
