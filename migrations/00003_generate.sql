@@ -89,6 +89,7 @@ declare
   parts record;
   allowed text[];
   denied text[];
+  virtual text[];
   captured text[];
   key text[];
   kinds record;
@@ -101,9 +102,12 @@ begin
     -- By number and by name: neither a renamed secret nor a new one of that name gets out.
     denied := denied || pgcast.current_names(denied, shape, live);
   end if;
+  -- Columns computed when they are read have no value in a trigger, and may not be named there.
+  virtual := array(select l->>1 from jsonb_array_elements(live) l join pg_attribute a on a.attrelid = rel and a.attnum = (l->>0)::int where a.attgenerated = 'v');
   captured := array(select l->>1 from jsonb_array_elements(live) with ordinality e (l, i)
                     where (allowed is null or l->>1 = any (array_remove(allowed, null)))
-                      and (denied is null or l->>1 <> all (array_remove(denied, null))) order by i);
+                      and (denied is null or l->>1 <> all (array_remove(denied, null)))
+                      and l->>1 <> all (virtual) order by i);
   key := (select array_agg(l->>1 order by k.i)
           from (select i.indkey::int2[] as nums, i.indnkeyatts from pg_index i
                 where i.indrelid = rel and i.indisvalid and (i.indisprimary or i.indisreplident)
@@ -122,10 +126,10 @@ begin
     join pg_type t on t.oid = b.type;
   return jsonb_build_object(
     'literals', parts.literals,
-    'values', coalesce(pgcast.current_names(parts.names, shape, live), '{}'),
+    'values', array(select case when u.n <> all (virtual) then u.n end from unnest(pgcast.current_names(parts.names, shape, live)) with ordinality u (n, i) order by u.i),
     'captured', captured,
-    'listed', allowed is not null or denied is not null or spec->>'numbers' = 'text',
-    'denied', denied,
+    'listed', allowed is not null or denied is not null or spec->>'numbers' = 'text' or virtual <> '{}',
+    'virtual', virtual,
     'key', key,
     -- A key checked only at the end may shift from row to row within one statement.
     'late', key is not null and exists (select from pg_index i where i.indrelid = rel and i.indisprimary and not i.indimmediate),

@@ -115,7 +115,7 @@ begin
     r := r || '{"listed": true}';
   end if;
   guard := case when is_tree then format('row_to_json(shape)::text = any (%L::text[])', array(select l from unnest(layouts) l order by 1))
-                when jsonb_typeof(r->'denied') = 'array' or (spec->>'numbers' = 'text' and jsonb_typeof(spec->'columns') <> 'array')
+                when (r->>'listed')::boolean and jsonb_typeof(spec->'columns') <> 'array'
                   then format('row_to_json(shape)::text = %L', layouts[1])
                 -- A column that was added at the end changes nothing.
                 else format('starts_with(row_to_json(shape)::text, %L)', rtrim(layouts[1], '}')) end;

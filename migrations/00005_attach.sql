@@ -112,6 +112,10 @@ begin
   spec := jsonb_build_object('topic', topic, 'columns', columns, 'without', without, 'old', old, 'numbers', numbers,
                              'shape', pgcast.shape_of(tbl), 'stamp', pgcast.stamp_of(tbl));
   r := pgcast.resolve(tbl, spec);
+  for statement in select v from jsonb_array_elements_text(r->'virtual') v where v = any (columns || (pgcast.topic_parts(topic)).names) limit 1 loop
+    raise exception 'pgcast: column % of % is computed when it is read and has no value when the row is written', quote_ident(statement), tbl
+      using errcode = '0A000', hint = 'Make it a STORED generated column, or leave it out.';
+  end loop;
   if exists (select from pg_index i, lateral unnest(i.indkey::int2[]) with ordinality k (num, n) join pgcast.live_columns(tbl) l on l.num = k.num
              where i.indrelid = tbl and i.indisprimary and k.n <= i.indnkeyatts and l.name <> all (array(select jsonb_array_elements_text(r->'captured')))) then
     raise exception 'pgcast: the columns to capture of % leave out its primary key', tbl

@@ -97,6 +97,23 @@ func TestCaptureLists(t *testing.T) {
 	})
 }
 
+// Virtual generated columns have no value when a row is written: they are left out.
+func TestCaptureVirtualColumns(t *testing.T) {
+	t.Parallel()
+	if pgtest.Binaries(t).Version < 18 {
+		t.Skip("virtual generated columns came with PostgreSQL 18")
+	}
+	run(t, nil, []step{
+		{sql: `create table g (id int primary key, v int generated always as (id * 2) virtual, s int generated always as (id * 3) stored); select pgcast.attach('g', topic => 'g:{s}')`},
+		{`insert into g values (1); update g set id = 2; delete from g`, []string{
+			`g:3 created {"id":1,"s":3}`, `g:3 deleted old {"id":1}`, `g:6 created {"id":2,"s":6}`, `g:6 deleted old {"id":2}`,
+		}},
+		{sql: `do $$ begin perform pgcast.attach('g', topic => '{v}'); exception when feature_not_supported then end $$; select pgcast.attach('g', without => '{s}')`},
+		{`alter table g add w int generated always as (id) virtual, add x int; insert into g values (3)`, []string{`g created {"id":3,"x":null}`}},
+		{`select pgcast.refresh(); insert into g values (4)`, []string{`g created {"id":4,"x":null}`}},
+	})
+}
+
 // The old key is the primary key, else the replica identity, else all there is.
 func TestCaptureKey(t *testing.T) {
 	t.Parallel()
