@@ -11,7 +11,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // within is how long a test waits for what it knows will come; long, because the machine
 // may be busy.
-const within = 20 * time.Second
+const within = time.Minute
 
 // await waits until the condition holds.
 func await(t testing.TB, what string, condition func() bool) {
