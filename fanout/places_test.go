@@ -1,7 +1,14 @@
 package fanout
 
 import (
+	"context"
+	"errors"
+	"slices"
 	"testing"
+	"time"
+
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/pgtest"
 )
 
 // The table of docs/protocol.md, "What the server makes of after and id", from the ring

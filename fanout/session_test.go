@@ -2,12 +2,9 @@ package fanout
 
 import (
 	"bytes"
-	"context"
 	"errors"
-	"slices"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/internal/pgtest"
