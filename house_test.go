@@ -1,0 +1,124 @@
+package pgcast_test
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/pgcast/pgcast"
+
+// The arrows between packages, as a table: what each may import of this module, and
+// which foreign packages must not be reachable from it at all.
+var arrows = []struct {
+	pkg    string
+	may    []string // packages of this module
+	mayNot []string // foreign packages, by prefix
+}{
+	{"", nil, []string{"github.com/", "golang.org/", "net/http", "database/"}},
+	{"migrations", nil, nil},
+	{"db", nil, nil},
+	{"listener", nil, []string{"net/http", "github.com/coder"}},
+	{"replay", []string{"", "db", "listener"}, []string{"github.com/coder", "github.com/redis"}},
+	{"fanout", []string{""}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
+	{"internal/wire", []string{""}, []string{"github.com/", "net/http"}},
+	{"internal/gateway", []string{"", "fanout", "internal/wire"}, []string{"github.com/jackc", "github.com/redis"}},
+	{"client", []string{"", "internal/wire"}, []string{"github.com/jackc", "github.com/redis"}},
+	{"internal/server", []string{"", "db", "listener", "replay", "fanout", "internal/wire", "internal/gateway"}, nil},
+}
+
+// Arrows between packages go one way.
+func TestArrows(t *testing.T) {
+	for _, a := range arrows {
+		path := strings.TrimSuffix(module+"/"+a.pkg, "/")
+		may := map[string]bool{path: true}
+		for _, m := range a.may {
+			may[strings.TrimSuffix(module+"/"+m, "/")] = true
+		}
+		for _, dep := range list(t, "-deps", "-f", "{{.ImportPath}}", path) {
+			if dep == module || strings.HasPrefix(dep, module+"/") {
+				if !may[dep] {
+					t.Errorf("%s imports %s", path, dep)
+				}
+				continue
+			}
+			for _, not := range a.mayNot {
+				if strings.HasPrefix(dep, not) && !reachableThroughPrometheus(dep) {
+					t.Errorf("%s reaches %s", path, dep)
+				}
+			}
+		}
+	}
+}
+
+// The metrics registry is injected everywhere, and its own imports come with it.
+func reachableThroughPrometheus(dep string) bool {
+	for _, p := range []string{"github.com/prometheus/", "github.com/beorn7/perks", "github.com/cespare/xxhash",
+		"github.com/munnerz/goautoneg", "github.com/kylelemons/", "github.com/klauspost/"} {
+		if strings.HasPrefix(dep, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// Only cmd, and tests, read the environment.
+func TestEnvironmentStaysInCmd(t *testing.T) {
+	eachGoFile(t, func(path string, lines []string) {
+		if strings.HasPrefix(path, "cmd/") || strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "internal/pgtest/") {
+			return
+		}
+		for i, line := range lines {
+			if strings.Contains(line, "os.Getenv(") || strings.Contains(line, "os.LookupEnv(") {
+				t.Errorf("%s:%d reads the environment", path, i+1)
+			}
+		}
+	})
+}
+
+// No file is longer than 400 lines, but for generated ones.
+func TestFilesStaySmall(t *testing.T) {
+	eachGoFile(t, func(path string, lines []string) {
+		if len(lines) > 400 && !strings.HasPrefix(path, "db/") {
+			t.Errorf("%s has %d lines", path, len(lines))
+		}
+	})
+}
+
+func list(t *testing.T, args ...string) []string {
+	t.Helper()
+	out, err := exec.Command("go", append([]string{"list"}, args...)...).Output()
+	if err != nil {
+		t.Fatalf("go list %v: %v", args, err)
+	}
+	return strings.Fields(string(out))
+}
+
+func eachGoFile(t *testing.T, do func(path string, lines []string)) {
+	t.Helper()
+	err := filepath.WalkDir(".", func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != "." {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(path, ".go") {
+			return nil
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		var lines []string
+		for s := bufio.NewScanner(f); s.Scan(); {
+			lines = append(lines, s.Text())
+		}
+		do(filepath.ToSlash(path), lines)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
