@@ -302,10 +302,13 @@ func (q *Queries) SequencerTerm(ctx context.Context) (int64, error) {
 }
 
 const SequencerWaiting = `-- name: SequencerWaiting :one
-with last as materialized (select seen from pgcast.progress order by step desc limit 1)
+with last as materialized (
+  select p.seen, s.floor from (select seen from pgcast.progress order by step desc limit 1) p, pgcast.sequencer s
+)
 select coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8 as seconds from (
   select e.created_at from pgcast.event_log e
   where e.xid >= (select pg_snapshot_xmax(seen) from last) and e.xid < pg_snapshot_xmax(pg_current_snapshot())
+    and (e.id > (select floor from last) or not exists (select from pgcast.replay r where r.event_id = e.id))
   order by e.xid limit 10) w
 `
 

@@ -55,9 +55,22 @@ type Line struct {
 	conn *pgx.Conn
 }
 
-// Dial connects and sets the session up so that it can never hold anybody up: a peer
-// that vanished is noticed by the server within 3 s, and no transaction stays open.
+// Dial connects, and owns the session: see Reach and Own.
 func Dial(ctx context.Context, url string) (*Line, error) {
+	l, err := Reach(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Own(ctx); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Reach connects and changes nothing: the session may be a pooler's, and what is set in
+// it would stay for the next one who is given it.
+func Reach(ctx context.Context, url string) (*Line, error) {
 	cfg, err := pgx.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("read the database URL: %w", err)
@@ -73,7 +86,24 @@ func Dial(ctx context.Context, url string) (*Line, error) {
 	l := &Line{conn}
 	var standby bool
 	err = l.do(ctx, func(ctx context.Context) error {
-		return conn.QueryRow(ctx, `select pg_is_in_recovery() from (select
+		return conn.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&standby)
+	})
+	if err == nil && standby {
+		err = ErrStandby
+	}
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("set up the listening line: %w", err)
+	}
+	return l, nil
+}
+
+// Own sets the session up so that it can never hold anybody up: a peer that vanished is
+// noticed by the server within 3 s, no transaction stays open, and the sequencer's
+// statements stay on their indexes. Only for a session that is ours alone.
+func (l *Line) Own(ctx context.Context) error {
+	return l.do(ctx, func(ctx context.Context) error {
+		if _, err := l.conn.Exec(ctx, `select
 			set_config('tcp_user_timeout', '3000', false),
 			set_config('tcp_keepalives_idle', '1', false),
 			set_config('tcp_keepalives_interval', '1', false),
@@ -87,16 +117,11 @@ func Dial(ctx context.Context, url string) (*Line, error) {
 			-- Statistics are old or missing exactly when much is written.
 			set_config('enable_seqscan', 'off', false),
 			set_config('enable_bitmapscan', 'off', false),
-			set_config('jit', 'off', false)) s`).Scan(&standby)
+			set_config('jit', 'off', false)`); err != nil {
+			return fmt.Errorf("set up the listening line: %w", err)
+		}
+		return nil
 	})
-	if err == nil && standby {
-		err = ErrStandby
-	}
-	if err != nil {
-		l.Close()
-		return nil, fmt.Errorf("set up the listening line: %w", err)
-	}
-	return l, nil
 }
 
 // Conn is the connection itself, for statements that must run in this session.

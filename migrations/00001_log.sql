@@ -186,6 +186,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   new_id bigint;
   new_at timestamptz := clock_timestamp();
+  first_id text;
 begin
   perform pgcast.check_topic(topic);
   if event is null or octet_length(event) > 128 or event collate "C" !~ '^[] !#-[^-~]+$' then
@@ -198,12 +199,16 @@ begin
       raise exception 'pgcast: an idempotency key is 1 to 256 bytes long, this one has %', octet_length(key)
         using errcode = '22023', hint = 'Use a UUID, or a hash of what makes the call unique.';
     end if;
-    insert into pgcast.publish_key as k (topic, key, event_id, created_at)
-      values (publish.topic, publish.key, new_id, new_at) on conflict do nothing;
-    if not found then
-      return (select pgcast.event_id(k.event_id, k.created_at) from pgcast.publish_key k
-              where k.topic = publish.topic and k.key = publish.key);
-    end if;
+    loop
+      insert into pgcast.publish_key as k (topic, key, event_id, created_at)
+        values (publish.topic, publish.key, new_id, new_at) on conflict do nothing;
+      exit when found;
+      select pgcast.event_id(k.event_id, k.created_at) into first_id from pgcast.publish_key k
+        where k.topic = publish.topic and k.key = publish.key;
+      if found then
+        return first_id;
+      end if; -- it was so old that it has just been deleted
+    end loop;
   end if;
   insert into pgcast.event_log (id, topic, event, data, created_at) overriding system value
     values (new_id, publish.topic, publish.event, publish.data::json, new_at);

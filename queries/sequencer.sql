@@ -147,10 +147,13 @@ from (select step, position from pgcast.progress order by step desc limit 1) p, 
 -- name: SequencerWaiting :one
 -- Age in seconds of the oldest committed event without a place; 0 when there is none.
 -- Bounded: it looks at the first few new ones only, which come in commit order nearly.
-with last as materialized (select seen from pgcast.progress order by step desc limit 1)
+with last as materialized (
+  select p.seen, s.floor from (select seen from pgcast.progress order by step desc limit 1) p, pgcast.sequencer s
+)
 select coalesce(extract(epoch from clock_timestamp() - min(created_at)), 0)::float8 as seconds from (
   select e.created_at from pgcast.event_log e
   where e.xid >= (select pg_snapshot_xmax(seen) from last) and e.xid < pg_snapshot_xmax(pg_current_snapshot())
+    and (e.id > (select floor from last) or not exists (select from pgcast.replay r where r.event_id = e.id))
   order by e.xid limit 10) w;
 
 -- name: ProgressPrune :one

@@ -66,7 +66,7 @@ func dropRole(t testing.TB, databaseURL, role string) {
 
 // within is how long a test waits for what it knows will come; long, because the machine
 // may be busy.
-const within = 20 * time.Second
+const within = time.Minute
 
 // await waits until the condition holds.
 func await(t testing.TB, what string, condition func() bool) {

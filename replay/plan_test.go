@@ -107,8 +107,8 @@ type asked struct {
 }
 
 var idle = []asked{
-	{"SequencerLook", db.SequencerLook, "", 12, false},
-	{"SequencerStep, nothing to do", db.SequencerStep, "0, 5000, true", 60, false},
+	{"SequencerLook", db.SequencerLook, "", 60, false}, // some for each transaction that ran at the last step
+	{"SequencerStep, nothing to do", db.SequencerStep, "0, 5000, true", 120, false},
 	{"SequencerWaiting", db.SequencerWaiting, "", 12, true},
 	{"ProgressPrune", db.ProgressPrune, "0", 25000, true},
 	{"ProgressPrune, nothing", db.ProgressPrune, "60000", 12, true},
@@ -132,7 +132,7 @@ var idle = []asked{
 }
 
 var few = []asked{
-	{"SequencerLook", db.SequencerLook, "", 16, false},
+	{"SequencerLook", db.SequencerLook, "", 60, false},
 	{"SequencerStep", db.SequencerStep, "0, 5000, false", 500, false},
 	{"SequencerWaiting", db.SequencerWaiting, "", 16, true},
 }
@@ -144,7 +144,7 @@ var bulk = []asked{
 }
 
 var chunk = []asked{
-	{"SequencerLook", db.SequencerLook, "", 12, false},
+	{"SequencerLook", db.SequencerLook, "", 60, false},
 	{"SequencerStep", db.SequencerStep, "0, 5000, false", 100000, false},
 }
 

@@ -107,8 +107,8 @@ func TestAhead(t *testing.T) {
 	w := newWorld(t, pgtest.Doorbell)
 	p := w.writer().bulk(20, "a", "b")
 	w.hand().lead().drain().crash(false)
-	if floor := pgtest.Value[int](t, w.db, "select floor::int from pgcast.sequencer"); floor != 0 {
-		t.Errorf("floor is %d before anything happened", floor)
+	if floor := pgtest.Value[int](t, w.db, "select floor::int from pgcast.sequencer"); floor != 20 {
+		t.Errorf("floor is %d after the first start", floor)
 	}
 	p.bulk(3, "a")
 	w.exec(w.admin, `update pgcast.progress set seen = format('%1$s:%1$s:', pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000000)::pg_snapshot`)
@@ -116,6 +116,22 @@ func TestAhead(t *testing.T) {
 	p.bulk(3, "b")
 	h.drain()
 	w.placed(26)
+	if err := w.finale(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNeverSequenced: a log that no server has sequenced may come from another cluster,
+// whose transactions this one will give out in a million years.
+func TestNeverSequenced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, pgtest.Doorbell)
+	w.writer().bulk(20, "a", "b")
+	w.exec(w.admin, "update pgcast.event_log set xid = '900000000'::xid8")
+	h := w.hand().lead()
+	w.writer().bulk(3, "a")
+	h.drain()
+	w.placed(23)
 	if err := w.finale(); err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +150,7 @@ func TestNewTimeline(t *testing.T) {
 	if err := w.finale(); err != nil {
 		t.Fatal(err)
 	}
-	if got := pgtest.Value[string](t, w.db, "select floor || ' ' || timeline from pgcast.sequencer"); got != "0 1" {
+	if got := pgtest.Value[string](t, w.db, "select floor || ' ' || timeline from pgcast.sequencer"); got != "5 1" {
 		t.Errorf("floor and timeline are %s", got)
 	}
 	id, err := w.log.Identity(t.Context())

@@ -33,10 +33,10 @@ const (
 	evictEvery   = time.Second            // how often a follower looks for a frozen one
 	evictStale   = 4 * time.Second        // a living one finishes a statement every second
 	slowLook     = 5 * time.Millisecond
-	proveAgain   = time.Minute // how often a bell that did not work is tried again
+	proveAgain   = 10 * time.Second // how often a bell that did not work is tried again
 )
 
-var errProveAgain = errors.New("time to try the bell again")
+var errProved = errors.New("the bell works now")
 
 // Sequencer gives committed events their places, on one server at a time: each server
 // runs one, the one that holds the Lead lock works, the others stand by and hear of its
@@ -103,7 +103,7 @@ func (s *Sequencer) Run(ctx context.Context) error {
 		if time.Since(began) > 10*time.Second {
 			delay = 50 * time.Millisecond
 		}
-		if !errors.Is(err, errDeposed) && !errors.Is(err, errProveAgain) {
+		if !errors.Is(err, errDeposed) && !errors.Is(err, errProved) {
 			s.metrics.reconnects.Inc()
 			s.opts.Logger.Warn("sequencer: lost its line to the database, will connect again", "error", err, "after", delay)
 		}
@@ -118,7 +118,7 @@ func (s *Sequencer) Run(ctx context.Context) error {
 
 // session is the life of one line: stand by, then lead.
 func (s *Sequencer) session(ctx context.Context) error {
-	line, err := listener.Dial(ctx, s.url)
+	line, err := listener.Reach(ctx, s.url)
 	if err != nil {
 		return err
 	}
@@ -128,13 +128,7 @@ func (s *Sequencer) session(ctx context.Context) error {
 		return err
 	}
 	if shared {
-		// Not for ever: a full notification queue passes, and a pooler may have gone.
-		ctx, cancel := context.WithTimeoutCause(ctx, proveAgain, errProveAgain)
-		defer cancel()
-		if err := s.lead(ctx, line, waker, true); context.Cause(ctx) == nil {
-			return err
-		}
-		return context.Cause(ctx)
+		return s.lead(ctx, line, waker, true)
 	}
 	if err := s.standBy(ctx, line); err != nil {
 		return err
@@ -158,7 +152,11 @@ func (s *Sequencer) waker(ctx context.Context, line *listener.Line) (w waker, sh
 		}
 		s.opts.Logger.Error("sequencer: the doorbell does not work on this connection; polling instead. "+
 			"Give a direct connection with --direct-database-url", "error", err)
-		return listener.NewPoll(250 * time.Millisecond), true, nil
+		// The session may go to somebody else next.
+		return listener.NewPoll(250 * time.Millisecond), true, line.Unlisten(ctx, listener.ChannelBell)
+	}
+	if err := line.Own(ctx); err != nil {
+		return nil, false, err
 	}
 	switch {
 	case s.opts.Wake == WakePoll:
@@ -279,6 +277,9 @@ func (s *Sequencer) lead(ctx context.Context, line *listener.Line, w waker, shar
 	g.Go(func() error { return s.tell(ctx, grown) })
 	g.Go(func() error { return s.upkeep(ctx) })
 	g.Go(func() error { return s.retain.run(ctx) })
+	if shared {
+		g.Go(func() error { return s.prove(ctx) })
+	}
 	return g.Wait()
 }
 

@@ -113,4 +113,12 @@ func TestPooler(t *testing.T) {
 	leading(t, direct)
 	d.Exec(t, "select pgcast.publish('a', 'e')")
 	sequenced(t, conn, events+1)
+	// When the bell is heard again, the others find out by themselves.
+	proxy.Deafen(false)
+	standing(t, conn, 2)
+	for _, s := range servers {
+		if n := s.metric("sequencer_reconnects_total"); n != 0 {
+			t.Errorf("%v lines are counted as lost", n)
+		}
+	}
 }

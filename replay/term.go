@@ -37,9 +37,14 @@ func takeTerm(ctx context.Context, conn *pgx.Conn, shared bool, log *slog.Logger
 	if err != nil {
 		return 0, fmt.Errorf("read this cluster's identity: %w", err)
 	}
-	elsewhere := was.SystemIdentifier != 0 && was.SystemIdentifier != is.SystemIdentifier
+	// A log that was never sequenced may have come from elsewhere as well.
+	elsewhere := was.SystemIdentifier != is.SystemIdentifier
 	if elsewhere || is.Ahead {
-		log.Warn("sequencer: the log comes from another cluster, re-basing it",
+		level := slog.LevelWarn
+		if was.SystemIdentifier == 0 {
+			level = slog.LevelDebug
+		}
+		log.Log(ctx, level, "sequencer: the log comes from another cluster, re-basing it",
 			"was", identity(was.SystemIdentifier, was.Timeline), "is", identity(is.SystemIdentifier, is.Timeline))
 		if err := q.SequencerRebase(ctx, term); err != nil {
 			return 0, fmt.Errorf("re-base the log: %w", err)

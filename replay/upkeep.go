@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pgcast/pgcast/db"
+	"github.com/pgcast/pgcast/listener"
 )
 
 // upkeep is what the sequencing server does beside its steps: it measures the lag, prunes
@@ -47,6 +48,30 @@ func prune(ctx context.Context, q *db.Queries, from int64) (stop int64, err erro
 		}
 		if from = p.Stop; !p.More {
 			return from, nil
+		}
+	}
+}
+
+// prove tries the bell on other lines, while this one sequences without, and ends the
+// session when it is heard: a full notification queue passes, and so does what made the
+// database too busy to carry a bell in time.
+func (s *Sequencer) prove(ctx context.Context) error {
+	for {
+		if err := sleep(ctx, proveAgain); err != nil {
+			return err
+		}
+		line, err := listener.Reach(ctx, s.url)
+		if err != nil {
+			continue
+		}
+		if err = line.Listen(ctx, listener.ChannelBell); err == nil {
+			if err = line.Prove(ctx, listener.ChannelBell); err != nil {
+				_ = line.Unlisten(ctx, listener.ChannelBell) // the session may go to somebody else next
+			}
+		}
+		line.Close()
+		if err == nil {
+			return errProved
 		}
 	}
 }

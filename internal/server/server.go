@@ -209,11 +209,17 @@ func (s *Server) closePool() {
 func (s *Server) drain(front, back *http.Server) error {
 	s.draining.Store(true)
 	s.opts.Logger.Info("draining", "sessions", len(s.hub.Sessions()))
-	ctx, cancel := context.WithTimeout(context.Background(), s.opts.DrainTimeout)
+	// A fifth is left for the database connections to end.
+	ctx, cancel := context.WithTimeout(context.Background(), s.opts.DrainTimeout*4/5)
 	defer cancel()
 	var g errgroup.Group
 	g.Go(func() error { return front.Shutdown(ctx) }) // closes the listener first
-	g.Go(func() error { return s.gateway.Drain(ctx) })
+	g.Go(func() error {
+		if err := s.gateway.Drain(ctx); err != nil {
+			s.opts.Logger.Warn("draining took too long; the clients that were cut off resume", "error", err)
+		}
+		return nil
+	})
 	err := g.Wait()
 	return errors.Join(err, back.Shutdown(ctx))
 }
