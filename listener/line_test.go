@@ -16,7 +16,7 @@ import (
 	"github.com/pgcast/pgcast/internal/pgtest"
 )
 
-const within = 20 * time.Second
+const within = time.Minute
 
 // await waits until the condition holds.
 func await(t testing.TB, what string, condition func() bool) {
@@ -89,6 +89,16 @@ func TestDial(t *testing.T) {
 	}
 	if got := setting(t, dial(t, d.URL+"&application_name=mine&default_transaction_read_only=on").Conn(), "application_name"); got != "mine" {
 		t.Errorf("application_name is %s", got)
+	}
+	reached, err := Reach(t.Context(), d.URL)
+	ok(t, err)
+	defer reached.Close()
+	if got := setting(t, reached.Conn(), "enable_seqscan"); got != "on" {
+		t.Error("a session that may be a pooler's is changed")
+	}
+	ok(t, reached.Own(t.Context()))
+	if got := setting(t, reached.Conn(), "enable_seqscan"); got != "off" {
+		t.Error("a session of our own is not set up")
 	}
 	for _, bad := range []string{"postgres://%", "postgres://postgres@127.0.0.1:1/none?sslmode=disable", d.URL + "x"} {
 		if l, err := Dial(t.Context(), bad); err == nil {
