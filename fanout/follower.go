@@ -109,7 +109,7 @@ func (f *Follower) Run(ctx context.Context) error {
 				f.opts.Logger.Warn("follower: cannot read the log; will try until it can", "error", err)
 				f.setCaughtUp(false)
 			}
-			d := min(20*time.Millisecond<<min(failed, 6), time.Second)
+			d := min(20*time.Millisecond<<min(failed, 6), 400*time.Millisecond)
 			if err := pause(ctx, d/2+rand.N(d)); err != nil {
 				return err
 			}

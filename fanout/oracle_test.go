@@ -87,6 +87,7 @@ type held struct {
 	pattern *pgcast.Pattern // nil for a topic
 	start   int64
 	place   int64
+	told    int64 // up to where it was told of gaps, of a pattern
 	order   int
 	doomed  bool // a reset must come before anything else
 }
@@ -229,9 +230,10 @@ func (h *hearing) gap(s *held, n *Notice) error {
 			return fmt.Errorf("%s: gap up to %d, and the tail is %d", n.Topic, n.Tail, h.tails[n.Topic])
 		}
 		s.place = n.Tail - 1
-	} else if n.After < s.place {
-		return fmt.Errorf("%s: gap after %d, and the place was %d", n.Topic, n.After, s.place)
+	} else if n.After < s.place || n.Tail <= s.told {
+		return fmt.Errorf("%s: gap after %d, and the place was %d, gaps told up to %d", n.Topic, n.After, s.place, s.told)
 	}
+	s.told = n.Tail
 	for _, f := range h.facts {
 		if at := s.number(f); s.selects(f.topic) && at > n.After && at < n.Tail && f.seq < h.tails[f.topic] {
 			h.gapped[f.position] = true

@@ -34,6 +34,10 @@ const (
 	evictStale   = 4 * time.Second        // a living one finishes a statement every second
 	slowLook     = 5 * time.Millisecond
 	proveAgain   = 10 * time.Second // how often a bell that did not work is tried again
+
+	// Between two tries to connect. Not long: while nobody sequences, everybody waits.
+	soonest = 50 * time.Millisecond
+	latest  = 500 * time.Millisecond
 )
 
 var errProved = errors.New("the bell works now")
@@ -92,7 +96,7 @@ func NewSequencer(url string, pool *pgxpool.Pool, opts *SequencerOptions) *Seque
 // Run sequences or stands by until ctx ends. It outlives every failure of the database
 // and returns only ctx's error.
 func (s *Sequencer) Run(ctx context.Context) error {
-	delay := 50 * time.Millisecond
+	delay := soonest
 	for {
 		began := time.Now()
 		err := s.session(ctx)
@@ -100,19 +104,23 @@ func (s *Sequencer) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if time.Since(began) > 10*time.Second {
-			delay = 50 * time.Millisecond
+		if time.Since(began) > time.Second {
+			delay = soonest
 		}
 		if !errors.Is(err, errDeposed) && !errors.Is(err, errProved) {
 			s.metrics.reconnects.Inc()
-			s.opts.Logger.Warn("sequencer: lost its line to the database, will connect again", "error", err, "after", delay)
+			level := slog.LevelWarn
+			if delay > soonest { // the outage has been told
+				level = slog.LevelDebug
+			}
+			s.opts.Logger.Log(ctx, level, "sequencer: lost its line to the database, will connect again", "error", err, "after", delay)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(delay/2 + rand.N(delay)):
 		}
-		delay = min(2*delay, 2*time.Second)
+		delay = min(2*delay, latest)
 	}
 }
 
