@@ -60,7 +60,8 @@ type world struct {
 
 func newWorld(t testing.TB, change func(*setup)) *world {
 	t.Helper()
-	s := setup{}
+	// Clients read, and answer pings, only while a test does, which may be slow.
+	s := setup{Options: Options{WriteTimeout: 5 * time.Minute, PingInterval: 5 * time.Minute}}
 	if change != nil {
 		change(&s)
 	}

@@ -83,7 +83,7 @@ func TestDatabaseNeverReached(t *testing.T) {
 // were have sat it out.
 func TestOutage(t *testing.T) {
 	t.Parallel()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	c := pgtest.Private(t, nil)
 	db := &pgtest.DB{URL: c.URL("postgres"), Name: "postgres"}

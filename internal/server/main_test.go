@@ -54,6 +54,8 @@ func start(t testing.TB, databaseURL string, change func(*Options)) *running {
 	type addresses struct{ listen, admin string }
 	ready := make(chan addresses, 1)
 	o := Options{DatabaseURL: databaseURL, Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: discard,
+		// Clients read, and answer pings, only while a test does, which may be slow.
+		WriteTimeout: 5 * time.Minute, PingInterval: 5 * time.Minute,
 		OnReady: func(listen, admin string) { ready <- addresses{listen, admin} }}
 	if change != nil {
 		change(&o)
