@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -167,6 +168,33 @@ func TestLogOutage(t *testing.T) {
 	await(t, "the follower has caught up", s.follower.CaughtUp)
 	comeBack.must(t, Request{Topic: "b", After: after(3)})
 	s.settled(t, "", behind, live, comeBack)
+}
+
+// However much comes meanwhile, a session that cannot read the log tries again in its own
+// time.
+func TestRetriesAreFew(t *testing.T) {
+	t.Parallel()
+	s := newWorld(t).server(t, HubOptions{Ring: 2})
+	p := s.newPeer(t)
+	p.must(t, Request{Topic: "a"})
+	p.sink.hold()
+	s.mustPublish(t, 1, 10, "a")
+	s.came(t)
+	s.reads.torn.Store(true)
+	s.mustPublish(t, 20, 10, "a")
+	s.came(t)
+	p.sink.release()
+	began := time.Now()
+	for range 300 {
+		s.mustPublish(t, 1, 10, "a")
+	}
+	s.came(t)
+	await(t, "it tries again", func() bool { return s.reads.pages.Load() >= 3 })
+	if n, most := s.reads.pages.Load(), int64(time.Since(began)/(100*time.Millisecond))+3; n > most {
+		t.Errorf("%d tries while 300 events came, want %d at most", n, most)
+	}
+	s.reads.torn.Store(false)
+	s.settled(t, "a", p)
 }
 
 // outage lets nobody connect to the database, and cuts the connections the log is read by.

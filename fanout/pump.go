@@ -65,12 +65,16 @@ func (s *Session) pump() {
 
 // serve sends one pull of a subscription and comes back to it if there is more.
 func (s *Session) serve(sub *Subscription) {
+	if time.Now().Before(sub.due) {
+		return // the log could not be read; its turn comes when it is to be tried again
+	}
 	items, more, retry := s.pull(s.ctx, sub, everything)
 	s.write(items)
 	switch {
 	case more:
 		s.kick(sub)
 	case retry > 0:
+		sub.due = time.Now().Add(retry)
 		time.AfterFunc(retry, func() { s.kick(sub) })
 	}
 }

@@ -37,6 +37,7 @@ type Subscription struct {
 	behind  bool
 	gap     int64 // of a pattern: the newest trimmed position already told
 	retries int
+	due     time.Time // when the log is to be read again, after it could not be
 }
 
 const everything = pgcast.Position(math.MaxInt64)

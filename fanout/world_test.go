@@ -85,13 +85,13 @@ func running(t testing.TB, run func(context.Context) error) (stop func()) {
 	return stop
 }
 
-// counted counts what the hub asks of the log and of the encoder, and can keep the
-// follower from what is new.
+// counted counts what the hub asks of the log and of the encoder. It can keep the follower
+// from what is new, and sessions from reading topics.
 type counted struct {
 	*replay.Log
 	pages, scans, places, encoded atomic.Int64
 
-	shut atomic.Bool
+	shut, torn atomic.Bool
 }
 
 func (c *counted) Read(ctx context.Context, after pgcast.Position, max int) ([]pgcast.Event, error) {
@@ -104,6 +104,9 @@ func (c *counted) Read(ctx context.Context, after pgcast.Position, max int) ([]p
 
 func (c *counted) Page(ctx context.Context, topic string, after pgcast.Seq, max int) (pgcast.Page, error) {
 	c.pages.Add(1)
+	if c.torn.Load() {
+		return pgcast.Page{}, pgcast.ErrUnavailable
+	}
 	return c.Log.Page(ctx, topic, after, max)
 }
 
