@@ -96,6 +96,9 @@ func TestStepCostUnderOldSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	st := newStepper(line.Conn(), term, 5000)
+	if _, err := st.run(t.Context(), false); err != nil { // the first start's re-base comes to its end
+		t.Fatal(err)
+	}
 	writer, q := d.Conn(t), db.New(d.Conn(t))
 	if _, err := writer.Exec(t.Context(), "set synchronous_commit = off"); err != nil {
 		t.Fatal(err)

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -20,22 +21,37 @@ import (
 // sequenced by that alone. A promoted standby or a restored base backup goes on with the
 // numbers it came with, so a new timeline alone needs no more than to be noted.
 func takeTerm(ctx context.Context, conn *pgx.Conn, shared bool, log *slog.Logger) (term int64, err error) {
-	q := db.New(conn)
-	if shared {
-		term, err = q.SequencerTerm(ctx)
-	} else {
-		term, err = q.SequencerLead(ctx)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("take the sequencer's term: %w", err)
-	}
+	// In one transaction, which from its first statement on holds the row that each step
+	// needs: servers that share a term would else re-base at once.
+	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted, AccessMode: pgx.ReadWrite}, func(tx pgx.Tx) error {
+		q := db.New(tx)
+		if shared {
+			term, err = q.SequencerTerm(ctx)
+		} else {
+			term, err = q.SequencerLead(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("take the sequencer's term: %w", err)
+		}
+		if _, err := q.SequencerHold(ctx, term); errors.Is(err, pgx.ErrNoRows) {
+			return errDeposed
+		} else if err != nil {
+			return fmt.Errorf("hold the sequencer's row: %w", err)
+		}
+		return settle(ctx, q, term, log)
+	})
+	return term, err
+}
+
+// settle re-bases the log if need be, and notes the cluster's identity.
+func settle(ctx context.Context, q *db.Queries, term int64, log *slog.Logger) error {
 	was, err := q.SequencerStored(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("read the log's cluster: %w", err)
+		return fmt.Errorf("read the log's cluster: %w", err)
 	}
 	is, err := q.SequencerIdentity(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("read this cluster's identity: %w", err)
+		return fmt.Errorf("read this cluster's identity: %w", err)
 	}
 	// A log that was never sequenced may have come from elsewhere as well.
 	elsewhere := was.SystemIdentifier != is.SystemIdentifier
@@ -47,16 +63,16 @@ func takeTerm(ctx context.Context, conn *pgx.Conn, shared bool, log *slog.Logger
 		log.Log(ctx, level, "sequencer: the log comes from another cluster, re-basing it",
 			"was", identity(was.SystemIdentifier, was.Timeline), "is", identity(is.SystemIdentifier, is.Timeline))
 		if err := q.SequencerRebase(ctx, term); err != nil {
-			return 0, fmt.Errorf("re-base the log: %w", err)
+			return fmt.Errorf("re-base the log: %w", err)
 		}
 	}
-	if was.SystemIdentifier != is.SystemIdentifier || was.Timeline != is.Timeline {
+	if elsewhere || was.Timeline != is.Timeline {
 		err := q.SequencerRemember(ctx, db.SequencerRememberParams{Term: term, SystemIdentifier: is.SystemIdentifier, Timeline: is.Timeline})
 		if err != nil {
-			return 0, fmt.Errorf("note this cluster's identity: %w", err)
+			return fmt.Errorf("note this cluster's identity: %w", err)
 		}
 	}
-	return term, nil
+	return nil
 }
 
 func identity(system int64, timeline int32) string {

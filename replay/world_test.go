@@ -61,6 +61,8 @@ func newWorld(t testing.TB, kind pgtest.Kind) *world {
 	w := &world{ctx: t.Context(), t: t, batch: 7, step: db.SequencerStep, peek: db.SequencerLook}
 	w.moveTo(pgtest.New(t, &pgtest.Options{Kind: kind}))
 	w.reset()
+	w.hand().lead() // so that the log knows its cluster
+	w.reset()
 	return w
 }
 
