@@ -310,8 +310,11 @@ func TestLogUnavailable(t *testing.T) {
 		"Publish":  func() error { _, err := log.Publish(ctx, "a", "e", nil, ""); return err },
 		"Identity": func() error { _, err := log.Identity(ctx); return err },
 	} {
-		if err := call(); !errors.Is(err, pgcast.ErrUnavailable) || !errors.Is(err, context.Canceled) {
+		err := call()
+		if !errors.Is(err, pgcast.ErrUnavailable) || !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
+		} else if text := err.Error(); !strings.Contains(text, ": ") || !strings.HasSuffix(text, "context canceled") {
+			t.Errorf("%s does not say what was tried and why it failed: %s", name, text)
 		}
 	}
 }

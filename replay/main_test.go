@@ -18,7 +18,7 @@ import (
 
 // How much the property tests try unless the command line says otherwise: each of their
 // actions is some round trips to Postgres.
-var histories = map[string]string{"rapid.checks": "25", "rapid.steps": "60", "rapid.nofailfile": "true"}
+var histories = map[string]string{"rapid.checks": "15", "rapid.steps": "60", "rapid.nofailfile": "true"}
 
 func TestMain(m *testing.M) {
 	flag.Parse()

@@ -58,7 +58,7 @@ const (
 	insert into pgcast.publish_key select 't:1', i, i, now() - i * interval '1.9 s' from generate_series(1, 50000) i;
 	insert into pgcast.progress select i, i * 6, format('%s:%s:', i, i)::pg_snapshot from generate_series(1, 49999) i;
 	insert into pgcast.progress values (50000, 300000, pg_current_snapshot())`
-	skew = `insert into pgcast.event_log (topic, event, data) select 't:1', 'created', json_build_object('n', i) from generate_series(1, 300000) i`
+	skew = `insert into pgcast.event_log (topic, event, data) select 't:1', 'created', json_build_object('n', i) from generate_series(1, 200000) i`
 )
 
 type plans struct {

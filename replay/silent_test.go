@@ -122,3 +122,22 @@ func TestPooler(t *testing.T) {
 		}
 	}
 }
+
+// TestBellComesBack: what made a bell go unheard may pass, and then it is used again.
+func TestBellComesBack(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, nil)
+	conn := d.Conn(t)
+	proxy := pgtest.NewProxy(t, d.URL)
+	proxy.Deafen(true)
+	r := run(t, d, SequencerOptions{}, proxy.URL)
+	leading(t, r)
+	if one[int](t, conn, held, 2) != 0 {
+		t.Fatal("a lock is held through a pooler")
+	}
+	proxy.Deafen(false)
+	asleep(t, conn)
+	if n := r.metric("sequencer_reconnects_total"); n != 0 {
+		t.Errorf("%v lines are counted as lost", n)
+	}
+}

@@ -24,7 +24,7 @@ func TestStress(t *testing.T) {
 	for _, kind := range []pgtest.Kind{pgtest.Doorbell, pgtest.TwoPhase} {
 		t.Run(kind.String(), func(t *testing.T) {
 			t.Parallel()
-			enough := 120
+			enough := 80
 			if long() {
 				enough = 5_000
 			}
