@@ -109,6 +109,28 @@ func TestOpenWhileTheRingMovesOn(t *testing.T) {
 	}
 }
 
+// Who subscribes again without a place gets nothing twice, though events were sent between
+// the look at the head and the answer.
+func TestSubscribeAgain(t *testing.T) {
+	t.Parallel()
+	s := newWorld(t).server(t, HubOptions{})
+	p := s.newPeer(t)
+	p.must(t, Request{Topic: "a"})
+	again := Request{Topic: "a", Ref: []byte("1")}
+	p.asked = append(p.asked, request{Request: again})
+	f := s.hub.acquire("a", nil)
+	o, err := s.hub.resolve(t.Context(), f, again)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.mustPublish(t, 5, 10, "a")
+	s.settled(t, "a", p)
+	p.session.enqueue(op{open: o})
+	await(t, "subscribed again", func() bool { return len(p.sink.notices(Subscribed)) == 2 })
+	s.mustPublish(t, 5, 10, "a")
+	s.settled(t, "a", p)
+}
+
 // The log can be ahead of the hub. What was read there is not repeated through another
 // subscription.
 func TestReadAheadOfTheHub(t *testing.T) {
