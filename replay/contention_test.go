@@ -98,18 +98,32 @@ func TestOpenTransactionDelaysOnlyItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	events := 0
+	publish := func() {
+		d.Exec(t, "select pgcast.publish('a', 'e')")
+		events++
+	}
+	// As publish() does, but again and again until the sequencer is not asleep just then:
+	// a writer who finds it asleep does not keep it awake, but rings at its commit.
+	await(t, "the writer keeps the sequencer awake", func() (granted bool) {
+		publish()
+		if err := tx.QueryRow(t.Context(), "select pg_try_advisory_xact_lock_shared(1885823841, 1)").Scan(&granted); err != nil {
+			t.Fatal(err)
+		}
+		return granted
+	})
 	if _, err := tx.Exec(t.Context(), "select pgcast.publish('a', 'open')"); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 20 {
-		d.Exec(t, "select pgcast.publish('a', 'e')")
-		sequenced(t, conn, i+1)
+	for range 20 {
+		publish()
+		sequenced(t, conn, events)
 	}
 	await(t, "what keeps it awake is counted", func() bool { return r.metric("sequencer_kept_awake_total") > 0 })
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	sequenced(t, conn, 21)
+	sequenced(t, conn, events+1)
 	if event := one[string](t, conn, "select event from pgcast.history order by position desc limit 1"); event != "open" {
 		t.Errorf("the last event is %s", event)
 	}
