@@ -21,7 +21,7 @@ create function pgcast.shape_of(rel oid) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   return (
-    select jsonb_agg(jsonb_build_array(c.num, c.name) order by c.num) from pgcast.live_columns(rel) c);
+    select coalesce(jsonb_agg(jsonb_build_array(c.num, c.name) order by c.num), '[]') from pgcast.live_columns(rel) c);
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.shape_of is 'A table''s columns as number and name, to recognise them after a rename.';
@@ -45,7 +45,7 @@ create function pgcast.layout_of(rel oid) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   return (
-    select '{' || string_agg(to_json(c.name) || ':null', ',' order by c.num) || '}' from pgcast.live_columns(rel) c);
+    select '{' || coalesce(string_agg(to_json(c.name) || ':null', ',' order by c.num), '') || '}' from pgcast.live_columns(rel) c);
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.layout_of is 'What row_to_json prints for an empty row of the table: all names in order.';

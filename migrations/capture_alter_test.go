@@ -78,6 +78,24 @@ func TestCaptureAlter(t *testing.T) {
 	}
 }
 
+// A table may have no columns, from the start or for a while.
+func TestCaptureNoColumns(t *testing.T) {
+	t.Parallel()
+	const settled = `do $$ begin perform pgcast.refresh(); assert pgcast.refresh() = 0; assert not exists (select from pgcast.drift()); end $$`
+	run(t, nil, []step{
+		{sql: `create table t (a int); create table bare (); select pgcast.attach('bare'), pgcast.attach('t', topic => 'r:{a}', without => '{a}')`},
+		{`insert into bare default values; delete from bare; truncate bare`, []string{
+			`bare created {}`, `bare deleted old {}`, `bare truncated {"schema":"public","table":"bare"}`,
+		}},
+		{`alter table t drop a; insert into t default values`, []string{`r:~null created {}`}},
+		{sql: settled},
+		{`insert into t default values; delete from t`, []string{`r:~null created {}`, `r:~null deleted old {}`, `r:~null deleted old {}`}},
+		{`alter table t add a int, add b int; insert into t values (1, 2)`, []string{`r:1 created {"b":2}`}},
+		{sql: settled},
+		{`insert into t values (3, 4)`, []string{`r:3 created {"b":4}`}},
+	})
+}
+
 // A transaction whose snapshot is older than the change still writes by today's names.
 func TestCaptureAlterUnderOldSnapshot(t *testing.T) {
 	t.Parallel()
