@@ -206,10 +206,11 @@ begin
                 from unnest(names) with ordinality u (n, i));
     row_name := 'd.*';
   end if;
-  -- pg_column_size is cheap, and keeps the exception block of row_json for the rows that need it.
+  -- pg_column_size is cheap, and keeps the exception block of row_json for the rows that
+  -- need it. It counts compressed bytes: lz4 makes 255 of one, and JSON six of each (\u0001).
   expression := case when (r->>'odd')::boolean then format('pgcast.row_json(%s)', row_name)
     when is_small then format('row_to_json(%s)', row_name)
-    else format('case when pg_column_size(%s) < 1000000 then row_to_json(%s) else pgcast.row_json(%s) end', row_name, row_name, row_name) end;
+    else format('case when pg_column_size(%s) < 150000 then row_to_json(%s) else pgcast.row_json(%s) end', row_name, row_name, row_name) end;
   return case when columns is null then expression else format('(select %s from (select %s) d)', expression, columns) end;
 end $$;
 -- +goose StatementEnd
