@@ -192,7 +192,8 @@ begin
   end if;
   -- With the function go its triggers, on whatever table, also for a role that owns none of them.
   return next format('drop function if exists pgcast.%I() cascade', name);
-  return next format('delete from pgcast.attachment where relation = %s::oid', tbl::oid);
+  -- By that name, not by the table's oid: a printed script may run in another database.
+  return next format('delete from pgcast.attachment where capture = %L', name);
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.detach_sql is 'The statements detach() would run, in order; none if the table is not attached.';

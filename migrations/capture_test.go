@@ -167,3 +167,17 @@ func TestAttachSQL(t *testing.T) {
 		t.Errorf("attach() and its printed script differ (-attach +script):\n%s", diff)
 	}
 }
+
+// What detach --print shows is for other databases too, where a table's oid is another.
+func TestDetachSQL(t *testing.T) {
+	t.Parallel()
+	here, there := pgtest.New(t, nil), pgtest.New(t, nil)
+	there.Exec(t, `create table first (id int)`)
+	for _, db := range []*pgtest.DB{here, there} {
+		db.Exec(t, messages+`select pgcast.attach('messages')`)
+	}
+	there.Exec(t, pgtest.Value[string](t, here, `select string_agg(s, '; ') from pgcast.detach_sql('messages') s`))
+	if n := pgtest.Value[int](t, there, `select (select count(*) from pgcast.attachment) + (select count(*) from pg_trigger)`); n != 0 {
+		t.Errorf("%d traces left by a script from another database", n)
+	}
+}
