@@ -102,7 +102,16 @@ func TestAttach(t *testing.T) {
 		t.Errorf("detach after detach:\n%s", r)
 	}
 
+	// A table that was dropped is told too.
+	db.Exec(t, `create table gone (id int); select pgcast.attach('gone'); drop table gone`)
+	if r := s.run(t, "attached"); !strings.Contains(r.ok(t), "\tgone\tall\t") || !strings.Contains(r.err, "the table was dropped\n mend: select pgcast.refresh()") {
+		t.Errorf("attached with a dropped table:\n%s", r)
+	}
+	db.Exec(t, `select pgcast.refresh()`)
+
 	s.run(t, "attach", "nosuch").fails(t, 1, `relation "nosuch" does not exist`)
+	s.run(t, "attach", "pgcast_nosuch").fails(t, 1, `relation "pgcast_nosuch" does not exist`)
+	s.run(t, "attach", "Odd, Table").fails(t, 1, "invalid name syntax", `'public."Messages"'`)
 	s.run(t, "attach", "seen").fails(t, 1, "is a view", "the tables below it")
 	s.run(t, "attach", "messages", "--topic", "{nosuch}").fails(t, 1, "has no column nosuch", "Its columns: id, room_id, body, secret.")
 	s.run(t, "attach", "messages", "--numbers", "roman").fails(t, 1, "'roman' is not a way to write numbers")

@@ -55,7 +55,7 @@ func (a *app) attached(ctx context.Context, asJSON bool) error {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	list, err := collect[attachedRow](ctx, conn,
-		`select coalesce(format('%I.%I', n.nspname, c.relname), a.relation::text), topic, columns, without, old, numbers, attached_at
+		`select case when c.oid is null then a.relation::text else format('%I.%I', n.nspname, c.relname) end, topic, columns, without, old, numbers, attached_at
 		from pgcast.attachment a left join pg_class c on c.oid = a.relation left join pg_namespace n on n.oid = c.relnamespace order by 1`)
 	if err != nil {
 		return err

@@ -124,6 +124,8 @@ func TestPublish(t *testing.T) {
 		t.Errorf("the same key gave %s, and then %s", first, again)
 	}
 
+	// An unset variable in a script must not publish twice.
+	s.run(t, "publish", "a", "b", "1", "--key", "").fails(t, 2, "--key is empty", "leave it out")
 	s.run(t, "publish", "room:*", "b").fails(t, 2, `topic "room:*" is a pattern`)
 	s.run(t, "publish", "__system", "b").fails(t, 2, "reserved")
 	s.run(t, "publish", "a", "").fails(t, 2, "is not an event name")

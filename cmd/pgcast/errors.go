@@ -111,6 +111,8 @@ func explainPostgres(err error, pg *pgconn.PgError) error {
 		e.Hint = "connect as a role that may do this"
 	case pg.Code[:2] == "28":
 		e.Hint = "check user and password in database-url"
+	case pg.Code == "42602":
+		e.Hint = `names are written as in SQL: 'public."Messages"'`
 	case pg.Code == "3D000":
 		e.Hint = "create it, or correct database-url"
 	default:
@@ -129,7 +131,7 @@ func explainPostgres(err error, pg *pgconn.PgError) error {
 func missingSchema(pg *pgconn.PgError) bool {
 	switch pg.Code {
 	case "3F000", "42P01", "42883", "42703":
-		return strings.Contains(pg.Message, "pgcast")
+		return strings.Contains(pg.Message, "pgcast.") || strings.Contains(pg.Message, `schema "pgcast"`)
 	}
 	return false
 }

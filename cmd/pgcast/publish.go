@@ -34,6 +34,9 @@ first event's id: a script may be run twice.`,
 					return err
 				}
 			}
+			if key == "" && cmd.Flags().Changed("key") { // as of an unset variable in a script
+				return usage(invalid("leave it out to publish at every call", "--key is empty"))
+			}
 			return a.publish(cmd.Context(), args[0], args[1], data, key)
 		},
 	}
