@@ -31,6 +31,7 @@ create table pgcast.event_log (
 -- handful of transactions and read the whole log to find one of them.
 alter table pgcast.event_log alter column xid set (n_distinct = -1);
 create index event_log_xid on pgcast.event_log (xid);
+comment on index pgcast.event_log_xid is 'By it the sequencer finds what has committed since it last looked.';
 comment on table pgcast.event_log is 'Every event as its writer''s own transaction wrote it; append-only, no counter, nothing two writers could queue on.';
 comment on column pgcast.event_log.id is 'Identity number; the order of events within one transaction and among overlapping ones.';
 comment on column pgcast.event_log.topic is 'Name of the topic the event belongs to.';
@@ -73,6 +74,7 @@ create table pgcast.topic_tail (
   created_at timestamptz not null
 );
 create index topic_tail_position on pgcast.topic_tail (position);
+comment on index pgcast.topic_tail_position is 'By it a reader of the whole log finds what was trimmed after its place.';
 comment on table pgcast.topic_tail is 'What retention has trimmed. Apart from the order itself, because trimming and sequencing would deadlock on a shared row.';
 comment on column pgcast.topic_tail.topic_id is 'The topic, as in pgcast.topic.';
 comment on column pgcast.topic_tail.tail is 'Seq of the oldest kept event; everything before it is gone.';
@@ -126,6 +128,7 @@ create table pgcast.publish_key (
   primary key (topic, key)
 );
 create index publish_key_created_at on pgcast.publish_key (created_at);
+comment on index pgcast.publish_key_created_at is 'By it the keys of more than 24 hours ago are found and deleted.';
 comment on table pgcast.publish_key is 'Idempotency keys of publish(), kept for 24 hours: the same topic and key again returns the first event.';
 comment on column pgcast.publish_key.topic is 'Topic the key was used on.';
 comment on column pgcast.publish_key.key is 'The caller''s key, 1 to 256 bytes.';

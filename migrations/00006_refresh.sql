@@ -104,7 +104,7 @@ declare
 begin
   for a in select t.*, t.relation::text as name from pgcast.attachment t order by t.relation::text loop
     if not exists (select from pg_class c where c.oid = a.relation) then
-      return query values (a.name, 'the table was dropped', 'select pgcast.refresh()');
+      return query values (a.name, format('the table was dropped; its topic was %s', a.topic), 'select pgcast.refresh()');
       continue;
     end if;
     again := pgcast.attach_call(a.relation);

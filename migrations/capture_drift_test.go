@@ -49,8 +49,10 @@ func TestDrift(t *testing.T) {
 		{"the function is gone", `do $$ begin execute (select format('drop function pgcast.%I cascade', capture) from pgcast.attachment where relation = 'messages'::regclass); end $$`, []string{
 			"public.messages: its capture function is gone; nothing is captured: select pgcast.attach('public.messages', topic => 'messages')",
 		}},
-		{"a dropped table", `drop table messages`, []string{"…: the table was dropped: select pgcast.refresh()"}},
-		{"a dropped tree", `drop schema public cascade; create schema public`, []string{"…: the table was dropped: select pgcast.refresh()", "…: the table was dropped: select pgcast.refresh()"}},
+		{"a dropped table", `drop table messages`, []string{"…: the table was dropped; its topic was messages: select pgcast.refresh()"}},
+		{"a dropped tree", `drop schema public cascade; create schema public`, []string{
+			"…: the table was dropped; its topic was messages: select pgcast.refresh()", "…: the table was dropped; its topic was k:{k}: select pgcast.refresh()",
+		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -25,6 +25,8 @@ func TestSchemaRules(t *testing.T) {
 		{"functions without a comment", `select oid::regprocedure::text` + functions + `obj_description(oid, 'pg_proc') is null`},
 		{"overloaded functions", `select proname::text` + functions + `true group by 1 having count(*) > 1`},
 		{"relations without a comment", `select relname::text from pg_class where relnamespace = 'pgcast'::regnamespace and relkind in ('r', 'v') and obj_description(oid, 'pg_class') is null`},
+		{"indexes without a comment, but those of constraints", `select indexrelid::regclass::text from pg_index i join pg_class c on c.oid = indexrelid
+			where relnamespace = 'pgcast'::regnamespace and not exists (select from pg_constraint where conindid = indexrelid) and obj_description(indexrelid, 'pg_class') is null`},
 		{"columns without a comment", `select relname || '.' || attname from pg_class c join pg_attribute a on a.attrelid = c.oid
 			where relnamespace = 'pgcast'::regnamespace and relkind = 'r' and attnum > 0 and not attisdropped and col_description(c.oid, attnum) is null`},
 		{"relations PUBLIC has a right to", `select oid::regclass::text from pg_class where relnamespace = 'pgcast'::regnamespace and relacl::text ~ '[{,]='`},

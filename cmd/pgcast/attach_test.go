@@ -104,7 +104,7 @@ func TestAttach(t *testing.T) {
 
 	// A table that was dropped is told too.
 	db.Exec(t, `create table gone (id int); select pgcast.attach('gone'); drop table gone`)
-	if r := s.run(t, "attached"); !strings.Contains(r.ok(t), "\tgone\tall\t") || !strings.Contains(r.err, "the table was dropped\n mend: select pgcast.refresh()") {
+	if r := s.run(t, "attached"); !strings.Contains(r.ok(t), "\tgone\tall\t") || !strings.Contains(r.err, "the table was dropped; its topic was gone\n mend: select pgcast.refresh()") {
 		t.Errorf("attached with a dropped table:\n%s", r)
 	}
 	db.Exec(t, `select pgcast.refresh()`)
