@@ -149,10 +149,10 @@ begin
   if topic is null or octet_length(topic) > 256 or topic collate "C" !~ '^[] !#-[^-~]+$' then
     raise exception 'pgcast: % is not a topic name', coalesce(quote_literal(left(topic, 60)), 'NULL')
       using errcode = '22023', hint = 'A topic is 1 to 256 printable ASCII bytes without " and \; encode other bytes as %XX.';
-  elsif starts_with(topic, '__') then
+  elsif starts_with(topic collate "C", '__') then
     raise exception 'pgcast: topic % is the server''s own', quote_literal(left(topic, 60))
       using errcode = '22023', hint = 'Names that begin with __ are reserved.';
-  elsif topic ~ '(^|:)[*][*]?(:|$)' then
+  elsif topic collate "C" ~ '(^|:)[*][*]?(:|$)' then
     raise exception 'pgcast: topic % is a pattern', quote_literal(left(topic, 60))
       using errcode = '22023', hint = 'A segment * or ** selects topics; an event belongs to exactly one topic.';
   end if;
@@ -207,7 +207,7 @@ begin
         values (publish.topic, publish.key, new_id, new_at) on conflict do nothing;
       exit when found;
       select pgcast.event_id(k.event_id, k.created_at) into first_id from pgcast.publish_key k
-        where k.topic = publish.topic and k.key = publish.key;
+        where k.topic = publish.topic collate "C" and k.key = publish.key collate "C"; -- the caller's column may have its own
       if found then
         return first_id;
       end if; -- it was so old that it has just been deleted
@@ -236,7 +236,7 @@ comment on column pgcast.retention.max_count is 'Only this many newest events of
 create function pgcast.retain(pattern text, max_age interval default null, max_count bigint default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  if pattern is null or octet_length(pattern) > 256 or pattern collate "C" !~ '^[] !#-[^-~]+$' or pattern ~ '(^|:)[*][*]:' or starts_with(pattern, '__') then
+  if pattern is null or octet_length(pattern) > 256 or pattern collate "C" !~ '^[] !#-[^-~]+$' or pattern collate "C" ~ '(^|:)[*][*]:' or starts_with(pattern collate "C", '__') then
     raise exception 'pgcast: % is not a topic or pattern', coalesce(quote_literal(left(pattern, 60)), 'NULL')
       using errcode = '22023', hint = 'Segments are split by a colon; * is one segment, ** is any tail and must be last; names that begin with __ are reserved.';
   end if;

@@ -156,7 +156,9 @@ begin
     return quote_literal(literals[1]);
   end if;
   for i in 1..cardinality(vals) loop
-    term := case when vals[i] is null then 'null::text' /* the column is gone */ else format('%s.%I::text', alias, vals[i]) end;
+    -- A column's own collation may take A for a, refuse the functions used here, or clash
+    -- with another column's.
+    term := format('(%s collate "C")', case when vals[i] is null then 'null::text' /* the column is gone */ else format('%s.%I::text', alias, vals[i]) end);
     args := args || term;
     if literals[i] <> '' then
       terms := terms || quote_literal(literals[i]);
@@ -164,7 +166,7 @@ begin
     terms := terms || term;
     -- Of whatever type: the type may have changed since. Only a name that its first
     -- value begins can be empty, or begin with __.
-    simple := simple || format('octet_length(%s) %s and %s collate "C" !~ %L%s', term,
+    simple := simple || format('octet_length(%s) %s and %s !~ %L%s', term,
       case when i = 1 and literals[1] in ('', '_') then format('between 1 and %s', room) else format('<= %s', room) end, term, '[^A-Za-z0-9_.-]',
       case when i = 1 and literals[1] in ('', '_') then format(' and not starts_with(%s, %L)', term, '_') else '' end);
   end loop;

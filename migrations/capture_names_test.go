@@ -93,3 +93,47 @@ func TestCaptureRenamedTable(t *testing.T) {
 		}},
 	})
 }
+
+// Topics are bytes, whatever collation the columns have that make them: two columns of
+// different ones, or one for which A and a are the same.
+func TestCaptureCollations(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t, nil)
+	if !pgtest.Value[bool](t, db, `select exists (select from pg_collation where collname = 'und-x-icu')`) {
+		t.Skip("this Postgres has no ICU")
+	}
+	conn := db.Conn(t)
+	for _, s := range []step{
+		{sql: `create collation nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+			create table t (id text collate nocase primary key, a text collate nocase, b text collate "und-x-icu");
+			create table first (id int primary key, a text collate nocase);
+			create table parts (id text collate nocase, k int, primary key (id, k)) partition by list (k);
+			create table parts_1 partition of parts for values in (1); create table parts_2 partition of parts for values in (2);
+			select pgcast.attach('t', topic => 't:{a}:{b}'), pgcast.attach('first', topic => '{a}'), pgcast.attach('parts', topic => 'p:{id}')`},
+		{`insert into t values ('x', 'ok', 'b'), ('y', 'ä', 'b')`, []string{
+			`t:ok:b created {"id":"x","a":"ok","b":"b"}`, `t:%C3%A4:b created {"id":"y","a":"ä","b":"b"}`,
+		}},
+		{`update t set a = 'OK', b = 'B' where id = 'X'; update t set b = 'c' where id = 'Y'`, []string{
+			`t:ok:b deleted old {"id":"x"}`, `t:OK:B created {"id":"x","a":"OK","b":"B"}`,
+			`t:%C3%A4:b deleted old {"id":"y"}`, `t:%C3%A4:c created {"id":"y","a":"ä","b":"c"}`,
+		}},
+		{`update t set b = b`, []string{
+			`t:OK:B updated {"id":"x","a":"OK","b":"B"} old {"id":"x"}`, `t:%C3%A4:c updated {"id":"y","a":"ä","b":"c"} old {"id":"y"}`,
+		}},
+		{`insert into first values (1, 'a'), (2, '_a'), (3, '__a'), (4, 'ä')`, []string{
+			`a created {"id":1,"a":"a"}`, `_a created {"id":2,"a":"_a"}`, `%5F_a created {"id":3,"a":"__a"}`, `%C3%A4 created {"id":4,"a":"ä"}`,
+		}},
+		{`insert into parts values ('é', 1); update parts set id = 'É', k = 2`, []string{
+			`p:%C3%A9 created {"id":"é","k":1}`, `p:%C3%A9 deleted old {"id":"é","k":1}`, `p:%C3%89 created {"id":"É","k":2}`,
+		}},
+		{`select pgcast.publish('first:' || a, a, null, a) from first where id < 3; select pgcast.publish(b, b, null, b) from t where id = 'x'`, []string{`first:a a`, `first:_a _a`, `B B`}},
+		{sql: `select pgcast.publish('first:' || a, a, null, a), pgcast.retain(a, '1 day') from first where id < 3; select pgcast.publish(b, b, null, b) from t where id = 'x'`},
+	} {
+		if _, err := conn.Exec(t.Context(), s.sql); err != nil {
+			t.Fatalf("%s: %v", s.sql, err)
+		}
+		if diff := cmp.Diff(s.want, take(t, conn)); diff != "" {
+			t.Errorf("events of %s (-want +got):\n%s", s.sql, diff)
+		}
+	}
+}
