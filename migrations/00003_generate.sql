@@ -232,6 +232,8 @@ declare
   by_key boolean := op = 'UPDATE BY KEY';
   late boolean := (r->>'late')::boolean;
   is_same text := case when late then '(a.topic = b.topic and a.key = b.key)' else 'a.topic = b.topic' end;
+  olds text;
+  news text;
 begin
   if op = 'INSERT' then
     return format($q$insert into pgcast.event_log (topic, event, data)
@@ -252,20 +254,25 @@ begin
   -- A row that moved to another topic leaves the old one and appears in the new one. By
   -- key, where a trigger kept rows from arriving in another partition. Where keys may
   -- shift, all that moved are gone before the first comes back.
+  olds := format('(select row_number() over () as place, %s as topic, %s as old%s from pgcast_old o)',
+    pgcast.topic_sql(r, 'o'), old_row, case when by_key or late then format(', %s::text as key', old_key) else '' end);
+  news := format('(select row_number() over () as place, %s as topic, %s as data%s from pgcast_new n)',
+    pgcast.topic_sql(r, 'n'), data, case when by_key or late then format(', %s::text as key', pgcast.row_sql(r, coalesce(key, names), 'n', key is not null)) else '' end);
+  if by_key then -- the rows of a table without a key may be all alike
+    olds := format('(select x.*, row_number() over (partition by x.key order by x.place) as nth from %s x)', olds);
+    news := format('(select x.*, row_number() over (partition by x.key order by x.place) as nth from %s x)', news);
+  end if;
   return format($q$insert into pgcast.event_log (topic, event, data, old)
       select case v.k when 1 then a.topic else b.topic end,
              case when v.k = 2 then 'created' when %s then 'updated' else 'deleted' end,
              case when v.k = 2 or %s then b.data end,
              case when v.k = 1 then a.old end
-      from (select row_number() over () as place, %s as topic, %s as old%s from pgcast_old o) a
-      %s (select row_number() over () as place, %s as topic, %s as data%s from pgcast_new n) b on %s
+      from %s a %s %s b on %s
       join (values (1), (2)) v (k) on case v.k when 1 then a.place is not null else b.place is not null and %s is not true end
       order by %s$q$,
     is_same, is_same,
-    pgcast.topic_sql(r, 'o'), old_row, case when by_key or late then format(', %s::text as key', old_key) else '' end,
-    case when by_key then 'full join' else 'join' end,
-    pgcast.topic_sql(r, 'n'), data, case when by_key or late then format(', %s::text as key', pgcast.row_sql(r, coalesce(key, names), 'n', key is not null)) else '' end,
-    case when by_key then 'b.key = a.key' else 'b.place = a.place' end, is_same,
+    olds, case when by_key then 'full join' else 'join' end, news,
+    case when by_key then 'b.key = a.key and b.nth = a.nth' else 'b.place = a.place' end, is_same,
     case when late then 'v.k, coalesce(a.place, b.place)' when by_key then 'coalesce(a.place, b.place), v.k' else 'a.place, v.k' end);
 end $$;
 -- +goose StatementEnd
