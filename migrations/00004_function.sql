@@ -174,7 +174,7 @@ begin
     case when by_row then format(
       -- The first row's trigger captures the whole statement, so that what the table's
       -- own row triggers write comes after it; the statement's trigger then has no work.
-      E'  mark := format('',%%s/%%s/%%s'', pg_trigger_depth(), tg_op, %L);\n'
+      E'  mark := format('',%%s/%%s/%%s;'', pg_trigger_depth(), tg_op, %L);\n'
       '  marks := coalesce(current_setting(''pgcast.captured'', true), '''');\n'
       '  if tg_level = ''ROW'' then\n'
       '    if strpos(marks, mark) > 0 then\n'

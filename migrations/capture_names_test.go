@@ -94,6 +94,27 @@ func TestCaptureRenamedTable(t *testing.T) {
 	})
 }
 
+// The function of a table that took another's name is called like that one's, and more.
+// One statement writes both, and both have row triggers.
+func TestCaptureAlikeFunctions(t *testing.T) {
+	t.Parallel()
+	const withTrigger = messages + `create trigger x after insert on messages for each row execute function x();`
+	run(t, nil, []step{
+		{sql: `create function x() returns trigger language plpgsql as 'begin return null; end';` +
+			withTrigger + `select pgcast.attach('messages', topic => 'old'); alter table messages rename to archive;` +
+			withTrigger + `select pgcast.attach('messages', topic => 'new');
+			do $$ begin assert (select count(*) = 1 from pgcast.attachment a, pgcast.attachment b where a.capture <> b.capture and starts_with(a.capture, b.capture)); end $$`},
+		{`with a as (insert into archive values (1), (2) returning id) insert into messages select id + 10 from a`, []string{
+			`old created {"id":1,"room_id":null,"body":null}`, `old created {"id":2,"room_id":null,"body":null}`,
+			`new created {"id":11,"room_id":null,"body":null}`, `new created {"id":12,"room_id":null,"body":null}`,
+		}},
+		{`with m as (insert into messages values (3), (4) returning id) insert into archive select id + 10 from m`, []string{
+			`new created {"id":3,"room_id":null,"body":null}`, `new created {"id":4,"room_id":null,"body":null}`,
+			`old created {"id":13,"room_id":null,"body":null}`, `old created {"id":14,"room_id":null,"body":null}`,
+		}},
+	})
+}
+
 // Topics are bytes, whatever collation the columns have that make them: two columns of
 // different ones, or one for which A and a are the same.
 func TestCaptureCollations(t *testing.T) {
