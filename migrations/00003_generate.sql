@@ -181,7 +181,7 @@ comment on function pgcast.topic_sql is 'The expression for a row''s topic.';
 
 -- +goose StatementBegin
 create function pgcast.quote_numbers(list json) returns json
-language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
   return regexp_replace(list::text, '([[,] ?)(-?[0-9][^],]*)', E'\\1"\\2"', 'g')::json; -- the cast within the block
 exception when others then

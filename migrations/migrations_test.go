@@ -23,6 +23,7 @@ func TestSchemaRules(t *testing.T) {
 			not coalesce('search_path=pg_catalog, pg_temp' = any (proconfig), false)`},
 		{"functions that PUBLIC may execute", `select oid::regprocedure::text` + functions + `has_function_privilege('public', oid, 'execute')`},
 		{"functions without a comment", `select oid::regprocedure::text` + functions + `obj_description(oid, 'pg_proc') is null`},
+		{"functions that begin a subtransaction and say they are parallel safe", `select oid::regprocedure::text` + functions + `proparallel = 's' and prosrc ~ 'exception when'`},
 		{"overloaded functions", `select proname::text` + functions + `true group by 1 having count(*) > 1`},
 		{"relations without a comment", `select relname::text from pg_class where relnamespace = 'pgcast'::regnamespace and relkind in ('r', 'v') and obj_description(oid, 'pg_class') is null`},
 		{"indexes without a comment, but those of constraints", `select indexrelid::regclass::text from pg_index i join pg_class c on c.oid = indexrelid
