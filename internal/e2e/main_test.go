@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	binary = filepath.Join(dir, "pgcast")
-	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/pgcast").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-o", binary, "../../cmd/pgcast").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build pgcast: %v\n%s", err, out)
 		os.Exit(1)
 	}
