@@ -88,6 +88,18 @@ func TestSQL(t *testing.T) {
 	s.run(t, "sql", "select 1/0").fails(t, 1, "division by zero")
 	s.run(t, "sql", " ").fails(t, 2, "no SQL to run")
 	s.run(t, "sql", "select", "1").fails(t, 2, "accepts at most 1 arg", "pgcast sql --help")
+	// COPY has the streams for itself, and never waits for rows that cannot come.
+	s.run(t, "sql", "create table copied (a int, b text)").ok(t)
+	if r := s.pipe(t, "1\tx\n2\ty\n", "sql", "/* two rows */\ncopy copied from stdin;"); r.ok(t) != "" || r.err != "COPY 2\n" {
+		t.Errorf("copy from stdin:\n%s", r)
+	}
+	if r := s.run(t, "sql", "copy copied to stdout"); r.ok(t) != "1\tx\n2\ty" || r.err != "COPY 2\n" {
+		t.Errorf("copy to stdout:\n%s", r)
+	}
+	s.pipe(t, "x\n", "sql", "copy copied from stdin").fails(t, 1, "invalid input syntax for type integer")
+	s.pipe(t, "create table dump (a int);\n--\n-- its rows\n--\n\nCOPY public.dump (a) FROM stdin;\n1\n\\.\n", "sql").fails(t, 2, "among other statements", "pg_dump --inserts")
+	s.run(t, "sql", "select 1; copy copied to stdout").fails(t, 2, "among other statements")
+	s.pipe(t, "copy copied from stdin", "sql").fails(t, 2, "standard input is for its rows")
 	many := s.run(t, "sql", "select g from generate_series(1, 5000) g").ok(t)
 	if lines := strings.Split(many, "\n"); len(lines) != 5001 || lines[5000] != "5000" {
 		t.Errorf("%d lines of 5001", len(lines))

@@ -27,10 +27,12 @@ func (a *app) sqlCommand() *cobra.Command {
 
 The statement is an argument, or comes on standard input. Several, separated by
 semicolons, are one transaction, unless they begin and commit their own. Rows are
-printed as a table on a terminal, separated by tabs otherwise.`,
+printed as a table on a terminal, separated by tabs otherwise. COPY to standard output
+and from standard input works as a statement of its own.`,
 		Example: `  pgcast sql "select * from pgcast.history order by position desc limit 10"
   pgcast sql < schema.sql
-  pgcast sql --json "select * from public.messages" | jq .body`,
+  pgcast sql --json "select * from public.messages" | jq .body
+  pgcast sql "copy public.messages to stdout" > messages.tsv`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			arg := "-"
@@ -47,7 +49,11 @@ printed as a table on a terminal, separated by tabs otherwise.`,
 			if strings.TrimSpace(statement) == "" {
 				return usage(invalid(`as in pgcast sql "select 1"`, "no SQL to run"))
 			}
-			return a.sql(cmd.Context(), statement, asJSON)
+			in, out, alone := copyWay(statement)
+			if err := checkCopy(in, out, alone, arg == "-"); err != nil {
+				return err
+			}
+			return a.sql(cmd.Context(), statement, asJSON, in, out)
 		},
 	}
 	addSettings(cmd.Flags(), forDatabase)
@@ -55,12 +61,15 @@ printed as a table on a terminal, separated by tabs otherwise.`,
 	return cmd
 }
 
-func (a *app) sql(ctx context.Context, statement string, asJSON bool) error {
+func (a *app) sql(ctx context.Context, statement string, asJSON, copiesIn, copiesOut bool) error {
 	conn, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	if copiesIn || copiesOut {
+		return a.copy(ctx, conn, statement, copiesIn)
+	}
 	// The simple protocol takes several statements, and gives values as Postgres prints them.
 	results := conn.PgConn().Exec(ctx, statement)
 	for results.NextResult() {
