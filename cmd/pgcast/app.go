@@ -96,11 +96,12 @@ With a database of your own:  pgcast migrate up && pgcast attach public.messages
 	return root
 }
 
-// internalCommand tells cobra's own commands, which must work whatever the settings say.
+// internalCommand tells the commands that need no settings, cobra's own and version: they
+// must work whatever the settings say.
 func internalCommand(cmd *cobra.Command) bool {
 	for c := cmd; c != nil; c = c.Parent() {
 		switch c.Name() {
-		case "help", "completion", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
+		case "version", "help", "completion", cobra.ShellCompRequestCmd, cobra.ShellCompNoDescRequestCmd:
 			return true
 		}
 	}

@@ -39,6 +39,7 @@ func TestHelp(t *testing.T) {
 	s.run(t, "help", "serve").ok(t)
 	s.run(t, "serve", "--help").ok(t)
 	s.run(t, "completion", "bash").ok(t)
+	s.run(t, "version").ok(t)
 }
 
 func TestCompletion(t *testing.T) {
@@ -51,6 +52,11 @@ func TestCompletion(t *testing.T) {
 	}
 	if out := s.run(t, "__complete", "serve", "--wake", "").ok(t); !strings.HasPrefix(out, "auto\nnotify\npoll\n") {
 		t.Errorf("the values of --wake complete to:\n%s", out)
+	}
+	for _, command := range []string{"tail", "sql", "publish"} {
+		if out := s.run(t, "__complete", command, "").ok(t); out != ":4" {
+			t.Errorf("the arguments of %s complete to:\n%s", command, out)
+		}
 	}
 	if out := s.run(t, "__complete", "mig").ok(t); !strings.HasPrefix(out, "migrate\t") {
 		t.Errorf("mig completes to:\n%s", out)

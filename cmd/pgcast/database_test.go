@@ -168,7 +168,7 @@ func TestUnreachable(t *testing.T) {
 	l.Close()
 	for _, args := range [][]string{{"sql", "select 1"}, {"publish", "a", "b"}, {"migrate", "up"}, {"serve"}, {"attached"}} {
 		newShell(t, "PGCAST_DATABASE_URL=postgres://u@"+addr+"/x").run(t, args...).
-			fails(t, 1, "is Postgres running there")
+			fails(t, 1, "is Postgres running there", "connection refused", "`user=u database=x`: ")
 	}
 	_, db := withDatabase(t, nil)
 	newShell(t, "PGCAST_DATABASE_URL="+strings.Replace(db.URL, db.Name, "nosuch", 1)).run(t, "sql", "select 1").

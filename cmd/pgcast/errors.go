@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -96,7 +98,21 @@ func explain(err error) error {
 		return &pgcast.Error{Code: pgcast.CodeUnavailable, Message: oneLine(connect.Error()),
 			Hint: "is Postgres running there, and is database-url right? pgcast config shows which one is used"}
 	}
+	for _, l := range listenHints {
+		if errors.Is(err, l.is) {
+			return &pgcast.Error{Code: pgcast.CodeInvalid, Message: err.Error(), Hint: l.hint}
+		}
+	}
 	return err
+}
+
+// listenHints are what to do about an address that cannot be listened on.
+var listenHints = []struct {
+	is   error
+	hint string
+}{
+	{syscall.EADDRINUSE, "another program listens there, perhaps a pgcast: stop it, or give another --listen or --admin-listen; port 0 takes any free one"},
+	{syscall.EADDRNOTAVAIL, "this machine has no such address; give another --listen or --admin-listen"},
 }
 
 func explainPostgres(err error, pg *pgconn.PgError) error {
@@ -136,9 +152,16 @@ func missingSchema(pg *pgconn.PgError) bool {
 	return false
 }
 
-// oneLine is for errors that list every address they tried.
+// oneLine is for errors that list every address they tried, some of them twice: with TLS
+// and without.
 func oneLine(text string) string {
-	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\t' }), " ")
+	var parts []string
+	for part := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == '\t' }) {
+		if !slices.ContainsFunc(parts, func(said string) bool { return strings.HasSuffix(said, part) }) {
+			parts = append(parts, part)
+		}
+	}
+	return strings.ReplaceAll(strings.Join(parts, "; "), ":; ", ": ")
 }
 
 // usage marks an error as one about the command line.

@@ -115,6 +115,16 @@ func load(flags *pflag.FlagSet, environ []string) (*settings, []string, error) {
 	if fileLayer != nil {
 		set.file = fileLayer.from("")
 	}
+	const direct = "direct-database-url"
+	if set.from["database-url"] == "--database-url" && set.given(direct) && set.from[direct] != "--"+direct {
+		// It goes with the database-url that the flag has just replaced: whoever names a
+		// database on the command line must not work on another one.
+		warnings = append(warnings, "ignoring "+direct+" of "+set.from[direct]+": --database-url names a database, and it may lead to another")
+		set.from[direct] = fromDefault
+		if err := values.Set(direct, ""); err != nil {
+			return nil, nil, err
+		}
+	}
 	for i := range allSettings {
 		s := &allSettings[i]
 		if err := set.take(s, values.Get(s.name)); err != nil {

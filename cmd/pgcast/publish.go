@@ -25,7 +25,8 @@ With --key the same topic and key again, within 24 hours, adds nothing and print
 first event's id: a script may be run twice.`,
 		Example: `  pgcast publish room:1 typing '{"by": "ann"}'
   pgcast publish deploys finished --key "$CI_JOB_ID" < report.json -`,
-		Args: cobra.RangeArgs(2, 3),
+		Args:              cobra.RangeArgs(2, 3),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			data := ""
 			if len(args) == 3 {

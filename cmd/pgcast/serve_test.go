@@ -71,7 +71,7 @@ func TestServe(t *testing.T) {
 	if err != nil || !strings.Contains(string(metrics), "pgcast_") {
 		t.Errorf("metrics: %v\n%s", err, metrics)
 	}
-	s.run(t, "serve", "--listen", p.listen, "--admin-listen", "127.0.0.1:0").fails(t, 1, "address already in use")
+	s.run(t, "serve", "--listen", p.listen, "--admin-listen", "127.0.0.1:0").fails(t, 1, "address already in use", "give another --listen")
 	if code := p.stop(syscall.SIGTERM); code != 0 {
 		t.Errorf("SIGTERM gave exit code %d", code)
 	}

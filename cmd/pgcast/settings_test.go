@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/pgcast/pgcast/internal/pgtest"
 )
 
 // inForce gives what config says about one setting.
@@ -120,6 +122,30 @@ func TestUnknownEnvironment(t *testing.T) {
 		"pgcast: ignoring PGCAST_ZZZZZZ: it is not a setting\n"
 	if r.err != want {
 		t.Errorf("got %q, want %q", r.err, want)
+	}
+}
+
+// A database named on the command line is the one that is used, whatever direct-database-url
+// was set for another.
+func TestDatabaseOfTheCommandLine(t *testing.T) {
+	t.Parallel()
+	s, db := withDatabase(t, nil)
+	other := pgtest.New(t, nil)
+	s.env = append(s.env, "PGCAST_DIRECT_DATABASE_URL="+db.URL)
+	if got := s.run(t, "sql", "select current_database() as name").ok(t); got != "name\n"+db.Name {
+		t.Errorf("without the flag: %s", got)
+	}
+	r := s.run(t, "sql", "select current_database() as name", "--database-url", other.URL)
+	if r.ok(t) != "name\n"+other.Name || !strings.Contains(r.err, "ignoring direct-database-url of PGCAST_DIRECT_DATABASE_URL") {
+		t.Errorf("with the flag:\n%s", r)
+	}
+	r = s.run(t, "config", "--json", "--database-url", other.URL)
+	if value, from := inForce(t, r, "direct-database-url"); value != "" || from != "default" {
+		t.Errorf("config shows direct-database-url %q from %q", value, from)
+	}
+	r = s.run(t, "config", "--json", "--database-url", other.URL, "--direct-database-url", other.URL)
+	if value, _ := inForce(t, r, "direct-database-url"); value != other.URL {
+		t.Errorf("config shows direct-database-url %q although it was a flag", value)
 	}
 }
 

@@ -33,7 +33,8 @@ and from standard input works as a statement of its own.`,
   pgcast sql < schema.sql
   pgcast sql --json "select * from public.messages" | jq .body
   pgcast sql "copy public.messages to stdout" > messages.tsv`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			arg := "-"
 			if len(args) == 1 {

@@ -37,7 +37,8 @@ The server is that of --url, or of the pgcast dev running here, or the one at --
   pgcast tail room:1 --after 0
   pgcast tail --json | jq -c '[.topic, .seq]'
   pgcast tail --url wss://live.example.com/ws`,
-		Args: cobra.MaximumNArgs(1),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			t.pattern = "**"
 			if len(args) == 1 {
