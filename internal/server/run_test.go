@@ -77,11 +77,16 @@ func TestDrainWithStalledClient(t *testing.T) {
 	if code, _ := quick.closed(); code != wire.CloseGoingAway {
 		t.Errorf("the quick client was closed with %d", code)
 	}
-	if status, text := get(t, "http://"+r.admin+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(text, "draining") {
-		t.Errorf("readyz while draining: %d %s", status, text)
+	for _, listener := range []string{r.listen, r.admin} {
+		if status, text := get(t, "http://"+listener+"/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(text, "draining") {
+			t.Errorf("readyz of %s while draining: %d %s", listener, status, text)
+		}
+		if status, _ := get(t, "http://"+listener+"/healthz"); status != http.StatusOK {
+			t.Errorf("healthz of %s while draining: %d", listener, status)
+		}
 	}
-	if status, _ := get(t, "http://"+r.listen+"/healthz"); status != 0 {
-		t.Errorf("the public listener still answers: %d", status)
+	if status, text := get(t, "http://"+r.listen+"/ws"); status != http.StatusServiceUnavailable {
+		t.Errorf("somebody new while draining: %d %s", status, text)
 	}
 	// It is cut off in a write, or closed between two.
 	if err := <-stopped; err != nil && !strings.Contains(err.Error(), "1 sessions had to be cut off") {

@@ -148,7 +148,7 @@ func (s *Server) identify(ctx context.Context) error {
 	return err
 }
 
-// Run serves until ctx ends, then drains: not ready, no new connections, clients told to
+// Run serves until ctx ends, then drains: not ready, no new sessions, clients told to
 // come back, what is ready sent, at most DrainTimeout. The error is nil after a clean
 // drain.
 func (s *Server) Run(ctx context.Context) error {
@@ -181,12 +181,12 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case <-failed.Done():
 	}
-	err = s.drain(front, back)
+	s.drain(front, back)
 	stop()
-	if gerr := g.Wait(); gerr != nil && !errors.Is(gerr, context.Canceled) {
-		err = errors.Join(gerr, err)
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // poolWait is how long the pool's connections have to say goodbye. A database that answers
@@ -206,22 +206,25 @@ func (s *Server) closePool() {
 	}
 }
 
-func (s *Server) drain(front, back *http.Server) error {
+func (s *Server) drain(front, back *http.Server) {
 	s.draining.Store(true)
 	s.opts.Logger.Info("draining", "sessions", len(s.hub.Sessions()))
 	// A fifth is left for the database connections to end.
 	ctx, cancel := context.WithTimeout(context.Background(), s.opts.DrainTimeout*4/5)
 	defer cancel()
-	var g errgroup.Group
-	g.Go(func() error { return front.Shutdown(ctx) }) // closes the listener first
-	g.Go(func() error {
-		if err := s.gateway.Drain(ctx); err != nil {
-			s.opts.Logger.Warn("draining took too long; the clients that were cut off resume", "error", err)
+	// The listeners stay open meanwhile: whoever asks is told 503, not left to guess.
+	if err := s.gateway.Drain(ctx); err != nil {
+		s.opts.Logger.Warn("draining took too long; the clients that were cut off resume", "error", err)
+	}
+	// Nothing else takes long; a request that hangs all the same is cut off.
+	ctx, cancel = context.WithTimeout(context.Background(), max(s.opts.DrainTimeout/20, 100*time.Millisecond))
+	defer cancel()
+	for _, h := range []*http.Server{front, back} {
+		if err := h.Shutdown(ctx); err != nil {
+			s.opts.Logger.Warn("cut off a connection that did not end", "error", err)
+			_ = h.Close()
 		}
-		return nil
-	})
-	err := g.Wait()
-	return errors.Join(err, back.Shutdown(ctx))
+	}
 }
 
 func (s *Server) httpServer(h http.Handler) *http.Server {
