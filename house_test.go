@@ -2,9 +2,12 @@ package pgcast_test
 
 import (
 	"bufio"
+	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -121,4 +124,55 @@ func eachGoFile(t *testing.T, do func(path string, lines []string)) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestGuarantees keeps the README's table true: each test it names is there, in the
+// package it names.
+func TestGuarantees(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "| promise | shown by |\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	word := regexp.MustCompile("`[a-z0-9/]+`|Test[A-Za-z]+…?")
+	for row := range strings.Lines(table) {
+		cells := strings.Split(row, "|")
+		if len(cells) != 4 || strings.HasPrefix(strings.TrimSpace(cells[1]), "---") {
+			continue
+		}
+		dir, named := "", 0
+		for _, w := range word.FindAllString(cells[2], -1) {
+			if strings.HasPrefix(w, "`") {
+				dir = strings.Trim(w, "`")
+				continue
+			}
+			named++
+			name, more := strings.CutSuffix(w, "…")
+			if !more {
+				name += "("
+			}
+			if !testIsIn(t, dir, name) {
+				t.Errorf("the README promises%s\nand %s has no %s", cells[1], dir, w)
+			}
+		}
+		if named == 0 {
+			t.Errorf("no test shows that%s", cells[1])
+		}
+	}
+}
+
+func testIsIn(t *testing.T, dir, name string) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no tests in %s: %v", dir, err)
+	}
+	return slices.ContainsFunc(files, func(path string) bool {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return bytes.Contains(text, []byte("\nfunc "+name))
+	})
 }
