@@ -161,6 +161,56 @@ func TestDevOnOwnDatabase(t *testing.T) {
 	startDev(t, s, "--no-demo").stop(syscall.SIGTERM)
 }
 
+// TestDevIsForThisMachine is about a site whose name leads to 127.0.0.1: its page is of
+// the same origin as whatever listens there.
+func TestDevIsForThisMachine(t *testing.T) {
+	t.Parallel()
+	s, _ := withDatabase(t, nil)
+	for _, open := range []bool{false, true} {
+		args := []string{"--no-demo"}
+		if open {
+			args = append(args, "--insecure-open")
+		}
+		p := startDev(t, s, args...)
+		addr := strings.TrimSuffix(strings.TrimPrefix(readDevFile(t, s).URL, "http://"), "/")
+		eventually(t, "it is ready", func() bool { return status(addr, "/readyz") == http.StatusOK })
+		_, port, _ := net.SplitHostPort(addr)
+		for host, own := range map[string]bool{addr: true, "localhost:" + port: true, "rebound.example:" + port: false, "10.0.0.1:" + port: false} {
+			for path, want := range map[string]int{"/ws": http.StatusSwitchingProtocols, "/": http.StatusOK, "/dev/head": http.StatusOK} {
+				if !own && !open {
+					want = http.StatusForbidden
+				}
+				if got := ask(t, addr, host, path); got != want {
+					t.Errorf("%v: %s of %s gives %d, want %d", args, path, host, got, want)
+				}
+			}
+		}
+		p.stop(syscall.SIGTERM)
+	}
+}
+
+// ask sends what a browser sends whose page is of the same origin as the path.
+func ask(t *testing.T, addr, host, path string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = host
+	if path == "/ws" {
+		for name, value := range map[string]string{"Origin": "http://" + host, "Connection": "Upgrade", "Upgrade": "websocket",
+			"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} {
+			req.Header.Set(name, value)
+		}
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
 func TestDevTakesOtherPorts(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -9,6 +9,20 @@ import (
 	"strings"
 )
 
+// OnlyLoopbackNames refuses requests for any name but a loopback one. While there is no
+// access control it is what keeps a site that somebody visits, and whose name was rebound
+// to 127.0.0.1, from reading what a server on that person's machine streams: to the
+// browser such a page and the server are one origin.
+func OnlyLoopbackNames(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !loopbackHost(r.Host) {
+			http.Error(w, "pgcast dev is only here for this machine: use http://localhost with the port, or start it with --insecure-open", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // onlyFromPage lets requests through that this page sent, from a browser on this machine.
 // Behind it anybody may run any SQL, so each check stands on its own:
 //

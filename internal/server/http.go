@@ -17,6 +17,9 @@ func (s *Server) publicHandler() http.Handler {
 	if s.opts.Public != nil {
 		mux.Handle("/", s.opts.Public)
 	}
+	if s.opts.Guard != nil {
+		return s.opts.Guard(mux)
+	}
 	return mux
 }
 

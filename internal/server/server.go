@@ -49,7 +49,9 @@ type Options struct {
 	DrainTimeout      time.Duration // for sessions to be told and flushed; default 10 s
 	RetentionEvery    time.Duration
 	// Public serves the public listener's paths that are not the server's own.
-	Public  http.Handler
+	Public http.Handler
+	// Guard, if set, stands before everything on the public listener.
+	Guard   func(http.Handler) http.Handler
 	Logger  *slog.Logger // default slog.Default()
 	Version string
 	// OnReady is called once both listeners are open, with their real addresses.
