@@ -31,6 +31,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help:    "From an event's creation in the writer's transaction to its write to a session that is live; the newest event of each write, by the database's and this server's clocks.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
 	}
+	// From the start, so that an alert sees the first one too.
+	for _, kind := range []string{"follow", "topic", "pattern", "place"} {
+		m.reads.WithLabelValues(kind)
+	}
+	for _, kind := range []string{"gap", "reset"} {
+		m.notices.WithLabelValues(kind)
+	}
 	if reg != nil {
 		reg.MustRegister(m.deliveries, m.bytes, m.errors, m.reads, m.notices, m.sessions, m.subscriptions, m.behind, m.latency)
 	}

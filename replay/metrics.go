@@ -1,6 +1,10 @@
 package replay
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pgcast/pgcast/listener"
+)
 
 type metrics struct {
 	sequenced, steps, reconnects, refused, trimmed, evicted prometheus.Counter
@@ -28,6 +32,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Age of the oldest committed event that has no place yet, 0 when there is none; measured by the sequencing server."}),
 		stepSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "pgcast", Name: "sequencer_step_seconds",
 			Help: "Time of one step, commit included.", Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14)}),
+	}
+	// From the start, so that an alert sees the first one too.
+	for _, source := range []listener.Source{listener.SourceBell, listener.SourceLook, listener.SourceSafety, listener.SourcePoll} {
+		m.wakes.WithLabelValues(string(source))
 	}
 	if reg != nil {
 		reg.MustRegister(m.sequenced, m.steps, m.reconnects, m.refused, m.trimmed, m.evicted, m.wakes, m.leading, m.lag, m.stepSeconds)

@@ -38,6 +38,8 @@ func TestPaths(t *testing.T) {
 		{bare.admin + "/healthz", 200, "ok"},
 		{bare.admin + "/readyz", 200, "ready"},
 		{bare.admin + "/metrics", 200, "pgcast_sessions 0"},
+		{bare.admin + "/metrics", 200, `pgcast_sequencer_wakes_total{source="safety"} 0`},
+		{bare.admin + "/metrics", 200, `pgcast_notices_total{kind="reset"} 0`},
 		{bare.admin + "/ws", 404, ""},
 		{bare.admin + "/", 404, ""},
 		{page.listen + "/", 200, "page /"},
