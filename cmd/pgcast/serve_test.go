@@ -129,6 +129,15 @@ func TestTail(t *testing.T) {
 	}
 	p.stop(syscall.SIGTERM)
 
+	// So it does where other flags than --url led to the server.
+	s.write(t, "quiet file.yaml", "log-level: error\n")
+	p = s.start(t, "tail", "room:1", "--after", "1", "--listen", server.listen, "--config", "quiet file.yaml")
+	p.until("an event", func() bool { return len(p.lines()) >= 1 })
+	p.stop(syscall.SIGINT)
+	if want := " --config 'quiet file.yaml' --listen " + server.listen + "\n"; !strings.Contains(p.printed(), want) {
+		t.Errorf("the command to resume lacks %q:\n%s", want, p.printed())
+	}
+
 	// An id of another history is noticed.
 	p = s.start(t, "tail", "room:1", "--after", "2", "--id", "1-1", "--url", url)
 	p.says("reset: the history of room:1 is not the one seen before; going on after 2")

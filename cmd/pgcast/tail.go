@@ -45,6 +45,11 @@ The server is that of --url, or of the pgcast dev running here, or the one at --
 				t.pattern = args[0]
 			}
 			t.resumes = cmd.Flags().Changed("after")
+			for _, name := range []string{"config", "data-dir", "listen", "url"} {
+				if f := cmd.Flags().Lookup(name); f.Changed {
+					t.where = append(t.where, "--"+name, quote(f.Value.String()))
+				}
+			}
 			return t.run(cmd.Context())
 		},
 	}
@@ -62,6 +67,7 @@ type tail struct {
 	*app
 	pattern string
 	url     string
+	where   []string // the flags that led to the server
 	json    bool
 	resumes bool
 	from    client.From // where to go on, now
@@ -77,7 +83,6 @@ func (t *tail) run(ctx context.Context) error {
 	if t.from.After < 0 || t.from.ID != "" && !t.resumes {
 		return usage(invalid("as in --after 41 --id 2a-60f1; Ctrl-C prints both", "--after must be a place, and --id goes with it"))
 	}
-	asked := t.url
 	if err := t.findServer(ctx); err != nil {
 		return err
 	}
@@ -99,7 +104,7 @@ func (t *tail) run(ctx context.Context) error {
 		err = end // what the server refused us for
 	}
 	if t.known {
-		t.sayf("\nto go on from here: %s\n", t.resume(asked))
+		t.sayf("\nto go on from here: %s\n", t.resume())
 	}
 	if isCanceled(err) {
 		return nil
@@ -229,14 +234,12 @@ func changed(e pgcast.Event) string {
 }
 
 // resume is the command that goes on where this one ends.
-func (t *tail) resume(url string) string {
+func (t *tail) resume() string {
 	words := []string{commandName(), "tail", quote(t.pattern), "--after", strconv.FormatInt(t.from.After, 10)}
 	if t.from.ID != "" {
 		words = append(words, "--id", string(t.from.ID))
 	}
-	if url != "" {
-		words = append(words, "--url", quote(url))
-	}
+	words = append(words, t.where...)
 	if t.json {
 		words = append(words, "--json")
 	}
