@@ -96,12 +96,12 @@ func (d *dev) takeDirectory(ctx context.Context) (*devpg.Lock, error) {
 	}
 	d.dir = dir
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make the data directory: %w", err)
+		return nil, dataDirError("make the data directory", err)
 	}
 	// It ignores itself: nobody has to think of it.
 	ignore := filepath.Join(dir, ".gitignore")
 	if err := os.WriteFile(ignore, []byte("*\n"), 0o644); err != nil {
-		return nil, fmt.Errorf("prepare the data directory: %w", err)
+		return nil, dataDirError("prepare the data directory", err)
 	}
 	// Not at once: another command may be looking whether anybody holds it.
 	short, cancel := context.WithTimeout(ctx, time.Second)

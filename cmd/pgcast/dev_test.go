@@ -232,3 +232,18 @@ func TestDevTakesOtherPorts(t *testing.T) {
 	s, _ := withDatabase(t, nil)
 	s.run(t, "dev", "--no-demo", "--admin-listen", "127.0.0.1:0", "--listen", used).fails(t, 1, "address already in use")
 }
+
+// TestDataDirectoryOfAnother sees what a user is told whose directory is root's.
+func TestDataDirectoryOfAnother(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() == 0 {
+		t.Skip("root may do everything: run the tests as another user to see this one")
+	}
+	s := newShell(t)
+	if err := os.Mkdir(filepath.Join(s.dir, ".pgcast"), 0o000); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"dev"}, {"sql", "select 1"}, {"tail"}} {
+		s.run(t, args...).fails(t, 1, "permission denied", "give a --data-dir of your own")
+	}
+}

@@ -31,11 +31,11 @@ func runningDev(dir string) (*devFile, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look for a running pgcast dev: %w", err)
+		return nil, dataDirError("look for a running pgcast dev", err)
 	}
 	lock, err := devpg.TryLock(devLockPath(dir))
 	if err != nil {
-		return nil, fmt.Errorf("look for a running pgcast dev: %w", err)
+		return nil, dataDirError("look for a running pgcast dev", err)
 	}
 	if lock != nil {
 		lock.Unlock()
@@ -46,6 +46,14 @@ func runningDev(dir string) (*devFile, error) {
 		return nil, fmt.Errorf("read %s: %w", devFilePath(dir), err)
 	}
 	return &dev, nil
+}
+
+// dataDirError says what to do about a data directory that is another user's.
+func dataDirError(what string, err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return invalid("it is another user's: work as that user, or give a --data-dir of your own", "%s: %s", what, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // write puts the file there whole or not at all. It may hold a password.
