@@ -1,9 +1,13 @@
 package main
 
 import (
+	"log/slog"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestUsage(t *testing.T) {
@@ -120,5 +124,20 @@ func TestQuote(t *testing.T) {
 		if got := quote(text); got != want {
 			t.Errorf("quote(%s) = %s, want %s", text, got, want)
 		}
+	}
+}
+
+func TestLogDurations(t *testing.T) {
+	t.Parallel()
+	f, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	a := &app{err: f, set: &settings{LogFormat: "json", LogLevel: "info"}}
+	a.logger(slog.LevelInfo).Info("trying again", "after", 1500*time.Millisecond)
+	text, err := os.ReadFile(f.Name())
+	if err != nil || !strings.Contains(string(text), `"after":"1.5s"`) {
+		t.Errorf("it logs %s %v", text, err)
 	}
 }

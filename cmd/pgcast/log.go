@@ -19,5 +19,13 @@ func (a *app) logger(level slog.Level) *slog.Logger {
 		return slog.New(tint.NewTextHandler(a.err, &tint.Options{
 			Level: level, TimeFormat: time.TimeOnly, NoColor: !bool(a.paint(a.err))}))
 	}
-	return slog.New(slog.NewJSONHandler(a.err, &slog.HandlerOptions{Level: level}))
+	return slog.New(slog.NewJSONHandler(a.err, &slog.HandlerOptions{Level: level, ReplaceAttr: readable}))
+}
+
+// readable writes durations as people do: JSON would count nanoseconds.
+func readable(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
 }
