@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,8 +25,8 @@ import (
 func TestQuickStart(t *testing.T) {
 	step := readmeSteps(t)
 	db := pgtest.New(t, &pgtest.Options{Empty: true})
-	listen := freeAddress(t)
-	sh := newShell(t, "PGCAST_LISTEN="+listen, "PGCAST_ADMIN_LISTEN="+freeAddress(t))
+	listen := pgtest.FreeAddress(t)
+	sh := newShell(t, "PGCAST_LISTEN="+listen, "PGCAST_ADMIN_LISTEN="+pgtest.FreeAddress(t))
 	if err := os.Symlink(binary, filepath.Join(sh.dir, "pgcast")); err != nil {
 		t.Fatal(err)
 	}
@@ -217,14 +216,4 @@ func watch(t *testing.T, listen, topic string) (shown func() string) {
 	})
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	return func() string { mu.Lock(); defer mu.Unlock(); return text.String() }
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }

@@ -148,7 +148,7 @@ func TestTail(t *testing.T) {
 func TestTailThroughRestarts(t *testing.T) {
 	t.Parallel()
 	s, db := withDatabase(t, nil)
-	server := startServe(t, s)
+	server := startServe(t, s, "--listen", pgtest.FreeAddress(t))
 	p := s.start(t, "tail", "n", "--json", "--after", "0", "--url", "ws://"+server.listen)
 	p.says("subscribed to n after 0")
 	const rounds, each = 5, 20

@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -52,7 +51,7 @@ type server struct {
 
 func startServer(t *testing.T, databaseURL string) *server {
 	t.Helper()
-	s := &server{t: t, url: databaseURL, listen: freeAddress(t), admin: freeAddress(t), log: filepath.Join(t.TempDir(), "log")}
+	s := &server{t: t, url: databaseURL, listen: pgtest.FreeAddress(t), admin: pgtest.FreeAddress(t), log: filepath.Join(t.TempDir(), "log")}
 	s.start()
 	t.Cleanup(func() {
 		s.kill()
@@ -119,16 +118,6 @@ func (s *server) leads() bool {
 func (s *server) waitReady() {
 	s.t.Helper()
 	await(s.t, "server ready", 30*time.Second, s.ready)
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // await polls until cond holds, and fails the test when it does not in time.

@@ -2,6 +2,7 @@ package pgtest_test
 
 import (
 	"context"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -176,5 +177,18 @@ func BenchmarkNew(b *testing.B) {
 	pgtest.New(b, nil) // starts what has to be started
 	for b.Loop() {
 		pgtest.New(b, nil)
+	}
+}
+
+// A free address can be listened on, and is none that the system gives to others.
+func TestFreeAddress(t *testing.T) {
+	addr := pgtest.FreeAddress(t)
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if port := l.Addr().(*net.TCPAddr).Port; port < 10_000 || port >= 15_000 {
+		t.Errorf("port %d", port)
 	}
 }
