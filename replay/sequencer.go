@@ -196,13 +196,17 @@ func (s *Sequencer) standBy(ctx context.Context, line *listener.Line) error {
 	if err := line.Listen(ctx, listener.ChannelLog); err != nil {
 		return err
 	}
-	if _, err := line.TryLock(ctx, listener.Follow, true); err != nil {
-		return err
-	}
 	s.opts.Logger.Info("sequencer: standing by, another server sequences")
-	s.opts.OnGrown() // whatever was rung before we listened
-	tried, looked := time.Now(), time.Now()
+	following, tried, looked := false, time.Now(), time.Now()
 	for {
+		if !following {
+			// Refused in a moment in which the sequencing server asks who follows.
+			var err error
+			if following, err = line.TryLock(ctx, listener.Follow, true); err != nil {
+				return err
+			}
+			s.opts.OnGrown() // nobody rang for whatever came before this
+		}
 		heard, _, err := line.Wait(ctx, contendEvery/2+rand.N(contendEvery/2))
 		if err != nil {
 			return err
@@ -228,8 +232,10 @@ func (s *Sequencer) standBy(ctx context.Context, line *listener.Line) error {
 			}
 		}
 	}
-	if err := line.Unlock(ctx, listener.Follow, true); err != nil {
-		return err
+	if following {
+		if err := line.Unlock(ctx, listener.Follow, true); err != nil {
+			return err
+		}
 	}
 	if err := line.Unlisten(ctx, listener.ChannelLog); err != nil {
 		return err
@@ -279,8 +285,13 @@ func (s *Sequencer) lead(ctx context.Context, line *listener.Line, w waker, shar
 	defer s.metrics.lag.Set(0)
 	s.opts.Logger.Info("sequencer: leading", "term", term)
 
-	g, ctx := errgroup.WithContext(ctx)
+	// Whoever sequenced before, maybe this server on another line, may have died between
+	// a step's commit and telling of it.
 	grown := make(chan struct{}, 1)
+	s.opts.OnGrown()
+	poke(grown)
+
+	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.steps(ctx, newStepper(line.Conn(), term, s.opts.Batch), a, w, grown) })
 	g.Go(func() error { return s.tell(ctx, grown) })
 	g.Go(func() error { return s.upkeep(ctx) })
