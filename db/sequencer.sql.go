@@ -10,10 +10,13 @@ import (
 )
 
 const FollowersRing = `-- name: FollowersRing :exec
-select case when not pg_try_advisory_xact_lock(1885823841, 3) then pg_notify('pgcast_log', '') end
+select case when not pg_try_advisory_xact_lock(1885823841, 3) and pg_notification_queue_usage() < 0.5
+            then pg_notify('pgcast_log', '') end
 `
 
-// Rings the following servers, if there are any: each holds the lock shared.
+// Rings the following servers, if there are any: each holds the lock shared. Not when
+// somebody keeps NOTIFY's queue from emptying: full, it fails whoever notifies next, and
+// the followers look at the log by themselves.
 func (q *Queries) FollowersRing(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, FollowersRing)
 	return err

@@ -56,6 +56,12 @@ func (b *Bell) Wait(ctx context.Context, busy bool, look Look) (Source, error) {
 	if b.idle++; b.idle <= linger {
 		return b.poll(ctx)
 	}
+	// Where the writers do not ring, sleeping would leave every event to the safety look.
+	if rings, err := b.line.Rings(ctx); err != nil {
+		return "", err
+	} else if !rings {
+		return b.poll(ctx)
+	}
 	if b.proved.IsZero() {
 		if err := b.line.Prove(ctx, ChannelBell); err != nil {
 			return "", err
@@ -102,6 +108,9 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 		if work, err := look(ctx); work || err != nil {
 			b.proved = time.Time{} // nobody rang for it
 			return SourceSafety, err
+		}
+		if rings, err := b.line.Rings(ctx); !rings || err != nil {
+			return SourcePoll, err
 		}
 		switch {
 		case !rang.IsZero() && time.Since(rang) > hearing:

@@ -129,6 +129,37 @@ func TestBellIgnoresOldBells(t *testing.T) {
 	}
 }
 
+// TestBellNeverSleepsWhereNobodyRings: writers stop ringing when NOTIFY's queue is half
+// full. That takes gigabytes, so a function says so that this session finds first.
+func TestBellNeverSleepsWhereNobodyRings(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, nil)
+	full := func(usage string) {
+		d.Exec(t, "create or replace function public.pg_notification_queue_usage() returns float8 language sql as 'select "+usage+"::float8'")
+	}
+	full("0.5")
+	b := tired(t, d.URL+"&search_path=public,pg_catalog")
+	look, n := looks(1)
+	if source, err := b.Wait(t.Context(), false, look); source != SourcePoll || err != nil || *n != 0 {
+		t.Fatalf("half full: %s, %v, %d looks", source, err, *n)
+	}
+	full("0.49")
+	if source, err := b.Wait(t.Context(), false, look); source != SourceLook || err != nil {
+		t.Fatalf("less than half full: %s, %v", source, err)
+	}
+	b.idle = linger
+	n2 := 0
+	fills := func(context.Context) (bool, error) {
+		if n2++; n2 == 1 {
+			full("0.5")
+		}
+		return false, nil
+	}
+	if source, err := b.Wait(t.Context(), false, fills); source != SourcePoll || err != nil || n2 != 2 {
+		t.Fatalf("filled while it slept: %s, %v, %d looks", source, err, n2)
+	}
+}
+
 // TestBellProvesItself: it rings now and then while it sleeps, and at once after a safety
 // look that should not have found anything.
 func TestBellProvesItself(t *testing.T) {

@@ -257,6 +257,20 @@ func (l *Line) Prepared(ctx context.Context) (allowed bool, err error) {
 	return allowed, nil
 }
 
+// Rings reports whether capture would ring now: when NOTIFY's queue is half full because
+// some session does not read it, it no longer does (pgcast.ring() in SQL has the same
+// limit), since a full one fails whoever notifies. Asking frees what has been read by all,
+// which Postgres does not always do by itself.
+func (l *Line) Rings(ctx context.Context) (rings bool, err error) {
+	err = l.do(ctx, func(ctx context.Context) error {
+		return l.conn.QueryRow(ctx, "select pg_notification_queue_usage() < 0.5").Scan(&rings)
+	})
+	if err != nil {
+		return false, fmt.Errorf("ask how full the notification queue is: %w", err)
+	}
+	return rings, nil
+}
+
 // Evict ends the session that holds the Lead lock if it has not finished a statement
 // for longer than stale: its server is frozen, or gone without a word. A sequencer that
 // lives looks at the log every second. evicted tells whether there was one.
