@@ -13,9 +13,9 @@ const RetentionDelete = `-- name: RetentionDelete :execrows
 with gone as (
   delete from pgcast.replay where topic_id = $1::bigint and seq in (
     select r.seq from pgcast.replay r
-    where r.topic_id = $1::bigint
+    where r.topic_id = $1::bigint and r.seq >= $2::bigint
       and r.seq < (select tt.tail from pgcast.topic_tail tt where tt.topic_id = $1::bigint)
-    order by r.seq limit $2::int)
+    order by r.seq limit $3::int)
   returning event_id
 )
 delete from pgcast.event_log where id in (select event_id from gone)
@@ -23,12 +23,15 @@ delete from pgcast.event_log where id in (select event_id from gone)
 
 type RetentionDeleteParams struct {
 	TopicID int64
+	Start   int64
 	Batch   int32
 }
 
-// Deletes a batch of what lies before the topic's tail.
+// Deletes a batch of what lies before the topic's tail. The caller knows where that may
+// begin, so that rows which are deleted but which an old snapshot still keeps are not
+// walked over by each batch again.
 func (q *Queries) RetentionDelete(ctx context.Context, arg RetentionDeleteParams) (int64, error) {
-	result, err := q.db.Exec(ctx, RetentionDelete, arg.TopicID, arg.Batch)
+	result, err := q.db.Exec(ctx, RetentionDelete, arg.TopicID, arg.Start, arg.Batch)
 	if err != nil {
 		return 0, err
 	}

@@ -36,11 +36,13 @@ on conflict (topic_id) do update set tail = excluded.tail, position = excluded.p
 where pgcast.topic_tail.tail < excluded.tail;
 
 -- name: RetentionDelete :execrows
--- Deletes a batch of what lies before the topic's tail.
+-- Deletes a batch of what lies before the topic's tail. The caller knows where that may
+-- begin, so that rows which are deleted but which an old snapshot still keeps are not
+-- walked over by each batch again.
 with gone as (
   delete from pgcast.replay where topic_id = sqlc.arg(topic_id)::bigint and seq in (
     select r.seq from pgcast.replay r
-    where r.topic_id = sqlc.arg(topic_id)::bigint
+    where r.topic_id = sqlc.arg(topic_id)::bigint and r.seq >= sqlc.arg(start)::bigint
       and r.seq < (select tt.tail from pgcast.topic_tail tt where tt.topic_id = sqlc.arg(topic_id)::bigint)
     order by r.seq limit sqlc.arg(batch)::int)
   returning event_id

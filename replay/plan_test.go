@@ -126,8 +126,8 @@ var idle = []asked{
 	{"TopicPlaces, 100", db.TopicPlaces, places(100), 3000, true},
 	{"RetentionTopics", db.RetentionTopics, "10000, 500", 12000, true},
 	{"RetentionTail, 100", db.RetentionTail, "1, 100, 1000, 0", 100, true},
-	{"RetentionDelete, nothing", db.RetentionDelete, "1, 1000", 16, true},
-	{"RetentionDelete, little", db.RetentionDelete, "17998, 1000", 60, true},
+	{"RetentionDelete, nothing", db.RetentionDelete, "1, 0, 1000", 16, true},
+	{"RetentionDelete, little", db.RetentionDelete, "17998, 0, 1000", 60, true},
 	{"RetentionKeys", db.RetentionKeys, "", 25000, true},
 }
 

@@ -28,7 +28,10 @@ type Retention struct {
 // RetentionOptions; the zero value is usable.
 type RetentionOptions struct {
 	Every time.Duration // between two passes over all topics; default 1 minute
-	Batch int           // events trimmed per topic, transaction and pass; default 1,000
+	Batch int           // events trimmed per topic and transaction; default 1,000
+	// Batches trimmed per topic and pass; default 50. A pass takes seconds where there are
+	// 100,000 topics, and must keep up with the busiest of them meanwhile.
+	Batches int
 }
 
 const topicsPerLook = 500
@@ -43,6 +46,9 @@ func newRetention(pool *pgxpool.Pool, opts *RetentionOptions, m *metrics, log *s
 	}
 	if r.opts.Batch <= 0 {
 		r.opts.Batch = 1000
+	}
+	if r.opts.Batches <= 0 {
+		r.opts.Batches = 50
 	}
 	return r
 }
@@ -65,8 +71,7 @@ func (r *Retention) run(ctx context.Context) error {
 	}
 }
 
-// pass goes over all topics once. more tells that some topic has more to trim than one
-// batch.
+// pass goes over all topics once. more tells that some topic may have more to trim.
 func (r *Retention) pass(ctx context.Context) (more bool, err error) {
 	rules, err := r.rules(ctx)
 	if err != nil {
@@ -94,25 +99,36 @@ func (r *Retention) pass(ctx context.Context) (more bool, err error) {
 	}
 }
 
-// trim brings one topic one batch nearer to its rule. full tells that it took a whole
-// batch, so that there may be more.
+// trim brings one topic some batches nearer to its rule. full tells that it took all of
+// them whole, so that there may be more.
 func (r *Retention) trim(ctx context.Context, t db.RetentionTopicsRow, rule rule) (full bool, err error) {
 	tooMany := rule.maxCount > 0 && t.Head-t.Tail+1 > rule.maxCount
 	tooOld := rule.maxAge > 0 && t.OldestSeconds > rule.maxAge
-	if tooMany || tooOld {
-		if _, err := r.queries.RetentionTail(ctx, db.RetentionTailParams{TopicID: t.ID, Batch: int32(r.opts.Batch),
-			MaxCount: rule.maxCount, MaxAgeSeconds: rule.maxAge}); err != nil {
-			return false, fmt.Errorf("move its tail: %w", err)
-		}
-	} else if !t.Leftover {
+	if !tooMany && !tooOld && !t.Leftover {
 		return false, nil
 	}
-	n, err := r.queries.RetentionDelete(ctx, db.RetentionDeleteParams{TopicID: t.ID, Batch: int32(r.opts.Batch)})
-	if err != nil {
-		return false, fmt.Errorf("delete before its tail: %w", err)
+	start := t.Tail
+	if t.Leftover {
+		start = 0
 	}
-	r.metrics.trimmed.Add(float64(n))
-	return n >= int64(r.opts.Batch), nil
+	for range r.opts.Batches {
+		if tooMany || tooOld {
+			if _, err := r.queries.RetentionTail(ctx, db.RetentionTailParams{TopicID: t.ID, Batch: int32(r.opts.Batch),
+				MaxCount: rule.maxCount, MaxAgeSeconds: rule.maxAge}); err != nil {
+				return false, fmt.Errorf("move its tail: %w", err)
+			}
+		}
+		n, err := r.queries.RetentionDelete(ctx, db.RetentionDeleteParams{TopicID: t.ID, Start: start, Batch: int32(r.opts.Batch)})
+		if err != nil {
+			return false, fmt.Errorf("delete before its tail: %w", err)
+		}
+		r.metrics.trimmed.Add(float64(n))
+		if n < int64(r.opts.Batch) {
+			return false, nil
+		}
+		start += n // a topic has no holes; what was left by a crash may have begun later
+	}
+	return true, nil
 }
 
 type rule struct {
