@@ -11,16 +11,18 @@ import (
 )
 
 const EventPublish = `-- name: EventPublish :one
-select pgcast.publish($1::text, $2::text, $3::jsonb, $4::text)::text as id
+select pgcast.publish($1::text, $2::text, $3::text::jsonb, $4::text)::text as id
 `
 
 type EventPublishParams struct {
 	Topic string
 	Event string
-	Data  []byte
+	Data  *string
 	Key   *string
 }
 
+// data as text: where a pooler allows no prepared statements, types are guessed from Go's,
+// and JSON is bytes there.
 func (q *Queries) EventPublish(ctx context.Context, arg EventPublishParams) (string, error) {
 	row := q.db.QueryRow(ctx, EventPublish,
 		arg.Topic,

@@ -124,4 +124,6 @@ left join lateral (select * from pgcast.topic_tail where topic_id = t.id limit 1
 order by a.ord;
 
 -- name: EventPublish :one
-select pgcast.publish(sqlc.arg(topic)::text, sqlc.arg(event)::text, sqlc.narg(data)::jsonb, sqlc.narg(key)::text)::text as id;
+-- data as text: where a pooler allows no prepared statements, types are guessed from Go's,
+-- and JSON is bytes there.
+select pgcast.publish(sqlc.arg(topic)::text, sqlc.arg(event)::text, sqlc.narg(data)::text::jsonb, sqlc.narg(key)::text)::text as id;

@@ -181,7 +181,11 @@ func (l *Log) Places(ctx context.Context, asks []pgcast.Ask) ([]pgcast.Place, pg
 // was used on the topic within the last 24 hours it adds nothing and returns the first
 // event's id.
 func (l *Log) Publish(ctx context.Context, topic, name string, data json.RawMessage, key string) (pgcast.ID, error) {
-	arg := db.EventPublishParams{Topic: topic, Event: name, Data: data}
+	arg := db.EventPublishParams{Topic: topic, Event: name}
+	if data != nil {
+		text := string(data)
+		arg.Data = &text
+	}
 	if key != "" {
 		arg.Key = &key
 	}
