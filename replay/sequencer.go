@@ -94,7 +94,8 @@ func NewSequencer(url string, pool *pgxpool.Pool, opts *SequencerOptions) *Seque
 }
 
 // Run sequences or stands by until ctx ends. It outlives every failure of the database
-// and returns only ctx's error.
+// and returns ctx's error, or a *pgcast.Error when WakeNotify is asked of a server on which
+// nobody can ring.
 func (s *Sequencer) Run(ctx context.Context) error {
 	delay := soonest
 	for {
@@ -103,6 +104,10 @@ func (s *Sequencer) Run(ctx context.Context) error {
 		s.metrics.leading.Set(0)
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		var refused *pgcast.Error
+		if errors.As(err, &refused) {
+			return fmt.Errorf("sequence the log: %w", err)
 		}
 		if time.Since(began) > time.Second {
 			delay = soonest
@@ -357,32 +362,6 @@ func (s *Sequencer) steps(ctx context.Context, st *stepper, a attendant, w waker
 		}
 		busy = false
 		s.metrics.wakes.WithLabelValues(string(source)).Inc()
-	}
-}
-
-// tell rings the following servers after steps, on another connection and never inside
-// a step, whose commit would hold NOTIFY's global lock through its flush. It rings only
-// while somebody follows.
-func (s *Sequencer) tell(ctx context.Context, grown <-chan struct{}) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-grown:
-		}
-		if err := db.New(s.pool).FollowersRing(ctx); err != nil && ctx.Err() == nil {
-			s.opts.Logger.Warn("sequencer: could not ring the following servers; they find the events by polling", "error", err)
-			if err := sleep(ctx, time.Second); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-func poke(ch chan<- struct{}) {
-	select {
-	case ch <- struct{}{}:
-	default: // one is pending already
 	}
 }
 

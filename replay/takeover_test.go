@@ -176,7 +176,7 @@ func TestWakes(t *testing.T) {
 	two := pgtest.New(t, &pgtest.Options{Kind: pgtest.TwoPhase})
 	s := NewSequencer(two.URL, two.Pool(t), &SequencerOptions{Wake: WakeNotify, Logger: discard})
 	var refused *pgcast.Error
-	if err := s.session(t.Context()); !errors.As(err, &refused) || refused.Code != pgcast.CodeInvalid {
+	if err := s.Run(t.Context()); !errors.As(err, &refused) || refused.Code != pgcast.CodeInvalid {
 		t.Errorf("wake=notify beside prepared transactions: %v", err)
 	}
 }

@@ -39,6 +39,32 @@ func (s *Sequencer) upkeep(ctx context.Context) error {
 	}
 }
 
+// tell rings the following servers after steps, on another connection and never inside
+// a step, whose commit would hold NOTIFY's global lock through its flush. It rings only
+// while somebody follows.
+func (s *Sequencer) tell(ctx context.Context, grown <-chan struct{}) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-grown:
+		}
+		if err := db.New(s.pool).FollowersRing(ctx); err != nil && ctx.Err() == nil {
+			s.opts.Logger.Warn("sequencer: could not ring the following servers; they find the events by polling", "error", err)
+			if err := sleep(ctx, time.Second); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func poke(ch chan<- struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default: // one is pending already
+	}
+}
+
 // prune deletes old steps from where the last prune stopped, and tells where it did.
 func prune(ctx context.Context, q *db.Queries, from int64) (stop int64, err error) {
 	for {

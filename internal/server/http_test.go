@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -9,10 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/internal/devpg"
 	"github.com/pgcast/pgcast/internal/pgtest"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/migrations"
+	"github.com/pgcast/pgcast/replay"
 )
 
 // Each listener serves its own paths and nothing else.
@@ -178,5 +181,20 @@ func TestSettings(t *testing.T) {
 		if err := s.Run(t.Context()); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("listen %s, admin %s: %v", c.listen, c.admin, err)
 		}
+	}
+}
+
+// A bell that nobody may ring is refused too, as soon as the database has told so.
+func TestWakeThatCannotServe(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, &pgtest.Options{Kind: pgtest.TwoPhase})
+	s, err := New(&Options{DatabaseURL: d.URL, Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0",
+		Wake: replay.WakeNotify, Logger: discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var refused *pgcast.Error
+	if err := s.Run(t.Context()); !errors.As(err, &refused) || !strings.Contains(refused.Hint, "wake=auto") {
+		t.Errorf("it ends with %v", err)
 	}
 }
