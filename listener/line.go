@@ -53,6 +53,9 @@ var ErrAnotherRole = errors.New("the sequencing server uses another database rol
 // which keeps neither session locks nor LISTEN). Not safe for concurrent use.
 type Line struct {
 	conn *pgx.Conn
+	// What has arrived and was not told yet, by others and by this session: not how often,
+	// because anybody may ring as often as he likes while nobody waits.
+	others, own bool
 }
 
 // Dial connects, and owns the session: see Reach and Own.
@@ -79,14 +82,20 @@ func Reach(ctx context.Context, url string) (*Line, error) {
 	if cfg.RuntimeParams["application_name"] == "" {
 		cfg.RuntimeParams["application_name"] = "pgcast"
 	}
-	conn, err := pgx.ConnectConfig(ctx, cfg)
-	if err != nil {
+	l := &Line{}
+	cfg.OnNotification = func(c *pgconn.PgConn, n *pgconn.Notification) {
+		if n.PID == c.PID() {
+			l.own = true
+		} else {
+			l.others = true
+		}
+	}
+	if l.conn, err = pgx.ConnectConfig(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("connect the listening line: %w", err)
 	}
-	l := &Line{conn}
 	var standby bool
 	err = l.do(ctx, func(ctx context.Context) error {
-		return conn.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&standby)
+		return l.conn.QueryRow(ctx, "select pg_is_in_recovery()").Scan(&standby)
 	})
 	if err == nil && standby {
 		err = ErrStandby
@@ -190,14 +199,21 @@ func (l *Line) Unlock(ctx context.Context, lock Lock, shared bool) error {
 	})
 }
 
-// Wait waits for a bell, at most d. own tells that it was this session's own bell.
+// Wait waits for a bell, at most d, or tells at once of those that have arrived: once,
+// however many they are. own tells that it was this session's own bell.
 func (l *Line) Wait(ctx context.Context, d time.Duration) (heard, own bool, err error) {
 	wait, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	n, err := l.conn.WaitForNotification(wait)
+	if !l.others && !l.own {
+		err = l.conn.PgConn().WaitForNotification(wait)
+	}
 	switch {
-	case err == nil:
-		return true, n.PID == l.conn.PgConn().PID(), nil
+	case l.others:
+		l.others = false
+		return true, false, nil
+	case l.own:
+		l.own = false
+		return true, true, nil
 	case ctx.Err() != nil:
 		return false, false, ctx.Err()
 	case wait.Err() != nil && !l.conn.IsClosed():
@@ -207,15 +223,7 @@ func (l *Line) Wait(ctx context.Context, d time.Duration) (heard, own bool, err 
 }
 
 // Drain forgets the bells that have arrived already.
-func (l *Line) Drain() {
-	done, cancel := context.WithCancel(context.Background())
-	cancel() // with a context that is over, only what is buffered is returned
-	for {
-		if _, err := l.conn.WaitForNotification(done); err != nil {
-			return
-		}
-	}
-}
+func (l *Line) Drain() { l.others, l.own = false, false }
 
 // Ring rings a channel from this session, in a transaction of its own.
 func (l *Line) Ring(ctx context.Context, channel string) error {
