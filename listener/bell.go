@@ -105,9 +105,16 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 			b.proved, rang = time.Now(), time.Time{}
 			continue
 		}
-		if work, err := look(ctx); work || err != nil {
+		work, err := look(ctx)
+		if err != nil {
+			return "", err
+		}
+		if work {
+			if heard, own, _ := b.line.Wait(ctx, 0); heard && !own {
+				return SourceBell, nil // which came with the look's answer
+			}
 			b.proved = time.Time{} // nobody rang for it
-			return SourceSafety, err
+			return SourceSafety, nil
 		}
 		if rings, err := b.line.Rings(ctx); !rings || err != nil {
 			return SourcePoll, err

@@ -115,6 +115,25 @@ func TestBellHearsWhatRangDuringTheLastLook(t *testing.T) {
 	}
 }
 
+// TestBellHearsWhatRangDuringTheSafetyLook: the look was the first to find the event, but
+// the bell works.
+func TestBellHearsWhatRangDuringTheSafetyLook(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, nil)
+	b := tired(t, d.URL)
+	n := 0
+	look := func(ctx context.Context) (bool, error) {
+		if n++; n == 1 {
+			return false, nil
+		}
+		d.Exec(t, "select pgcast.publish('a', 'e')")
+		return true, b.line.Conn().Ping(ctx)
+	}
+	if source, err := b.Wait(t.Context(), false, look); source != SourceBell || err != nil || n != 2 || b.proved.IsZero() {
+		t.Fatalf("%s, %d looks, %v", source, n, err)
+	}
+}
+
 // TestBellIgnoresOldBells: what rang before ASLEEP was taken is for events that the last
 // look sees.
 func TestBellIgnoresOldBells(t *testing.T) {
