@@ -18,7 +18,7 @@ with gone as (
     order by r.seq limit $3::int)
   returning event_id
 )
-delete from pgcast.event_log where id in (select event_id from gone)
+delete from pgcast.event_log where id = any (array(select event_id from gone))
 `
 
 type RetentionDeleteParams struct {
@@ -30,6 +30,7 @@ type RetentionDeleteParams struct {
 // Deletes a batch of what lies before the topic's tail. The caller knows where that may
 // begin, so that rows which are deleted but which an old snapshot still keeps are not
 // walked over by each batch again.
+// An array, not a join: with a guessed number of rows that could read the whole log.
 func (q *Queries) RetentionDelete(ctx context.Context, arg RetentionDeleteParams) (int64, error) {
 	result, err := q.db.Exec(ctx, RetentionDelete, arg.TopicID, arg.Start, arg.Batch)
 	if err != nil {
