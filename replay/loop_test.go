@@ -170,6 +170,14 @@ func TestNobodyWaitsForTheSafetyLook(t *testing.T) {
 		}
 		return nil
 	}
+	await(t, "a bell wakes it", func() bool { // on a busy machine it may not fall asleep again
+		asleep(t, conn)
+		if err := publish(t.Context(), "single"); err != nil {
+			t.Fatal(err)
+		}
+		sequenced(t, conn, int(published.Load()))
+		return r.metric("sequencer_wakes_total", "bell") > 0
+	})
 	if err := single(t.Context(), 60); err != nil {
 		t.Fatal(err)
 	}
@@ -220,9 +228,6 @@ func TestNobodyWaitsForTheSafetyLook(t *testing.T) {
 		r.metric("sequencer_wakes_total", "bell"), r.metric("sequencer_wakes_total", "look"), r.metric("sequencer_wakes_total", "poll"))
 	if n := r.metric("sequencer_wakes_total", "safety"); n != 0 {
 		t.Errorf("%v events waited for the safety look", n)
-	}
-	if n := r.metric("sequencer_wakes_total", "bell"); n == 0 {
-		t.Error("no bell rang")
 	}
 	if n := r.metric("events_sequenced_total"); n > float64(published.Load()) { // killed after a commit, it may count less
 		t.Errorf("%v events are counted as sequenced", n)
