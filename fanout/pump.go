@@ -36,7 +36,7 @@ func (s *Session) pump() {
 		ops := s.control[:n:n]
 		s.control = s.control[n:]
 		for _, o := range ops {
-			s.bytes -= len(o.raw)
+			s.bytes -= o.size()
 		}
 		var sub *Subscription
 		if len(s.dirty) > 0 {

@@ -29,7 +29,7 @@ type Session struct {
 	mu      sync.Mutex
 	room    sync.Cond // control has room again, or the session has ended
 	control []op
-	bytes   int // of raw frames in control
+	bytes   int // of what control keeps of the client's and for it
 	dirty   []*Subscription
 	running bool // a pump is alive
 	ended   bool
@@ -50,6 +50,17 @@ type op struct {
 	open   *opened
 	close  *Notice // Unsubscribed, answered only if it has a ref
 	finish error
+}
+
+// size is about what it keeps in memory; a name that was asked for may be as long as a frame.
+func (o op) size() int {
+	n := len(o.raw)
+	for _, answer := range []*Notice{o.notice, o.close} {
+		if answer != nil {
+			n += len(answer.Topic) + len(answer.Ref)
+		}
+	}
+	return n
 }
 
 const (
@@ -144,7 +155,7 @@ func (s *Session) enqueue(o op) bool {
 		return false
 	}
 	s.control = append(s.control, o)
-	s.bytes += len(o.raw)
+	s.bytes += o.size()
 	start := !s.running
 	s.running = true
 	s.mu.Unlock()
