@@ -52,3 +52,38 @@ func TestAnswersAreBounded(t *testing.T) {
 		})
 	}
 }
+
+// Pages of the log in which there is nothing take room too: patterns that select nothing
+// are cheap to think of.
+func TestEmptyPagesAreBounded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.server(t, HubOptions{CacheBytes: 20_000})
+	w.mustPublish(t, 10, 1, "a")
+	out := newSink()
+	session := s.hub.NewSession(out)
+	const patterns = 200
+	await(t, "the hub has them", func() bool { return s.hub.Position() == 10 })
+	zero := int64(0)
+	for i := range patterns {
+		topic := fmt.Sprintf("nobody%d:*", i)
+		if err := session.Subscribe(t.Context(), Request{Topic: topic, After: &zero}); err != nil {
+			t.Fatal(err)
+		}
+		await(t, "it is subscribed and has read the log", func() bool {
+			return len(out.notices(Subscribed)) == i+1 && session.Idle()
+		})
+		session.Unsubscribe(topic, nil)
+	}
+	s.hub.reads.mu.Lock()
+	kept := len(s.hub.reads.pages)
+	s.hub.reads.mu.Unlock()
+	if scans := s.reads.scans.Load(); scans < patterns {
+		t.Errorf("%d patterns made only %d reads", patterns, scans)
+	}
+	if kept > patterns/2 {
+		t.Errorf("%d empty pages are kept", kept)
+	}
+	session.End(nil)
+	_ = out.ended(t)
+}

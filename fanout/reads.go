@@ -170,8 +170,8 @@ func (r *reads) read(ctx context.Context, key pageKey) (*page, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &page{key: key, next: max(key.after, int64(got.Tail)-1), tail: int64(got.Tail), head: int64(got.Head)}
-	p.add(got.Events, r.encode)
+	p := newPage(key, got.Events, r.encode)
+	p.next, p.tail, p.head = max(key.after, int64(got.Tail)-1), int64(got.Tail), int64(got.Head)
 	if n := len(got.Events); n > 0 {
 		p.next = int64(got.Events[n-1].Seq)
 	}
@@ -190,18 +190,21 @@ func (r *reads) scan(ctx context.Context, f *feed, key pageKey, floor int64) (*p
 	if err != nil {
 		return nil, err
 	}
-	p := &page{key: key, next: int64(next), gap: int64(gap)}
-	p.add(events, r.encode)
+	p := newPage(key, events, r.encode)
+	p.next, p.gap = int64(next), int64(gap)
 	p.full = next < pgcast.Position(floor)
 	return p, nil
 }
 
-func (p *page) add(events []pgcast.Event, encode Encode) {
+// newPage counts the page itself too: strangers can have any number of empty ones read.
+func newPage(key pageKey, events []pgcast.Event, encode Encode) *page {
+	p := &page{key: key, bytes: 300 + len(key.key)}
 	for _, e := range events {
 		fr := newFrame(e, encode)
 		p.frames = append(p.frames, fr)
 		p.bytes += fr.size() + 200
 	}
+	return p
 }
 
 // keep puts a page in front; r.mu is held.
