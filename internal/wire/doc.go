@@ -13,11 +13,14 @@ const (
 	MaxFrame       = 256 << 10 // default limit of a client's frame, in bytes
 	MaxServerFrame = 1 << 20   // clients drop longer frames unread, so none is ever sent
 	MaxDepth       = 32        // levels of nesting in a client's frame, the frame itself included
-	MaxRef         = 64        // bytes of a ref as it was written, quotes included
-	MaxBatchTopics = 256       // items of a subscribe-batch
-	MaxSessionID   = 256       // bytes of a sessionId
-	MaxID          = 64        // bytes of an event's id
-	MaxCaps        = 32        // entries of caps
+	// MaxExponent is the largest a JavaScript number has. Postgres prints numbers without
+	// exponents: 1e131071, nine bytes, would become 128 KiB.
+	MaxExponent    = 324
+	MaxRef         = 64  // bytes of a ref as it was written, quotes included
+	MaxBatchTopics = 256 // items of a subscribe-batch
+	MaxSessionID   = 256 // bytes of a sessionId
+	MaxID          = 64  // bytes of an event's id
+	MaxCaps        = 32  // entries of caps
 
 	DefaultHistory = 100  // events in a history answer when no limit was asked for
 	MaxHistory     = 1000 // and at most

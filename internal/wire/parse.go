@@ -92,7 +92,7 @@ func readFrame(text []byte) (m members, err error) {
 	if !utf8.Valid(text) {
 		return m, fmt.Errorf("the frame is not UTF-8")
 	}
-	s := scanner{text: text, room: MaxDepth}
+	s := scanner{text: text, room: MaxDepth, exp: MaxExponent}
 	s.space()
 	if s.peek() != '{' {
 		return m, fmt.Errorf("the frame is not a JSON object")
@@ -156,6 +156,9 @@ func (r *reader) read(f *Frame, m *members) {
 		f.Event = r.needText("event", m.event)
 		f.Data = m.data
 		f.Key = r.text("key", m.key)
+		if m.key != nil && f.Key == "" {
+			r.fail("key is empty; it must be 1 to 256 bytes, or absent")
+		}
 	case History:
 		f.Topic = r.needText("topic", m.topic)
 		f.After = r.whole("after", m.after)
@@ -291,6 +294,10 @@ func (r *reader) seqs(raw []byte) map[string]pgcast.Seq {
 			return r.err
 		}
 		topic, _ := unquote(name)
+		if _, twice := seqs[topic]; twice {
+			r.fail("lastSeenSeqs has %s twice", clip(name))
+			return r.err
+		}
 		seqs[topic] = pgcast.Seq(n)
 		return nil
 	})

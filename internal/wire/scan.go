@@ -14,6 +14,7 @@ type scanner struct {
 	text []byte
 	pos  int
 	room int // levels of nesting still allowed
+	exp  int // the largest exponent a number may have, either way; 0 for any
 }
 
 func (s *scanner) fail(want string) error {
@@ -207,7 +208,13 @@ func (s *scanner) number() error {
 		if !s.take('+') {
 			s.take('-')
 		}
-		return s.digits()
+		from := s.pos
+		if err := s.digits(); err != nil {
+			return err
+		}
+		if n, err := strconv.Atoi(string(s.text[from:s.pos])); s.exp > 0 && (err != nil || n > s.exp) {
+			return fmt.Errorf("the exponent at byte %d is beyond ±%d", from, s.exp)
+		}
 	}
 	return nil
 }
