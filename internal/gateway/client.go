@@ -190,7 +190,11 @@ func (c *client) publish(ctx context.Context, f wire.Frame) {
 	}
 	var id pgcast.ID
 	if err == nil {
-		id, err = c.g.publish.Publish(ctx, f.Topic, f.Event, f.Data, f.Key)
+		var release func()
+		if release, err = c.g.slot(ctx); err == nil {
+			id, err = c.g.publish.Publish(ctx, f.Topic, f.Event, f.Data, f.Key)
+			release()
+		}
 	}
 	if err != nil {
 		c.fail(f.Ref, err)
@@ -208,20 +212,29 @@ func (c *client) history(ctx context.Context, f wire.Frame) {
 	if f.After != nil {
 		after = *f.After
 	}
-	pattern, err := pgcast.ParsePattern(f.Topic)
-	var page pgcast.Page
-	switch {
-	case err != nil:
-	case pgcast.IsPattern(f.Topic):
-		page, err = c.g.scan(ctx, pattern, after, min(limit, wire.MaxHistory))
-	default:
-		page, err = c.g.history.Page(ctx, f.Topic, pgcast.Seq(after), min(limit, wire.MaxHistory))
-	}
+	page, err := c.g.page(ctx, f.Topic, after, min(limit, wire.MaxHistory))
 	if err != nil {
 		c.fail(f.Ref, err)
 		return
 	}
 	c.session.Send(wire.AppendHistory(nil, f.Ref, f.Topic, fitting(page.Events), int64(page.Tail), int64(page.Head)))
+}
+
+// page reads a topic or a pattern.
+func (g *Gateway) page(ctx context.Context, topic string, after int64, limit int) (pgcast.Page, error) {
+	pattern, err := pgcast.ParsePattern(topic)
+	if err != nil {
+		return pgcast.Page{}, err
+	}
+	release, err := g.slot(ctx)
+	if err != nil {
+		return pgcast.Page{}, err
+	}
+	defer release()
+	if pgcast.IsPattern(topic) {
+		return g.scan(ctx, pattern, after, limit)
+	}
+	return g.history.Page(ctx, topic, pgcast.Seq(after), limit)
 }
 
 // scan reads on until it has an event or the end of the log.

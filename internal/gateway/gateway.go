@@ -41,6 +41,8 @@ type Gateway struct {
 	opts    Options
 	metrics *metrics
 
+	slots chan struct{} // one for each request under way
+
 	heartbeat time.Duration // a session that was sent nothing for so long is sent hb
 	closeWait time.Duration // for the client's answer to a close frame
 
@@ -55,11 +57,15 @@ type Options struct {
 	// Origins are host patterns (path.Match) of web pages that may connect, beside those
 	// of the request's own host.
 	Origins          []string
-	MaxFrame         int           // bytes of a client's frame; default 256 KiB
-	MaxSubscriptions int           // of one session; default 1,000
-	MaxSessions      int           // default 100,000
-	WriteTimeout     time.Duration // for which a client may read nothing; default 30 s
-	PingInterval     time.Duration // of silence after which a client is pinged; default 25 s
+	MaxFrame         int // bytes of a client's frame; default 256 KiB
+	MaxSubscriptions int // of one session; default 1,000
+	MaxSessions      int // default 100,000
+	// MaxRequests bounds the publishes and history reads under way at once, of all
+	// sessions together; the others wait. The reader of the log must never wait for a
+	// database connection behind them. Default 3.
+	MaxRequests  int
+	WriteTimeout time.Duration // for which a client may read nothing; default 30 s
+	PingInterval time.Duration // of silence after which a client is pinged; default 25 s
 	// Identity names the cluster and timeline the log is on. Default: none, which never
 	// changes.
 	Identity   func() string
@@ -86,6 +92,7 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 	def(&opts.MaxFrame, 256<<10)
 	def(&opts.MaxSubscriptions, 1000)
 	def(&opts.MaxSessions, 100_000)
+	def(&opts.MaxRequests, 3)
 	if opts.WriteTimeout <= 0 {
 		opts.WriteTimeout = 30 * time.Second
 	}
@@ -99,7 +106,17 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 		opts.Logger = slog.Default()
 	}
 	return &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
-		heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[*client]struct{}{}, empty: make(chan struct{})}
+		slots: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[*client]struct{}{}, empty: make(chan struct{})}
+}
+
+// slot waits for room among the requests under way.
+func (g *Gateway) slot(ctx context.Context) (release func(), err error) {
+	select {
+	case g.slots <- struct{}{}:
+		return func() { <-g.slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // ServeHTTP upgrades a request to a session and returns; the session lives on.

@@ -34,7 +34,7 @@ type Options struct {
 	// DirectDatabaseURL leads to the primary without a pooler in between; the sequencer
 	// needs a session of its own. Default: DatabaseURL.
 	DirectDatabaseURL string
-	PoolSize          int    // connections for reading and publishing; default 8
+	PoolSize          int    // connections for reading and publishing, 2 or more; default 8
 	Listen            string // of clients; default 127.0.0.1:8080
 	AdminListen       string // of metrics; default 127.0.0.1:9187
 	AllowedOrigins    []string
@@ -128,14 +128,18 @@ func (s *Server) build() {
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), poolCollector{s.pool})
 
 	s.log = replay.NewLog(s.pool, &replay.LogOptions{MaxEvent: o.MaxEvent})
-	s.hub = fanout.NewHub(s.log, s.log, fanout.HubOptions{Encode: wire.AppendEventBody, Ring: o.RingSize,
+	// One of the pool's connections is left for the follower, whom nothing may hold up;
+	// the sessions' reads and their requests share the others.
+	reads := min(4, max(1, (o.PoolSize-1)/2))
+	requests := max(1, o.PoolSize-1-reads)
+	s.hub = fanout.NewHub(s.log, s.log, fanout.HubOptions{Encode: wire.AppendEventBody, Ring: o.RingSize, Reads: reads,
 		Registerer: s.registry, Logger: o.Logger})
 	s.follower = fanout.NewFollower(s.log, s.hub, &fanout.FollowerOptions{Logger: o.Logger, OnConnect: s.identify})
 	s.sequencer = replay.NewSequencer(o.DirectDatabaseURL, s.pool, &replay.SequencerOptions{Wake: o.Wake,
 		OnGrown: s.follower.Wake, Retention: &replay.RetentionOptions{Every: o.RetentionEvery},
 		Registerer: s.registry, Logger: o.Logger})
 	s.gateway = gateway.New(s.hub, s.log, s.log, gateway.Options{Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
-		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions, WriteTimeout: o.WriteTimeout,
+		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions, MaxRequests: requests, WriteTimeout: o.WriteTimeout,
 		PingInterval: o.PingInterval, Identity: func() string { return *s.identity.Load() },
 		Registerer: s.registry, Logger: o.Logger})
 }
