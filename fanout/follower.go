@@ -149,8 +149,14 @@ func (f *Follower) step(ctx context.Context, at *followed, lost bool) (more bool
 		if err != nil {
 			return false, err
 		}
-		if position > at.last.Position && f.hub.skip(position) {
-			at.last = pgcast.Event{Position: position}
+		if position > at.last.Position {
+			last, err := f.at(ctx, position)
+			if err != nil {
+				return false, err
+			}
+			if f.hub.skip(position) {
+				at.last = last
+			}
 		}
 	}
 	f.hub.metrics.reads.WithLabelValues("follow").Inc()
@@ -177,8 +183,11 @@ func (f *Follower) connect(ctx context.Context, at *followed) error {
 			return err
 		}
 	} else {
+		if at.last, err = f.at(ctx, position); err != nil {
+			return err
+		}
 		f.hub.start(position)
-		at.last.Position, at.started = position, true
+		at.started = true
 	}
 	at.target = position
 	if f.opts.OnConnect != nil {
@@ -205,8 +214,22 @@ func (f *Follower) verify(ctx context.Context, position pgcast.Position, last *p
 	f.opts.Logger.Error("follower: the log is not the one read before; it was restored from another copy. All sessions resume",
 		"was", last.Position, "is", position)
 	f.hub.Restart(position, ErrResume)
-	*last = pgcast.Event{Position: position}
-	return nil
+	*last, err = f.at(ctx, position)
+	return err
+}
+
+// at gives the position and id of the event at a position, by which the log is known
+// again; only the position where it is trimmed.
+func (f *Follower) at(ctx context.Context, position pgcast.Position) (pgcast.Event, error) {
+	e := pgcast.Event{Position: position}
+	if position == 0 {
+		return e, nil
+	}
+	found, err := f.source.Read(ctx, position-1, 1)
+	if err == nil && len(found) > 0 && found[0].Position == position {
+		e.ID = found[0].ID
+	}
+	return e, err
 }
 
 func pause(ctx context.Context, d time.Duration) error {
