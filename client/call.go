@@ -66,6 +66,7 @@ func (c *Client) call(ctx context.Context, k *call) (wire.ServerFrame, error) {
 	ref := c.newRef()
 	k.frame.Ref = refText(ref)
 	c.calls[ref] = k
+	signal(c.moved) // the answer may stand behind what the app has not taken
 	if c.conn != nil {
 		c.enqueue(&k.frame, k)
 	}
@@ -110,10 +111,7 @@ type outgoing struct {
 
 func (c *Client) enqueue(f *wire.Frame, k *call) {
 	c.queue = append(c.queue, outgoing{wire.AppendFrame(nil, f), k})
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	signal(c.wake)
 }
 
 // writeTimeout bounds one write: a server that reads nothing for so long is gone.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -227,5 +228,74 @@ func TestItemsStop(t *testing.T) {
 		}
 		next(t, c, i2)
 		synctest.Wait()
+	})
+}
+
+// TestPublishBeforeTaking checks that an app may publish, and ask for history, before it
+// takes the events that stand before the answer: with one goroutine for both it would
+// wait for itself.
+func TestPublishBeforeTaking(t *testing.T) {
+	run(t, nil, func(t *testing.T, c *Client, p *peer) {
+		conn := p.accept()
+		live(t, c, conn, "a", 1, 0)
+		var items []Item
+		send := func(n int) {
+			for range n {
+				text, item := ev("a", len(items)+1, 0, "a")
+				conn.send(text)
+				items = append(items, item)
+			}
+		}
+		send(20)
+		synctest.Wait()
+		waiting := len(conn.out)
+		if waiting < 15 {
+			t.Errorf("the client has read on: %d frames are waiting for it", waiting)
+		}
+		done := publish(t, c, "")
+		conn.want(`{"type":"publish","ref":2,"topic":"a","event":"e","data":{"n":1}}`)
+		send(20)
+		conn.send(`{"type":"published","ref":2,"id":"2a-1"}`)
+		if got := <-done; got.id != "2a-1" || got.err != nil {
+			t.Errorf("published %v", got)
+		}
+		send(20)
+		synctest.Wait()
+		if n := len(conn.out); n < 15 {
+			t.Errorf("the client reads on after the answer: %d frames are waiting for it", n)
+		}
+		next(t, c, items...)
+		nothing(t, c)
+	})
+}
+
+// TestTooMuchBeforeTheAnswer checks that reading ahead for the sake of an answer has a
+// limit, and that what was read is not lost with the connection.
+func TestTooMuchBeforeTheAnswer(t *testing.T) {
+	run(t, nil, func(t *testing.T, c *Client, p *peer) {
+		conn := p.accept()
+		live(t, c, conn, "a", 1, 0)
+		done := publish(t, c, "k")
+		conn.want(`{"type":"publish","ref":2,"topic":"a","event":"e","data":{"n":1},"key":"k"}`)
+		large := strings.Repeat("x", 900_000)
+		const n = 40
+		for seq := 1; seq <= n; seq++ {
+			conn.send(`{"topic":"a","event":"e","data":"` + large + `","seq":` + itoa(seq) + `,"id":"i` + itoa(seq) + `"}`)
+		}
+		synctest.Wait()
+		read := n - len(conn.out)
+		if read < maxInbox/len(large) || read > maxInbox/len(large)+3 {
+			t.Errorf("the client has read %d frames", read)
+		}
+		for seq := 1; seq <= n; seq++ {
+			it, err := c.Next(t.Context())
+			if e, ok := it.(Event); !ok || int(e.Seq) != seq || err != nil {
+				t.Fatalf("item %d is %T, %v", seq, it, err)
+			}
+		}
+		conn.send(`{"type":"published","ref":2,"id":"2a-1"}`)
+		if got := <-done; got.err != nil {
+			t.Errorf("published %v", got)
+		}
 	})
 }

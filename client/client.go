@@ -54,15 +54,18 @@ type Options struct {
 
 // Client is one client of one server.
 type Client struct {
-	url   string
-	opts  Options
-	items chan []Item
-	done  chan struct{} // closed when Run has returned
-	err   error         // Run's; set before done is closed
+	url    string
+	opts   Options
+	filled chan struct{} // has room for one; tells Next of the inbox
+	moved  chan struct{} // has room for one; tells the reader that it may read on
+	done   chan struct{} // closed when Run has returned
+	err    error         // Run's; set before done is closed
 
 	rest []Item // owned by the caller of Next
 
 	mu       sync.Mutex
+	inbox    []Item // for Next
+	size     int    // of the inbox in bytes
 	ran      bool
 	stats    Stats
 	conn     *websocket.Conn // nil while there is no connection
@@ -92,8 +95,8 @@ type Stats struct {
 // /ws. Run connects it. opts may be nil.
 func New(url string, opts *Options) *Client {
 	c := &Client{
-		url: url, items: make(chan []Item), done: make(chan struct{}), wake: make(chan struct{}, 1),
-		calls: map[int64]*call{}, subs: map[string]*subscription{},
+		url: url, filled: make(chan struct{}, 1), moved: make(chan struct{}, 1), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), calls: map[int64]*call{}, subs: map[string]*subscription{},
 	}
 	if opts != nil {
 		c.opts = *opts
@@ -222,14 +225,8 @@ func (c *Client) session(ctx context.Context, target string, httpClient *http.Cl
 			return closeError(err)
 		}
 		items, err := c.handle(&frame)
-		if len(items) > 0 {
-			// Blocks while the app is busy, which in the end makes the server wait: it
-			// keeps our places, so nothing piles up on either side.
-			select {
-			case c.items <- items:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+		if err := c.deliver(ctx, items); err != nil {
+			return err
 		}
 		if err != nil {
 			return err

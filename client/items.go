@@ -60,15 +60,76 @@ func (Gap) item()        {}
 func (Reset) item()      {}
 func (Denied) item()     {}
 
-// Next waits for the next item. It fails when ctx ends, and when Run has returned. One
-// goroutine at a time may call it. While nobody does, the client stops reading; after
-// some 40 s of that the server cuts it off, and it resumes.
-func (c *Client) Next(ctx context.Context) (Item, error) {
-	if len(c.rest) == 0 {
+// maxInbox is how many bytes of items are read ahead for the sake of an answer that stands
+// behind them.
+const maxInbox = 16 << 20
+
+// deliver puts items into the inbox and waits until the app has taken them, which in the
+// end makes the server wait: it keeps our places, so nothing piles up on either side. An
+// app that waits for the answer to a call may take nothing until that is read.
+func (c *Client) deliver(ctx context.Context, items []Item) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, it := range items {
+		c.size += 200
+		if e, ok := it.(Event); ok {
+			c.size += len(e.Data) + len(e.Old)
+		}
+	}
+	c.inbox = append(c.inbox, items...)
+	if len(items) > 0 {
+		signal(c.filled)
+	}
+	for len(c.inbox) > 0 && (len(c.calls) == 0 || c.size > maxInbox) {
+		c.mu.Unlock()
+		var err error
 		select {
-		case c.rest = <-c.items:
+		case <-c.moved:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		c.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// take empties the inbox.
+func (c *Client) take() []Item {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	items := c.inbox
+	c.inbox, c.size = nil, 0
+	if len(items) > 0 {
+		signal(c.moved)
+	}
+	return items
+}
+
+// Next waits for the next item. It fails when ctx ends, and when Run has returned and
+// there is none left. One goroutine at a time may call it; the same one may call Publish
+// and History. While nobody calls any of them, the client stops reading; after some 40 s
+// of that the server cuts it off, and it resumes.
+func (c *Client) Next(ctx context.Context) (Item, error) {
+	for len(c.rest) == 0 {
+		if c.rest = c.take(); len(c.rest) > 0 {
+			break
+		}
+		select {
+		case <-c.filled:
 		case <-c.done:
-			return nil, c.err
+			if c.rest = c.take(); len(c.rest) == 0 {
+				return nil, c.err
+			}
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
