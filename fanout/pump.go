@@ -110,7 +110,7 @@ func (s *Session) do(o op) {
 }
 
 // open starts a subscription, in the place of the one there may be.
-func (s *Session) open(o *opened) {
+func (s *Session) open(o *Opening) {
 	s.read = max(s.read, o.at)
 	place, old := o.place, s.subs[o.feed.key]
 	settled := s.settle()

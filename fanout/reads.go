@@ -234,17 +234,22 @@ func (r *reads) forget() {
 	r.bytes = 0
 }
 
-// place asks the log about one topic. Whoever asks while a look is under way is
-// answered by the next one, together with all the others.
-func (r *reads) place(ctx context.Context, ask pgcast.Ask) (pgcast.Place, pgcast.Position, error) {
+// ask has the log asked about one topic. What is asked while a look is under way is
+// answered by the next one, all together.
+func (r *reads) ask(ask pgcast.Ask) *asked {
 	a := &asked{ask: ask, done: make(chan struct{})}
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.asking = append(r.asking, a)
 	if !r.looking {
 		r.looking = true
 		go r.look()
 	}
-	r.mu.Unlock()
+	return a
+}
+
+// wait gives the answer, and the log's position at that look.
+func (a *asked) wait(ctx context.Context) (pgcast.Place, pgcast.Position, error) {
 	select {
 	case <-a.done:
 		return a.place, a.position, a.err

@@ -47,7 +47,7 @@ type Session struct {
 type op struct {
 	raw    []byte
 	notice *Notice
-	open   *opened
+	open   *Opening
 	close  *Notice // Unsubscribed, answered only if it has a ref
 	finish error
 }
@@ -94,23 +94,37 @@ func (s *Session) Idle() bool {
 // Subscribe opens a subscription, or moves the place of the one there is. The answer, a
 // Subscribed or Denied notice, comes through the sink in order with the events. ctx
 // bounds the look at the log. An error means that the log could not be asked.
-func (s *Session) Subscribe(ctx context.Context, req Request) error {
+func (s *Session) Subscribe(ctx context.Context, req Request) error { return s.Open(ctx, s.Ask(req)) }
+
+// Ask is the first half of Subscribe: it has the log asked, if need be, and does not wait.
+// Many asked one after the other are asked at once. Open must follow.
+func (s *Session) Ask(req Request) *Opening {
+	o := &Opening{req: req}
 	var pattern *pgcast.Pattern
 	if pgcast.IsPattern(req.Topic) {
 		p, err := pgcast.ParsePattern(req.Topic)
 		if err != nil {
-			return err
+			o.err = err
+			return o
 		}
 		pattern = &p
 	}
-	f := s.hub.acquire(req.Topic, pattern)
-	o, err := s.hub.resolve(ctx, f, req)
-	if err != nil {
-		s.hub.release(f)
+	o.feed = s.hub.acquire(req.Topic, pattern)
+	s.hub.ask(o)
+	return o
+}
+
+// Open is the second half of Subscribe.
+func (s *Session) Open(ctx context.Context, o *Opening) error {
+	if o.feed == nil {
+		return o.err
+	}
+	if err := s.hub.resolve(ctx, o); err != nil {
+		s.hub.release(o.feed)
 		return err
 	}
 	if !s.enqueue(op{open: o}) {
-		s.hub.release(f)
+		s.hub.release(o.feed)
 	}
 	return nil
 }

@@ -118,14 +118,12 @@ func TestSubscribeAgain(t *testing.T) {
 	p.must(t, Request{Topic: "a"})
 	again := Request{Topic: "a", Ref: []byte("1")}
 	p.asked = append(p.asked, request{Request: again})
-	f := s.hub.acquire("a", nil)
-	o, err := s.hub.resolve(t.Context(), f, again)
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := p.session.Ask(again)
 	s.mustPublish(t, 5, 10, "a")
 	s.settled(t, "a", p)
-	p.session.enqueue(op{open: o})
+	if err := p.session.Open(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
 	await(t, "subscribed again", func() bool { return len(p.sink.notices(Subscribed)) == 2 })
 	s.mustPublish(t, 5, 10, "a")
 	s.settled(t, "a", p)

@@ -49,28 +49,51 @@ const (
 	pullBytes  = 64 << 10
 )
 
-// resolve finds the place a request starts from. It may ask the log, and runs in the
-// session's reading goroutine, before the subscription exists.
-func (h *Hub) resolve(ctx context.Context, f *feed, req Request) (*opened, error) {
-	o := &opened{req: req, feed: f}
+// Opening is a subscription that is being opened: a request, and what the log says to it.
+type Opening struct {
+	req   Request
+	err   error // of the request itself; feed is nil then
+	feed  *feed
+	asked *asked // nil: the ring knew, or it is a pattern
+	found bool   // the ring knew
+	place int64
+	at    pgcast.Position // the log's position when place was read from it
+	reset bool
+}
+
+// ask finds the place a request starts from in the ring, or has the log asked for a
+// topic's.
+func (h *Hub) ask(o *Opening) {
+	req := o.req
 	if req.After == nil || !req.Doubted || req.ID != "" {
-		if place, ok := f.lookup(req.After, req.ID); ok {
-			o.place = place
-			return o, nil
+		if o.place, o.found = o.feed.lookup(req.After, req.ID); o.found {
+			return
 		}
 	}
-	if f.pattern != nil {
-		return o, h.resolvePattern(ctx, o)
+	if o.feed.pattern == nil {
+		ask := pgcast.Ask{Topic: o.feed.key, ID: req.ID}
+		if req.After != nil {
+			ask.After = pgcast.Seq(*req.After)
+		}
+		o.asked = h.reads.ask(ask)
 	}
-	ask := pgcast.Ask{Topic: f.key, ID: req.ID}
-	if req.After != nil {
-		ask.After = pgcast.Seq(*req.After)
+}
+
+// resolve waits for what ask could not answer. It runs in the session's reading goroutine,
+// before the subscription exists.
+func (h *Hub) resolve(ctx context.Context, o *Opening) error {
+	switch {
+	case o.found:
+		return nil
+	case o.feed.pattern != nil:
+		return h.resolvePattern(ctx, o)
 	}
-	place, position, err := h.reads.place(ctx, ask)
+	place, position, err := o.asked.wait(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	f.learn(int64(place.Head))
+	req := o.req
+	o.feed.learn(int64(place.Head))
 	o.at = position
 	o.place = int64(place.Head)
 	switch {
@@ -84,10 +107,10 @@ func (h *Hub) resolve(ctx context.Context, f *feed, req Request) (*opened, error
 	default:
 		o.place = *req.After
 	}
-	return o, nil
+	return nil
 }
 
-func (h *Hub) resolvePattern(ctx context.Context, o *opened) error {
+func (h *Hub) resolvePattern(ctx context.Context, o *Opening) error {
 	after := o.req.After
 	o.place = int64(h.Position())
 	o.at = pgcast.Position(o.place)
@@ -105,7 +128,7 @@ func (h *Hub) resolvePattern(ctx context.Context, o *opened) error {
 		o.reset = !known
 	default:
 		// Positions this process has not come to yet may have been seen elsewhere.
-		_, newest, err := h.reads.place(ctx, pgcast.Ask{Topic: o.feed.key})
+		_, newest, err := h.reads.ask(pgcast.Ask{Topic: o.feed.key}).wait(ctx)
 		if err != nil {
 			return err
 		}
@@ -116,15 +139,6 @@ func (h *Hub) resolvePattern(ctx context.Context, o *opened) error {
 		o.place = *after
 	}
 	return nil
-}
-
-// opened is a resolved request on its way to the pump.
-type opened struct {
-	req   Request
-	feed  *feed
-	place int64
-	at    pgcast.Position // the log's position when place was read from it
-	reset bool
 }
 
 // pull takes the next items of a subscription, not beyond position limit. more says that

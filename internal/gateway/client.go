@@ -123,11 +123,9 @@ func (c *client) serve(f wire.Frame) {
 			c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "snapshot and filter are not supported yet"})
 			return
 		}
-		c.subscribe(ctx, wire.Place{Topic: f.Topic, After: f.After, ID: f.ID}, f.Ref)
+		c.subscribe(ctx, []wire.Place{{Topic: f.Topic, After: f.After, ID: f.ID}}, f.Ref)
 	case wire.SubscribeBatch:
-		for _, p := range f.Topics {
-			c.subscribe(ctx, p, f.Ref)
-		}
+		c.subscribe(ctx, f.Topics, f.Ref)
 	case wire.Unsubscribe:
 		delete(c.names, f.Topic)
 		c.session.Unsubscribe(f.Topic, f.Ref)
@@ -154,32 +152,52 @@ func (c *client) resume(f wire.Frame) {
 	c.session.Send(wire.AppendResumed(nil))
 }
 
-func (c *client) subscribe(ctx context.Context, p wire.Place, ref json.RawMessage) {
-	if _, err := pgcast.ParsePattern(p.Topic); err != nil {
-		c.session.Deny(p.Topic, ref, wire.ReasonInvalidTopic)
-		return
+// subscribe asks the log for all places at once, and answers them in their order.
+func (c *client) subscribe(ctx context.Context, places []wire.Place, ref json.RawMessage) {
+	asked := make([]func(), len(places))
+	for i, p := range places {
+		asked[i] = c.ask(ctx, p, ref)
 	}
-	if _, there := c.names[p.Topic]; !there && len(c.names) >= c.g.opts.MaxSubscriptions {
-		c.session.Deny(p.Topic, ref, wire.ReasonTooMany)
-		return
+	for _, answer := range asked {
+		answer()
+	}
+}
+
+// ask begins a subscription; what it returns waits for the log and answers.
+func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (answer func()) {
+	_, there := c.names[p.Topic]
+	if _, err := pgcast.ParsePattern(p.Topic); err != nil {
+		return func() { c.session.Deny(p.Topic, ref, wire.ReasonInvalidTopic) }
+	}
+	if !there && len(c.names) >= c.g.opts.MaxSubscriptions {
+		return func() { c.session.Deny(p.Topic, ref, wire.ReasonTooMany) }
 	}
 	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID}
 	seq, seen := c.seen[p.Topic]
 	if seen = seen && p.After == nil; seen {
 		after := int64(seq)
 		req.After, req.Doubted = &after, c.doubted
-	}
-	if err := c.session.Subscribe(ctx, req); err != nil {
-		c.g.opts.Logger.Warn("gateway: subscribe failed", "error", err)
-		c.session.Deny(p.Topic, ref, wire.ReasonInternal)
-		return
-	}
-	c.names[p.Topic] = struct{}{}
-	if seen {
 		delete(c.seen, p.Topic) // a later subscribe to it starts at the head
 	}
-	if req.After != nil {
-		c.g.metrics.resumes.Inc()
+	c.names[p.Topic] = struct{}{}
+	opening := c.session.Ask(req)
+	return func() {
+		err := c.session.Open(ctx, opening)
+		if err == nil {
+			c.names[p.Topic] = struct{}{}
+			if req.After != nil {
+				c.g.metrics.resumes.Inc()
+			}
+			return
+		}
+		c.g.opts.Logger.Warn("gateway: subscribe failed", "error", err)
+		c.session.Deny(p.Topic, ref, wire.ReasonInternal)
+		if !there {
+			delete(c.names, p.Topic)
+		}
+		if seen {
+			c.seen[p.Topic] = seq
+		}
 	}
 }
 

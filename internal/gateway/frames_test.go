@@ -177,6 +177,30 @@ func TestSubscribeBatch(t *testing.T) {
 	p.quiet()
 }
 
+// A batch costs a few looks at the log, not one for each of its topics: where a look takes
+// long, a client with many topics would never be served.
+func TestBatchIsLookedUpAtOnce(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	p := w.dial(t)
+	var items []string
+	for i := range 256 {
+		items = append(items, fmt.Sprintf(`{"topic":"a:%d","after":0}`, i), fmt.Sprintf(`"b:%d"`, i))
+	}
+	before := w.counter(t, "log_reads_total")
+	p.raw(`{"type":"subscribe-batch","topics":[` + strings.Join(items[:256], ",") + `]}`)
+	p.raw(`{"type":"subscribe-batch","topics":[` + strings.Join(items[256:], ",") + `]}`)
+	for i := range items {
+		if f := p.want(wire.Subscribed); !strings.Contains(items[i], `"`+f.Topic+`"`) {
+			t.Fatalf("answer %d is %+v; want %s", i, f, items[i])
+		}
+	}
+	// The follower reads meanwhile.
+	if n := w.counter(t, "log_reads_total") - before; n > 100 {
+		t.Errorf("%v reads of the log for 512 topics", n)
+	}
+}
+
 func TestUnsubscribe(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
