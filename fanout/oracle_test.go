@@ -30,15 +30,26 @@ func (h *Hub) peer() *peer {
 	return p
 }
 
-func (p *peer) subscribe(r request) error {
-	r.Ref = strconv.AppendInt(nil, int64(len(p.asked)), 10)
-	p.asked = append(p.asked, r)
-	var err error
-	poll(func() bool { // while the log cannot be asked, a client asks again
-		err = p.session.Subscribe(context.Background(), r.Request)
-		return !errors.Is(err, pgcast.ErrUnavailable)
-	})
-	return err
+// subscribe asks for all of them at once.
+func (p *peer) subscribe(all ...request) error {
+	openings := make([]*Opening, len(all))
+	for i := range all {
+		all[i].Ref = strconv.AppendInt(nil, int64(len(p.asked)), 10)
+		p.asked = append(p.asked, all[i])
+		openings[i] = p.session.Ask(all[i].Request)
+	}
+	var failed error
+	for i, o := range openings {
+		err := p.session.Open(context.Background(), o)
+		if errors.Is(err, pgcast.ErrUnavailable) {
+			poll(func() bool { // while the log cannot be asked, a client asks again
+				err = p.session.Subscribe(context.Background(), all[i].Request)
+				return !errors.Is(err, pgcast.ErrUnavailable)
+			})
+		}
+		failed = errors.Join(failed, err)
+	}
+	return failed
 }
 
 func (p *peer) unsubscribe(topic string) { p.session.Unsubscribe(topic, []byte("off")) }

@@ -124,7 +124,11 @@ func (p *play) somewhere() string {
 }
 
 func (p *play) subscribe() {
-	p.check(p.somebody().subscribe(request{Request: Request{Topic: p.somewhere()}}))
+	all := make([]request, p.number(1, 3, "at once"))
+	for i := range all {
+		all[i].Topic = p.somewhere()
+	}
+	p.check(p.somebody().subscribe(all...))
 }
 
 // resume asks for a place that the log has or had, as somebody does who was there.
@@ -200,12 +204,13 @@ func (p *play) comeBack() {
 	h, _, err := old.hear(r, items)
 	p.check(err)
 	p.peers[n] = p.hub.peer()
+	var all []request
 	for _, s := range h.subs {
-		req := Request{Topic: s.key, After: &s.place}
 		if !s.doomed {
-			p.check(p.peers[n].subscribe(request{Request: req}))
+			all = append(all, request{Request: Request{Topic: s.key, After: &s.place}})
 		}
 	}
+	p.check(p.peers[n].subscribe(all...))
 }
 
 // cut ends the database connections by which the log is read.
