@@ -67,6 +67,6 @@ type Event struct {
 	ID        ID
 	CreatedAt time.Time // when the write made it, by the database's clock
 	// Oversize says that Data (and Old) are larger than the reader's limit and were
-	// left out; history over HTTP or SQL has them.
+	// left out; the view pgcast.history has them.
 	Oversize bool
 }
