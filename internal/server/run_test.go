@@ -55,21 +55,23 @@ func TestDrain(t *testing.T) {
 func TestDrainWithStalledClient(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t, nil)
-	r := start(t, db.URL, func(o *Options) { o.DrainTimeout = 2 * time.Second }).awaitReady(t)
+	r := start(t, db.URL, func(o *Options) { o.DrainTimeout = 5 * time.Second }).awaitReady(t)
 	p := r.dialSmall(t)
 	p.send(`{"type":"subscribe","topic":"a","ref":1}`)
 	p.want(wire.Subscribed)
 	quick := r.dial(t)
 	quick.want(wire.Welcome)
 	db.Exec(t, `select count(pgcast.publish('a', 'said', to_jsonb(repeat('x', 50000)))) from generate_series(1, 140)`)
-	before := ""
+	before, same := "", 0
 	await(t, "the client can take no more", func() bool {
 		_, text := get(t, "http://"+r.admin+"/metrics")
 		delivered := figure(t, text, "pgcast_deliveries_total")
 		now := fmt.Sprint(delivered, figure(t, text, "pgcast_events_sequenced_total"))
-		same := now == before && delivered > 0 && strings.HasSuffix(now, " 140")
+		if same++; now != before || delivered == 0 || !strings.HasSuffix(now, " 140") {
+			same = 0
+		}
 		before = now
-		return same
+		return same >= 50 // less may be a busy machine
 	})
 	began := time.Now()
 	stopped := make(chan error, 1)
@@ -92,7 +94,7 @@ func TestDrainWithStalledClient(t *testing.T) {
 	if err := <-stopped; err != nil && !strings.Contains(err.Error(), "1 sessions had to be cut off") {
 		t.Errorf("Run returned %v", err)
 	}
-	if d := time.Since(began); d > 7*time.Second {
+	if d := time.Since(began); d > 25*time.Second {
 		t.Errorf("it took %v", d)
 	}
 }
