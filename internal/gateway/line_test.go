@@ -3,10 +3,12 @@ package gateway
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -25,17 +27,23 @@ const handshake = "GET /ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrad
 // takes the answer. window is the receive buffer's size; 0 leaves it as it is.
 func (w *world) line(t testing.TB, window int, early ...byte) *line {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", w.address(), within)
+	dialer := net.Dialer{Timeout: within}
+	if window > 0 {
+		// Before it connects: what the kernel has offered it does not take back.
+		dialer.Control = func(_, _ string, c syscall.RawConn) error {
+			var set error
+			err := c.Control(func(fd uintptr) {
+				set = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, window)
+			})
+			return errors.Join(err, set)
+		}
+	}
+	conn, err := dialer.Dial("tcp", w.address())
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := &line{t, conn, bufio.NewReader(conn)}
 	t.Cleanup(func() { _ = conn.Close() })
-	if window > 0 {
-		if err := conn.(*net.TCPConn).SetReadBuffer(window); err != nil {
-			t.Fatal(err)
-		}
-	}
 	l.write(append(fmt.Appendf(nil, handshake, w.address()), early...))
 	l.patience(within)
 	res, err := http.ReadResponse(l.r, nil)

@@ -40,7 +40,7 @@ func (l *line) subscribed() {
 func TestStalledPeer(t *testing.T) {
 	w := newWorld(t, func(s *setup) {
 		s.small = true
-		s.WriteTimeout = 500 * time.Millisecond
+		s.WriteTimeout = 3 * time.Second // the healthy client reads only while the machine lets it
 		s.closeWait = 300 * time.Millisecond
 	})
 	healthy := w.dial(t)
@@ -70,10 +70,10 @@ func TestStalledPeer(t *testing.T) {
 func TestSlowPeer(t *testing.T) {
 	w := newWorld(t, func(s *setup) {
 		s.small = true
-		s.WriteTimeout = time.Second
-		s.PingInterval = 250 * time.Millisecond
+		s.WriteTimeout = 2 * time.Second
+		s.PingInterval = time.Second
 	})
-	const n = 100
+	const n = 150
 	w.publish(t, "a", n, floodSize)
 	w.sequenced(t)
 	l := w.line(t, smallWindow, masked(opText, []byte(`{"type":"subscribe","topic":"a","after":0}`))...)
@@ -196,7 +196,7 @@ func TestTornFrame(t *testing.T) {
 // A peer that never answers pings is dropped, one that does is not; neither says
 // anything else.
 func TestHalfOpenPeer(t *testing.T) {
-	w := newWorld(t, func(s *setup) { s.PingInterval = 250 * time.Millisecond })
+	w := newWorld(t, func(s *setup) { s.PingInterval = time.Second })
 	polite := w.dial(t)
 	polite.subscribe("a", nil, "")
 	received := make(chan string, 1)
