@@ -9,14 +9,34 @@ import (
 	"context"
 )
 
-const AttachmentRefresh = `-- name: AttachmentRefresh :one
-select pgcast.refresh()::int as refreshed
+const AttachmentWatch = `-- name: AttachmentWatch :many
+select w.relation::text as relation, w.problem::text as problem, w.mend::text as mend from pgcast.watch() w
 `
 
-// Makes capture functions anew whose table has changed since; returns how many.
-func (q *Queries) AttachmentRefresh(ctx context.Context) (int32, error) {
-	row := q.db.QueryRow(ctx, AttachmentRefresh)
-	var refreshed int32
-	err := row.Scan(&refreshed)
-	return refreshed, err
+type AttachmentWatchRow struct {
+	Relation string
+	Problem  string
+	Mend     string
+}
+
+// Makes capture functions anew whose table has changed, tells topics what has become of
+// their tables, and gives what is wrong with the capture of attached tables.
+func (q *Queries) AttachmentWatch(ctx context.Context) ([]AttachmentWatchRow, error) {
+	rows, err := q.db.Query(ctx, AttachmentWatch)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []AttachmentWatchRow
+	for rows.Next() {
+		var i AttachmentWatchRow
+		if err := rows.Scan(&i.Relation, &i.Problem, &i.Mend); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }

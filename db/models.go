@@ -30,6 +30,10 @@ type PgcastAttachment struct {
 	Shape []byte
 	// Cluster, database and table the column numbers belong to; after a restore elsewhere only the names count.
 	Stamp string
+	// The columns with their types as the topics were last told; null: not yet.
+	Kinds []string
+	// What the topics were last told is wrong with the table's capture; null: nothing.
+	Trouble []string
 	// When the table was first attached.
 	AttachedAt time.Time
 }

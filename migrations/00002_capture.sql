@@ -13,6 +13,8 @@ create table pgcast.attachment (
   numbers     text not null check (numbers in ('json', 'text')),
   shape       jsonb not null,
   stamp       text not null,
+  kinds       text[],
+  trouble     text[],
   attached_at timestamptz not null default clock_timestamp(),
   check (columns is null or without is null)
 );
@@ -26,6 +28,8 @@ comment on column pgcast.attachment.old is 'Whether the old values travel with u
 comment on column pgcast.attachment.numbers is 'json: as Postgres prints them; text: bigint and numeric as JSON strings.';
 comment on column pgcast.attachment.shape is 'Numbers and names of the columns when the function was made, so that a renamed column is still the same one.';
 comment on column pgcast.attachment.stamp is 'Cluster, database and table the column numbers belong to; after a restore elsewhere only the names count.';
+comment on column pgcast.attachment.kinds is 'The columns with their types as the topics were last told; null: not yet.';
+comment on column pgcast.attachment.trouble is 'What the topics were last told is wrong with the table''s capture; null: nothing.';
 comment on column pgcast.attachment.attached_at is 'When the table was first attached.';
 
 -- +goose StatementBegin

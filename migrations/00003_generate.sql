@@ -27,6 +27,16 @@ end $$;
 comment on function pgcast.shape_of is 'A table''s columns as number and name, to recognise them after a rename.';
 
 -- +goose StatementBegin
+create function pgcast.kinds_of(rel oid) returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return array(select format('%I %s', c.name, format_type(a.atttypid, a.atttypmod))
+               from pgcast.live_columns(rel) c join pg_attribute a on a.attrelid = rel and a.attnum = c.num order by c.num);
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.kinds_of is 'A table''s columns with their types.';
+
+-- +goose StatementBegin
 create function pgcast.stamp_of(rel oid) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -290,5 +300,6 @@ drop function pgcast.base_type(oid);
 drop function pgcast.current_names(text[], jsonb, jsonb);
 drop function pgcast.layout_of(oid);
 drop function pgcast.stamp_of(oid);
+drop function pgcast.kinds_of(oid);
 drop function pgcast.shape_of(oid);
 drop function pgcast.live_columns(oid);

@@ -156,11 +156,11 @@ begin
     return next statement;
   end loop;
   return next format(
-    E'insert into pgcast.attachment as a (relation, capture, topic, columns, without, old, numbers, shape, stamp)\n'
-    'values (%L, %L, %L, %L, %L, %L, %L, pgcast.shape_of(%L::regclass), pgcast.stamp_of(%L::regclass))\n'
+    E'insert into pgcast.attachment as a (relation, capture, topic, columns, without, old, numbers, shape, stamp, kinds)\n'
+    'values (%L, %L, %L, %L, %L, %L, %L, pgcast.shape_of(%L::regclass), pgcast.stamp_of(%L::regclass), pgcast.kinds_of(%L::regclass))\n'
     'on conflict (relation) do update set capture = excluded.capture, topic = excluded.topic, columns = excluded.columns,\n'
-    '  without = excluded.without, old = excluded.old, numbers = excluded.numbers, shape = excluded.shape, stamp = excluded.stamp',
-    tbl, name, topic, columns, without, old, numbers, tbl, tbl);
+    '  without = excluded.without, old = excluded.old, numbers = excluded.numbers, shape = excluded.shape, stamp = excluded.stamp, kinds = excluded.kinds',
+    tbl, name, topic, columns, without, old, numbers, tbl, tbl, tbl);
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.attach_sql is 'The statements attach() would run, in order.';

@@ -31,6 +31,20 @@ end $$;
 comment on function pgcast.spec_of is 'An attachment''s options by today''s names of the columns.';
 
 -- +goose StatementBegin
+create function pgcast.tell(template text, event text, tbl text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  -- No more than the table and that something is wrong: who subscribes to rows need not
+  -- learn of roles and triggers. And not to a million topics, for one ALTER TABLE.
+  insert into pgcast.event_log (topic, event, data)
+    select n, tell.event, case when tbl is not null then json_build_object('table', tbl) end
+    from pgcast.topics_of(template) n left join pgcast.topic t on t.name = n order by t.id desc nulls first limit 10000;
+  perform pgcast.ring();
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.tell is 'Adds an event about a table (gone, altered, degraded, recovered) to the topics its template has produced, the 10,000 newest at most.';
+
+-- +goose StatementBegin
 create function pgcast.refresh() returns integer
 language plpgsql security definer set search_path = pg_catalog, pg_temp set client_min_messages = warning as $$
 declare
@@ -92,7 +106,7 @@ $$;
 comment on function pgcast.attach_call is 'The call that attaches a table again as it is attached.';
 
 -- +goose StatementBegin
-create function pgcast.drift() returns table (relation text, problem text, mend text)
+create function pgcast.drift() returns table (relation text, problem text, mend text, attached regclass)
 language plpgsql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 #variable_conflict use_column
 declare
@@ -104,49 +118,49 @@ declare
 begin
   for a in select t.*, t.relation::text as name from pgcast.attachment t order by t.relation::text loop
     if not exists (select from pg_class c where c.oid = a.relation) then
-      return query values (a.name, format('the table was dropped; its topic was %s', a.topic), 'select pgcast.refresh()');
+      return query values (a.name, format('the table was dropped; its topic was %s', a.topic), 'select pgcast.refresh()', a.relation);
       continue;
     end if;
     again := pgcast.attach_call(a.relation);
     select p.oid, p.prosrc, pg_get_userbyid(p.proowner) as owner into f
       from pg_proc p where p.pronamespace = 'pgcast'::regnamespace and p.proname = a.capture;
     if not found then
-      return query values (a.name, 'its capture function is gone; nothing is captured', again);
+      return query values (a.name, 'its capture function is gone; nothing is captured', again, a.relation);
       continue;
     elsif f.prosrc <> pgcast.capture_body(a.relation, a.capture, pgcast.spec_of(a.relation), pgcast.row_triggers(a.relation, a.capture, true)) then
-      return query values (a.name, format('the table has changed since its capture function was made; role %I can make it anew', f.owner), 'select pgcast.refresh()');
+      return query values (a.name, format('the table has changed since its capture function was made; role %I can make it anew', f.owner), 'select pgcast.refresh()', a.relation);
     end if;
     if pgcast.row_triggers(a.relation, a.capture, false) and not pgcast.row_triggers(a.relation, a.capture, true) then
-      return query values (a.name, 'it has row triggers since it was attached; what they write may come before what they were triggered by', again);
+      return query values (a.name, 'it has row triggers since it was attached; what they write may come before what they were triggered by', again, a.relation);
     end if;
     if exists (select from pg_subscription_rel s where s.srrelid = a.relation) then
-      return query values (a.name, 'a subscription writes to it, and Postgres runs no statement triggers for that', 'attach the table where it is published');
+      return query values (a.name, 'a subscription writes to it, and Postgres runs no statement triggers for that', 'attach the table where it is published', a.relation);
     end if;
     for m in select x.rel, x.rel::regclass::text as name, x.depth > 0 as is_member, c.relkind
              from pgcast.members_of(a.relation) x join pg_class c on c.oid = x.rel order by x.depth, c.relname loop
       if m.relkind = 'f' then
-        return query values (m.name, format('it is a foreign table; writes to it through %s fail', a.name), format('select pgcast.detach(%L)', a.name));
+        return query values (m.name, format('it is a foreign table; writes to it through %s fail', a.name), format('select pgcast.detach(%L)', a.name), a.relation);
         continue;
       end if;
       if m.is_member and exists (select from pgcast.attachment o where o.relation = m.rel) then
         return query values (m.name, format('it is attached by itself, and belongs to %s, which is attached', a.name),
-                             format('select pgcast.detach(%L); %s', m.name, again));
+                             format('select pgcast.detach(%L); %s', m.name, again), a.relation);
         continue;
       end if;
       missing := array(select w.name from unnest('{insert,update,delete,truncate}'::text[]) w (name)
                        where not exists (select from pg_trigger t where t.tgrelid = m.rel and t.tgfoid = f.oid and t.tgname = '00_pgcast_' || w.name));
       if cardinality(missing) > 0 then
         return query values (m.name, case when m.is_member then 'what is written straight into it is not captured: no trigger for ' else 'not captured: no trigger for ' end
-                             || array_to_string(missing, ', '), again);
+                             || array_to_string(missing, ', '), again, a.relation);
       end if;
       return query
         select m.name, case t.tgenabled when 'D' then format('trigger %I is disabled', t.tgname)
                                         else format('trigger %I does not fire with session_replication_role = replica', t.tgname) end,
-               format('alter table %s enable always trigger %I', m.name, t.tgname)
+               format('alter table %s enable always trigger %I', m.name, t.tgname), a.relation
         from pg_trigger t where t.tgrelid = m.rel and t.tgfoid = f.oid and t.tgtype & 1 = 0 and t.tgenabled <> 'A' order by t.tgname;
     end loop;
     return query
-      select t.tgrelid::regclass::text, format('it belonged to %s once, and still has its triggers; they do nothing', a.name), again
+      select t.tgrelid::regclass::text, format('it belonged to %s once, and still has its triggers; they do nothing', a.name), again, a.relation
       from pg_trigger t where t.tgfoid = f.oid and t.tgrelid not in (select x.rel from pgcast.members_of(a.relation) x)
       group by t.tgrelid order by 1;
   end loop;
@@ -154,10 +168,55 @@ end $$;
 -- +goose StatementEnd
 comment on function pgcast.drift is 'Where attached tables are not captured as they should be, and the statement with which an owner mends it.';
 
-revoke execute on function pgcast.spec_of, pgcast.refresh, pgcast.attach_call, pgcast.drift from public;
+-- +goose StatementBegin
+create function pgcast.watch() returns table (relation text, problem text, mend text)
+language plpgsql security definer set search_path = pg_catalog, pg_temp set client_min_messages = warning as $$
+#variable_conflict use_column
+declare
+  a record;
+  wrong jsonb;
+  -- If not, somebody is attaching, or refreshing: told next time.
+  alone boolean := pg_try_advisory_xact_lock(1885823841, 4);
+begin
+  if alone then
+    begin
+      -- refresh() forgets dropped tables; their name has gone already.
+      perform pgcast.tell(t.topic, 'gone', null) from pgcast.attachment t
+        where not exists (select from pg_class c where c.oid = t.relation);
+      perform pgcast.refresh();
+    exception when others then
+      raise warning 'pgcast: could not refresh the capture of altered tables: %', sqlerrm;
+    end;
+  end if;
+  select coalesce(jsonb_agg(jsonb_build_object('relation', d.relation, 'problem', d.problem, 'mend', d.mend, 'attached', d.attached::oid)), '[]')
+    into wrong from pgcast.drift() d;
+  if alone then
+    for a in select t.relation, t.relation::text as name, t.topic, t.kinds, coalesce(t.trouble, '{}') as trouble,
+                    pgcast.kinds_of(t.relation) as kinds_now,
+                    array(select w->>'relation' || ': ' || (w->>'problem') from jsonb_array_elements(wrong) w
+                          where (w->>'attached')::oid = t.relation order by 1) as trouble_now
+             from pgcast.attachment t join pg_class c on c.oid = t.relation loop
+      if a.kinds <> a.kinds_now then
+        perform pgcast.tell(a.topic, 'altered', a.name);
+      end if;
+      if a.trouble <> a.trouble_now then
+        perform pgcast.tell(a.topic, case when a.trouble_now = '{}' then 'recovered' else 'degraded' end, a.name);
+      end if;
+      update pgcast.attachment t set kinds = a.kinds_now, trouble = nullif(a.trouble_now, '{}')
+        where t.relation = a.relation and (t.kinds, coalesce(t.trouble, '{}')) is distinct from (a.kinds_now, a.trouble_now);
+    end loop;
+  end if;
+  return query select w->>'relation', w->>'problem', w->>'mend' from jsonb_array_elements(wrong) w;
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.watch is 'refresh() and drift(), and tells the topics of the tables what has changed since the last time: gone, altered, degraded, recovered. Called by the sequencing server.';
+
+revoke execute on function pgcast.spec_of, pgcast.tell, pgcast.refresh, pgcast.attach_call, pgcast.drift, pgcast.watch from public;
 
 -- +goose Down
+drop function pgcast.watch();
 drop function pgcast.drift();
 drop function pgcast.attach_call(regclass);
 drop function pgcast.refresh();
+drop function pgcast.tell(text, text, text);
 drop function pgcast.spec_of(regclass);

@@ -1,3 +1,4 @@
--- name: AttachmentRefresh :one
--- Makes capture functions anew whose table has changed since; returns how many.
-select pgcast.refresh()::int as refreshed;
+-- name: AttachmentWatch :many
+-- Makes capture functions anew whose table has changed, tells topics what has become of
+-- their tables, and gives what is wrong with the capture of attached tables.
+select w.relation::text as relation, w.problem::text as problem, w.mend::text as mend from pgcast.watch() w;

@@ -33,7 +33,10 @@ type running struct {
 func run(t testing.TB, d *pgtest.DB, opts SequencerOptions, line ...string) *running {
 	t.Helper()
 	r := &running{t: t, reg: prometheus.NewRegistry(), ended: make(chan error, 1)}
-	opts.Registerer, opts.Logger = r.reg, discard
+	opts.Registerer = r.reg
+	if opts.Logger == nil {
+		opts.Logger = discard
+	}
 	opts.OnGrown = func() { r.grown.Add(1) }
 	r.s = NewSequencer(append(line, d.URL)[0], d.Pool(t), &opts)
 	ctx, stop := context.WithCancel(t.Context())

@@ -9,7 +9,7 @@ import (
 type metrics struct {
 	sequenced, steps, reconnects, refused, trimmed, evicted prometheus.Counter
 	wakes                                                   *prometheus.CounterVec
-	leading, lag                                            prometheus.Gauge
+	leading, lag, drift                                     prometheus.Gauge
 	stepSeconds                                             prometheus.Histogram
 }
 
@@ -30,6 +30,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "1 while this server sequences, 0 while it follows."}),
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pgcast", Name: "sequencing_lag_seconds",
 			Help: "Age of the oldest committed event that has no place yet, 0 when there is none; measured by the sequencing server."}),
+		drift: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pgcast", Name: "capture_drift",
+			Help: "Things wrong with the capture of attached tables, see pgcast attached; measured by the sequencing server."}),
 		stepSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "pgcast", Name: "sequencer_step_seconds",
 			Help: "Time of one step, commit included.", Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14)}),
 	}
@@ -38,7 +40,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.wakes.WithLabelValues(string(source))
 	}
 	if reg != nil {
-		reg.MustRegister(m.sequenced, m.steps, m.reconnects, m.refused, m.trimmed, m.evicted, m.wakes, m.leading, m.lag, m.stepSeconds)
+		reg.MustRegister(m.sequenced, m.steps, m.reconnects, m.refused, m.trimmed, m.evicted, m.wakes, m.leading, m.lag, m.drift, m.stepSeconds)
 	}
 	return m
 }

@@ -300,6 +300,7 @@ func (s *Sequencer) lead(ctx context.Context, line *listener.Line, w waker, shar
 	g.Go(func() error { return s.steps(ctx, newStepper(line.Conn(), term, s.opts.Batch), a, w, grown) })
 	g.Go(func() error { return s.tell(ctx, grown) })
 	g.Go(func() error { return s.upkeep(ctx) })
+	g.Go(func() error { return s.watch(ctx) })
 	g.Go(func() error { return s.retain.run(ctx) })
 	if shared {
 		g.Go(func() error { return s.prove(ctx) })

@@ -8,8 +8,8 @@ import (
 	"github.com/pgcast/pgcast/listener"
 )
 
-// upkeep is what the sequencing server does beside its steps: it measures the lag, prunes
-// old steps and lets capture follow what was altered on attached tables.
+// upkeep is what the sequencing server does beside its steps: it measures the lag and
+// prunes old steps.
 func (s *Sequencer) upkeep(ctx context.Context) error {
 	q := db.New(s.pool)
 	pruned := int64(0)
@@ -28,13 +28,6 @@ func (s *Sequencer) upkeep(ctx context.Context) error {
 		var err error
 		if pruned, err = prune(ctx, q, pruned); err != nil && ctx.Err() == nil {
 			s.opts.Logger.Warn("sequencer: could not prune old steps; will try again", "error", err)
-		}
-		// Until this has run, the triggers of an altered table work, but slowly.
-		switch n, err := q.AttachmentRefresh(ctx); {
-		case err != nil && ctx.Err() == nil:
-			s.opts.Logger.Warn("sequencer: could not refresh the capture of altered tables; will try again", "error", err)
-		case n > 0:
-			s.opts.Logger.Info("sequencer: refreshed the capture of altered tables", "tables", n)
 		}
 	}
 }

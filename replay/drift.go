@@ -1,0 +1,55 @@
+package replay
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/pgcast/pgcast/db"
+)
+
+// watchEvery is how often the sequencing server looks at what has become of the attached
+// tables. It is promised that drift is told within 10 s.
+const watchEvery = 7 * time.Second
+
+// drift is one thing that is wrong with an attached table's capture.
+type drift struct{ relation, problem string }
+
+// watch lets capture follow what was altered on attached tables, and tells where it
+// cannot: once in the log, and once to the topics.
+func (s *Sequencer) watch(ctx context.Context) error {
+	q := db.New(s.pool)
+	known := map[drift]bool{}
+	defer s.metrics.drift.Set(0)
+	for {
+		// Until this has run, the triggers of an altered table work, but slowly.
+		switch found, err := q.AttachmentWatch(ctx); {
+		case err == nil:
+			s.drifted(known, found)
+		case ctx.Err() == nil:
+			s.opts.Logger.Warn("sequencer: could not look for tables that are not captured as they should be; will try again", "error", err)
+		}
+		if err := sleep(ctx, watchEvery); err != nil {
+			return err
+		}
+	}
+}
+
+// drifted logs what has come and gone since the last look, and makes known what was found.
+func (s *Sequencer) drifted(known map[drift]bool, found []db.AttachmentWatchRow) {
+	s.metrics.drift.Set(float64(len(found)))
+	now := map[drift]bool{}
+	for _, f := range found {
+		d := drift{f.Relation, f.Problem}
+		if now[d] = true; !known[d] {
+			s.opts.Logger.Warn("sequencer: a table is not captured as it should be", "table", f.Relation, "problem", f.Problem, "mend", f.Mend)
+		}
+	}
+	for d := range known {
+		if !now[d] {
+			s.opts.Logger.Info("sequencer: a table is captured as it should be again", "table", d.relation, "was", d.problem)
+		}
+	}
+	clear(known)
+	maps.Copy(known, now)
+}
