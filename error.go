@@ -15,6 +15,8 @@ const (
 	CodeUnavailable  Code = "unavailable"   // the database cannot be asked right now; try again
 	CodeInvalid      Code = "invalid"       // a setting or an argument that cannot be used
 	CodeInternal     Code = "internal"      // our fault
+	CodeForbidden    Code = "forbidden"     // not for this caller
+	CodeReset        Code = "reset"         // the history the caller saw no longer exists
 )
 
 // Error is a failure that somebody outside can do something about: what was tried

@@ -121,6 +121,27 @@ func (p Pattern) Match(topic string) bool {
 	return more == p.tail
 }
 
+// Overlaps reports whether there is a topic that both patterns select.
+func (p Pattern) Overlaps(q Pattern) bool {
+	a, b := len(p.segs), len(q.segs)
+	if !p.tail && b+btoi(q.tail) > a || !q.tail && a+btoi(p.tail) > b {
+		return false // one asks for more segments than the other allows
+	}
+	for i := range min(a, b) {
+		if x, y := p.segs[i], q.segs[i]; x != y && x != "*" && y != "*" {
+			return false
+		}
+	}
+	return true
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 // Regexp gives the pattern as a regular expression for Postgres's ~ operator,
 // so that the database can select the same topics.
 func (p Pattern) Regexp() string {

@@ -164,6 +164,33 @@ func TestMatchMeansWhatItSays(t *testing.T) {
 	})
 }
 
+// TestOverlaps compares with what names there are: of few segments and letters, so that
+// all can be tried.
+func TestOverlaps(t *testing.T) {
+	names := []string{}
+	for _, a := range []string{"a", "b", "c"} {
+		names = append(names, a)
+		for _, b := range []string{":a", ":b", ":c"} {
+			names = append(names, a+b, a+b+":a", a+b+":b", a+b+":c", a+b+":a:a", a+b+":b:a")
+		}
+	}
+	patterns := []string{"**", "*", "*:*", "*:*:*", "*:**", "a:**", "b:**", "a:b:**", "*:b:**", "a:*:**", "*:a", "a:*", "b:*", "*:*:a", "*:b:*", "a:*:b", "*:*:*:*"}
+	patterns = append(patterns, names...)
+	for _, x := range patterns {
+		for _, y := range patterns {
+			p, _ := pgcast.ParsePattern(x)
+			q, _ := pgcast.ParsePattern(y)
+			want := false
+			for _, n := range names {
+				want = want || p.Match(n) && q.Match(n)
+			}
+			if got := p.Overlaps(q); got != want {
+				t.Errorf("%s and %s: %v, want %v", x, y, got, want)
+			}
+		}
+	}
+}
+
 // TestRegexpMeansTheSame checks that Postgres selects the topics that Match selects.
 func TestRegexpMeansTheSame(t *testing.T) {
 	pool := pgtest.New(t, &pgtest.Options{Empty: true}).Pool(t)

@@ -100,17 +100,9 @@ func (s *Session) Subscribe(ctx context.Context, req Request) error { return s.O
 // Many asked one after the other are asked at once. Open must follow.
 func (s *Session) Ask(req Request) *Opening {
 	o := &Opening{req: req}
-	var pattern *pgcast.Pattern
-	if pgcast.IsPattern(req.Topic) {
-		p, err := pgcast.ParsePattern(req.Topic)
-		if err != nil {
-			o.err = err
-			return o
-		}
-		pattern = &p
+	if o.feed, o.err = s.hub.feed(req.Topic); o.err == nil {
+		s.hub.ask(o)
 	}
-	o.feed = s.hub.acquire(req.Topic, pattern)
-	s.hub.ask(o)
 	return o
 }
 

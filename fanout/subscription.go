@@ -61,6 +61,31 @@ type Opening struct {
 	reset bool
 }
 
+// Locate tells where a request would start from, without subscribing: at place, or there
+// after a reset.
+func (h *Hub) Locate(ctx context.Context, req Request) (place int64, reset bool, err error) {
+	o := &Opening{req: req}
+	if o.feed, err = h.feed(req.Topic); err != nil {
+		return 0, false, err
+	}
+	defer h.release(o.feed)
+	h.ask(o)
+	err = h.resolve(ctx, o)
+	return o.place, o.reset, err
+}
+
+// feed acquires the feed of a topic or pattern.
+func (h *Hub) feed(name string) (*feed, error) {
+	if !pgcast.IsPattern(name) {
+		return h.acquire(name, nil), nil
+	}
+	p, err := pgcast.ParsePattern(name)
+	if err != nil {
+		return nil, err
+	}
+	return h.acquire(name, &p), nil
+}
+
 // ask finds the place a request starts from in the ring, or has the log asked for a
 // topic's.
 func (h *Hub) ask(o *Opening) {

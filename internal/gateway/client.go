@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 	"unicode/utf8"
 
 	"github.com/coder/websocket"
@@ -103,11 +104,23 @@ func (c *client) read() error {
 	}
 }
 
-// kill cuts the connection, whatever its goroutines are waiting for.
-func (c *client) kill(reason error) {
-	_ = c.conn.Conn.Close()
-	c.session.End(reason)
+// check pings a silent client, has one cut that does not answer, and keeps a quiet
+// connection warm. What it writes it writes in goroutines of their own.
+func (c *client) check(now time.Time) error {
+	since := func(nanos int64) time.Duration { return now.Sub(time.Unix(0, nanos)) }
+	heard, wrote, pinged := c.conn.lastHeard.Load(), c.conn.lastWrite.Load(), c.conn.lastPing.Load()
+	switch interval := c.g.opts.PingInterval; {
+	case pinged > heard && since(pinged) > min(pongWait, interval) && !c.conn.writing():
+		return errSilent
+	case pinged <= heard && since(heard) > interval:
+		go c.conn.ping()
+	case since(wrote) > c.g.heartbeat:
+		go c.conn.beat(heartbeat)
+	}
+	return nil
 }
+
+func (c *client) cut() { _ = c.conn.Conn.Close() }
 
 func (c *client) serve(f wire.Frame) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
@@ -208,18 +221,27 @@ func (c *client) publish(ctx context.Context, f wire.Frame) {
 	}
 	var id pgcast.ID
 	if err == nil {
-		var release func()
-		if release, err = c.g.slot(ctx); err == nil {
-			id, err = c.g.publish.Publish(ctx, f.Topic, f.Event, f.Data, f.Key)
-			release()
-		}
+		id, err = c.g.add(ctx, f.Topic, f.Event, f.Data, f.Key)
 	}
 	if err != nil {
 		c.fail(f.Ref, err)
 		return
 	}
-	c.g.metrics.published.Inc()
 	c.session.Send(wire.AppendPublished(nil, f.Ref, id))
+}
+
+// add publishes an event whose names have been checked.
+func (g *Gateway) add(ctx context.Context, topic, event string, data json.RawMessage, key string) (pgcast.ID, error) {
+	release, err := g.slot(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer release()
+	id, err := g.publish.Publish(ctx, topic, event, data, key)
+	if err == nil {
+		g.metrics.published.Inc()
+	}
+	return id, err
 }
 
 func (c *client) history(ctx context.Context, f wire.Frame) {
@@ -230,7 +252,7 @@ func (c *client) history(ctx context.Context, f wire.Frame) {
 	if f.After != nil {
 		after = *f.After
 	}
-	page, err := c.g.page(ctx, f.Topic, after, min(limit, wire.MaxHistory))
+	page, err := c.g.page(ctx, c.g.history, f.Topic, after, min(limit, wire.MaxHistory))
 	if err != nil {
 		c.fail(f.Ref, err)
 		return
@@ -239,7 +261,7 @@ func (c *client) history(ctx context.Context, f wire.Frame) {
 }
 
 // page reads a topic or a pattern.
-func (g *Gateway) page(ctx context.Context, topic string, after int64, limit int) (pgcast.Page, error) {
+func (g *Gateway) page(ctx context.Context, h Historian, topic string, after int64, limit int) (pgcast.Page, error) {
 	pattern, err := pgcast.ParsePattern(topic)
 	if err != nil {
 		return pgcast.Page{}, err
@@ -250,21 +272,21 @@ func (g *Gateway) page(ctx context.Context, topic string, after int64, limit int
 	}
 	defer release()
 	if pgcast.IsPattern(topic) {
-		return g.scan(ctx, pattern, after, limit)
+		return g.scan(ctx, h, pattern, after, limit)
 	}
-	return g.history.Page(ctx, topic, pgcast.Seq(after), limit)
+	return h.Page(ctx, topic, pgcast.Seq(after), limit)
 }
 
 // scan reads on until it has an event or the end of the log.
-func (g *Gateway) scan(ctx context.Context, p pgcast.Pattern, after int64, limit int) (page pgcast.Page, err error) {
+func (g *Gateway) scan(ctx context.Context, h Historian, p pgcast.Pattern, after int64, limit int) (page pgcast.Page, err error) {
 	head := g.hub.Position()
 	page = pgcast.Page{Tail: 1, Head: pgcast.Seq(head)}
 	for next := pgcast.Position(after); next < head && len(page.Events) == 0; {
-		if page.Events, next, err = g.history.Scan(ctx, p, next, head, limit); err != nil {
+		if page.Events, next, err = h.Scan(ctx, p, next, head, limit); err != nil {
 			return page, err
 		}
 	}
-	gap, err := g.history.ScanGap(ctx, p, pgcast.Position(after))
+	gap, err := h.ScanGap(ctx, p, pgcast.Position(after))
 	if gap > 0 {
 		page.Tail = pgcast.Seq(gap) + 1
 	}
@@ -284,22 +306,28 @@ func fitting(events []pgcast.Event) []pgcast.Event {
 	return events
 }
 
-// fail answers a frame with an error. What is not the client's doing is logged, and told
-// without its inner workings.
+// fail answers a frame with an error.
 func (c *client) fail(ref json.RawMessage, err error) {
-	code, message := pgcast.CodeInternal, "the server could not do this"
-	var e *pgcast.Error
-	switch {
+	e := c.g.explain(err)
+	c.session.Send(wire.AppendError(nil, ref, e.Code, e.Error()))
+}
+
+// explain makes of an error what a client may be told, and counts it. What is not the
+// client's doing is logged, and told without its inner workings.
+func (g *Gateway) explain(err error) *pgcast.Error {
+	told := &pgcast.Error{Code: pgcast.CodeInternal, Message: "the server could not do this"}
+	switch own, ok := err.(*pgcast.Error); {
+	case ok:
+		told = own // of the gateway itself
 	case errors.Is(err, pgcast.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
-		code, message = pgcast.CodeUnavailable, "the log cannot be reached right now; try again"
-		c.g.opts.Logger.Warn("gateway: request failed", "error", err)
-	case errors.As(err, &e):
-		code, message = e.Code, e.Error()
+		told = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "the log cannot be reached right now; try again"}
+		g.opts.Logger.Warn("gateway: request failed", "error", err)
+	case errors.As(err, &told):
 	default:
-		c.g.opts.Logger.Error("gateway: request failed", "error", err)
+		g.opts.Logger.Error("gateway: request failed", "error", err)
 	}
-	c.g.metrics.errors.WithLabelValues(string(code)).Inc()
-	c.session.Send(wire.AppendError(nil, ref, code, message))
+	g.metrics.errors.WithLabelValues(string(told.Code)).Inc()
+	return told
 }
 
 func quote(s string) string {

@@ -138,19 +138,24 @@ func (c *conn) ping() {
 	}
 }
 
-// beat sends hb.
-func (c *conn) beat() {
-	if c.nudge(heartbeat) {
+// beat sends what says that there is nothing to say.
+func (c *conn) beat(frame []byte) {
+	if c.nudge(frame) {
 		c.lastWrite.Store(time.Now().UnixNano())
 	}
 }
 
 // closeFrame sends a close frame if the connection can still take it.
 func (c *conn) closeFrame(code int, reason string) {
+	c.last(append([]byte{0x80 | opClose, byte(2 + len(reason)), byte(code >> 8), byte(code)}, reason...))
+}
+
+// last sends a short frame, if the connection can still take it, after which nothing follows.
+func (c *conn) last(frame []byte) {
 	_ = c.SetWriteDeadline(time.Now().Add(time.Second)) // who else is writing gives up
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.try(append([]byte{0x80 | opClose, byte(2 + len(reason)), byte(code >> 8), byte(code)}, reason...))
+	c.try(frame)
 	c.torn = true
 }
 

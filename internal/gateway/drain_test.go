@@ -91,7 +91,7 @@ func TestDrainCutsOff(t *testing.T) {
 	await(t, "three are being written to", func() bool {
 		busy := 0
 		for _, c := range w.gate.all() {
-			if c.conn.writing() {
+			if c.transport.(*client).conn.writing() {
 				busy++
 			}
 		}
@@ -121,8 +121,8 @@ func TestDrainDuringHandshake(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
 	c := &client{g: w.gate, conn: &conn{Conn: near, timeout: within}}
-	if !w.gate.admit(c) {
-		t.Fatal("not admitted")
+	if err := w.gate.admit(c); err != nil {
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
@@ -133,7 +133,7 @@ func TestDrainDuringHandshake(t *testing.T) {
 		defer w.gate.mu.Unlock()
 		return w.gate.draining
 	})
-	w.gate.open(c) // as ServeHTTP does after the handshake
+	w.gate.open(c, c) // as ServeHTTP does after the handshake
 	head := make([]byte, 4)
 	if _, err := io.ReadFull(far, head); err != nil || head[0] != 0x80|opClose || binary.BigEndian.Uint16(head[2:]) != wire.CloseGoingAway {
 		t.Errorf("got % x, %v", head, err)

@@ -56,6 +56,7 @@ func TestGoldenFrames(t *testing.T) {
 				}
 			}
 			p.quiet()
+			w.sequenced(t) // what was published is no news to the next one
 		})
 	}
 }

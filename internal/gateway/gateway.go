@@ -1,6 +1,7 @@
-// Package gateway is the server's side of the wire protocol over WebSocket: it reads
-// clients' frames, turns them into a fanout.Session's requests, and writes the session's
-// items to the connection. docs/protocol.md is the protocol's normative text.
+// Package gateway is the server's side of the wire protocol: it reads what clients ask
+// for, turns that into a fanout.Session's requests, and writes the session's items to the
+// connection: frames over WebSocket, events over SSE, or one answer over HTTP.
+// docs/protocol.md and docs/http.md are the normative texts.
 package gateway
 
 import (
@@ -33,7 +34,16 @@ type Historian interface {
 	ScanGap(ctx context.Context, p pgcast.Pattern, after pgcast.Position) (pgcast.Position, error)
 }
 
-// Gateway serves WebSocket sessions.
+// transport is one client's connection, of whatever kind.
+type transport interface {
+	// check looks after the connection, now and then, and gives a reason to cut it. It
+	// must not wait for the client.
+	check(now time.Time) error
+	// cut closes the connection, whatever its goroutines are waiting for.
+	cut()
+}
+
+// Gateway serves sessions over WebSocket and SSE, and single requests over HTTP.
 type Gateway struct {
 	hub     *fanout.Hub
 	publish Publisher
@@ -47,7 +57,7 @@ type Gateway struct {
 	closeWait time.Duration // for the client's answer to a close frame
 
 	mu       sync.Mutex
-	clients  map[*client]struct{}
+	clients  map[transport]*fanout.Session // nil while the handshake goes on
 	draining bool
 	empty    chan struct{} // closed when draining and the last client has gone
 }
@@ -66,8 +76,12 @@ type Options struct {
 	MaxRequests  int
 	WriteTimeout time.Duration // for which a client may read nothing; default 30 s
 	PingInterval time.Duration // of silence after which a client is pinged; default 25 s
-	// Identity names the cluster and timeline the log is on. Default: none, which never
-	// changes.
+	// Whole reads events of any size, for answers over HTTP. Default: the history that
+	// frames are made of, which leaves out what is too large for them.
+	Whole Historian
+	// Identity names the cluster and timeline the log is on; empty while the log could not
+	// be read yet, when nobody can be told where they stand and so nobody is let in.
+	// Default: one that never changes.
 	Identity   func() string
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // default slog.Default()
@@ -99,6 +113,9 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 	if opts.PingInterval <= 0 {
 		opts.PingInterval = 25 * time.Second
 	}
+	if opts.Whole == nil {
+		opts.Whole = history
+	}
 	if opts.Identity == nil {
 		opts.Identity = func() string { return "0" }
 	}
@@ -106,7 +123,7 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 		opts.Logger = slog.Default()
 	}
 	return &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
-		slots: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[*client]struct{}{}, empty: make(chan struct{})}
+		slots: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[transport]*fanout.Session{}, empty: make(chan struct{})}
 }
 
 // slot waits for room among the requests under way.
@@ -122,10 +139,10 @@ func (g *Gateway) slot(ctx context.Context) (release func(), err error) {
 // ServeHTTP upgrades a request to a session and returns; the session lives on.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &client{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, names: map[string]struct{}{}}
-	if !g.admit(c) {
+	if err := g.admit(c); err != nil {
 		g.metrics.refused.Inc()
 		w.Header().Set("Retry-After", "1")
-		http.Error(w, "no room for another session, or going away; come back in a moment", http.StatusServiceUnavailable)
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
 	ws, err := websocket.Accept(&hijacker{w, c.conn}, r, &websocket.AcceptOptions{
@@ -143,27 +160,45 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.conn.lastWrite.Store(time.Now().UnixNano())
 	ws.SetReadLimit(-1) // read has its own, so as to be the one who closes
 	c.ws = ws
-	g.open(c)
+	c.session = g.open(c, c)
 	g.metrics.connects.Inc()
 	// In a goroutine of its own: returning lets go of net/http's buffers and stack.
 	go c.run()
 }
 
-func (g *Gateway) admit(c *client) bool {
+// Why nobody is let in. Others, or this server in a moment, will.
+var (
+	errStarting = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "starting: the database could not be read yet"}
+	errLeaving  = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "the server is going away", Hint: "come back in a moment"}
+	errNoRoom   = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "no room for another session", Hint: "come back in a moment"}
+)
+
+func (g *Gateway) admit(t transport) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.draining || len(g.clients) >= g.opts.MaxSessions {
-		return false
+	switch {
+	case g.opts.Identity() == "":
+		return errStarting
+	case g.draining:
+		return errLeaving
+	case len(g.clients) >= g.opts.MaxSessions:
+		return errNoRoom
 	}
-	g.clients[c] = struct{}{}
-	return true
+	g.clients[t] = nil
+	return nil
 }
 
-// open gives the client its session; from here on Drain and check see it.
-func (g *Gateway) open(c *client) {
-	session := g.hub.NewSession(c)
+// open gives a client its session.
+func (g *Gateway) open(t transport, sink fanout.Sink) *fanout.Session {
+	session := g.hub.NewSession(sink)
+	g.attach(t, session)
+	return session
+}
+
+// attach notes a client's session; from here on Drain and Run see it.
+func (g *Gateway) attach(t transport, session *fanout.Session) {
 	g.mu.Lock()
-	c.session = session
+	g.clients[t] = session
 	draining := g.draining
 	g.mu.Unlock()
 	if draining {
@@ -171,22 +206,34 @@ func (g *Gateway) open(c *client) {
 	}
 }
 
-func (g *Gateway) forget(c *client) {
+func (g *Gateway) forget(t transport) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	delete(g.clients, c)
+	delete(g.clients, t)
 	if g.draining && len(g.clients) == 0 {
 		close(g.empty)
 	}
 }
 
-func (g *Gateway) all() []*client {
+// connected is a transport that has its session.
+type connected struct {
+	transport
+	session *fanout.Session
+}
+
+// kill cuts the connection and ends the session.
+func (c connected) kill(reason error) {
+	c.cut()
+	c.session.End(reason)
+}
+
+func (g *Gateway) all() []connected {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	list := make([]*client, 0, len(g.clients))
-	for c := range g.clients {
-		if c.session != nil {
-			list = append(list, c)
+	list := make([]connected, 0, len(g.clients))
+	for t, session := range g.clients {
+		if session != nil {
+			list = append(list, connected{t, session})
 		}
 	}
 	return list
@@ -203,23 +250,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 			return ctx.Err()
 		case now := <-tick.C:
 			for _, c := range g.all() {
-				g.check(c, now)
+				if err := c.check(now); err != nil {
+					c.kill(err)
+				}
 			}
 		}
-	}
-}
-
-// check must not wait for a client: it writes in goroutines of their own.
-func (g *Gateway) check(c *client, now time.Time) {
-	since := func(nanos int64) time.Duration { return now.Sub(time.Unix(0, nanos)) }
-	heard, wrote, pinged := c.conn.lastHeard.Load(), c.conn.lastWrite.Load(), c.conn.lastPing.Load()
-	switch {
-	case pinged > heard && since(pinged) > min(pongWait, g.opts.PingInterval) && !c.conn.writing():
-		c.kill(errSilent)
-	case pinged <= heard && since(heard) > g.opts.PingInterval:
-		go c.conn.ping()
-	case since(wrote) > g.heartbeat:
-		go c.conn.beat()
 	}
 }
 

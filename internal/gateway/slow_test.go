@@ -115,7 +115,7 @@ func TestPingWhileBlocked(t *testing.T) {
 	c.answer([]byte("one")) // the write holds the connection: neither may wait for it
 	c.answer([]byte("two"))
 	c.ping()
-	c.beat()
+	c.beat(heartbeat)
 	if c.lastPing.Load() != 0 {
 		t.Error("a peer that is written to was pinged")
 	}
@@ -139,6 +139,11 @@ func TestLatePong(t *testing.T) {
 	defer far.Close()
 	c := &client{g: w.gate, conn: &conn{Conn: near, timeout: within}}
 	c.session = w.hub.NewSession(c)
+	check := func() {
+		if err := c.check(time.Now()); err != nil {
+			connected{c, c.session}.kill(err)
+		}
+	}
 	late := func() {
 		c.conn.lastHeard.Store(time.Now().Add(-time.Hour).UnixNano())
 		c.conn.lastPing.Store(time.Now().Add(-time.Minute).UnixNano())
@@ -147,7 +152,7 @@ func TestLatePong(t *testing.T) {
 	written := make(chan error, 1)
 	go func() { _, err := c.conn.Write(make([]byte, 1000)); written <- err }()
 	await(t, "it is being written to", c.conn.writing)
-	w.gate.check(c, time.Now())
+	check()
 	<-time.After(2 * blocked)
 	if _, err := io.ReadFull(far, make([]byte, 1000)); err != nil {
 		t.Fatalf("dropped while it was written to: %v", err)
@@ -156,7 +161,7 @@ func TestLatePong(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.conn.lastWrite.Store(time.Now().UnixNano())
-	w.gate.check(c, time.Now())
+	check()
 	if !c.session.Send([]byte("x")) {
 		t.Fatal("dropped although it had just made room")
 	}
@@ -165,7 +170,7 @@ func TestLatePong(t *testing.T) {
 	}
 	late()
 	await(t, "nothing is written", func() bool { return !c.conn.writing() })
-	w.gate.check(c, time.Now())
+	check()
 	if _, err := far.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("a silent peer: %v", err)
 	}
@@ -221,7 +226,7 @@ func TestHalfOpenPeer(t *testing.T) {
 	}
 	await(t, "the half-open peer is gone", func() bool { return w.clients() == 1 && len(w.hub.Sessions()) == 1 })
 	// The other one has answered some by now.
-	c := w.gate.all()[0]
+	c := w.gate.all()[0].transport.(*client)
 	last := c.conn.lastPing.Load()
 	await(t, "two more pings were answered", func() bool {
 		if now := c.conn.lastPing.Load(); now > last {
@@ -250,9 +255,11 @@ func TestHeartbeat(t *testing.T) {
 		}
 	}
 	p.quiet()
-	c := w.gate.all()[0]
+	c := w.gate.all()[0].transport.(*client)
 	before := c.conn.lastWrite.Load()
-	w.gate.check(c, time.Unix(0, before).Add(90*time.Millisecond))
+	if err := c.check(time.Unix(0, before).Add(90 * time.Millisecond)); err != nil {
+		t.Error(err)
+	}
 	if got := c.conn.lastWrite.Load(); got != before {
 		t.Error("hb came although something had been sent just before")
 	}

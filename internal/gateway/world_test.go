@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -86,7 +87,10 @@ func newWorld(t testing.TB, change func(*setup)) *world {
 	if s.closeWait > 0 {
 		w.gate.closeWait = s.closeWait
 	}
-	w.http = httptest.NewUnstartedServer(w.gate)
+	mux := http.NewServeMux()
+	mux.Handle("/ws", w.gate)
+	mux.Handle("/topics/", w.gate.Topics())
+	w.http = httptest.NewUnstartedServer(mux)
 	if s.small {
 		w.http.Listener = smallBuffers{w.http.Listener}
 	}

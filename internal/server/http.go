@@ -11,9 +11,12 @@ import (
 
 func (s *Server) publicHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/ws", s.websocket)
+	mux.Handle("/ws", s.gateway)
+	mux.Handle("/topics/", s.gateway.Topics())
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
+	mux.HandleFunc("GET /openapi.json", apiDoc("openapi.json"))
+	mux.HandleFunc("GET /asyncapi.json", apiDoc("asyncapi.json"))
 	if s.opts.Public != nil {
 		mux.Handle("/", s.opts.Public)
 	}
@@ -29,17 +32,6 @@ func (s *Server) adminHandler() http.Handler {
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	return mux
-}
-
-// websocket lets sessions in once the log was read for the first time: before that
-// nobody can be told where they stand. Later outages of the database are sat out.
-func (s *Server) websocket(w http.ResponseWriter, r *http.Request) {
-	if s.identity.Load() == nil {
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "starting: the database could not be read yet", http.StatusServiceUnavailable)
-		return
-	}
-	s.gateway.ServeHTTP(w, r)
 }
 
 // healthz says that the process lives; restarting it would not help with anything else.

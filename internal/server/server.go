@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"path"
@@ -138,9 +139,10 @@ func (s *Server) build() {
 	s.sequencer = replay.NewSequencer(o.DirectDatabaseURL, s.pool, &replay.SequencerOptions{Wake: o.Wake,
 		OnGrown: s.follower.Wake, Retention: &replay.RetentionOptions{Every: o.RetentionEvery},
 		Registerer: s.registry, Logger: o.Logger})
-	s.gateway = gateway.New(s.hub, s.log, s.log, gateway.Options{Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
+	whole := replay.NewLog(s.pool, &replay.LogOptions{MaxEvent: math.MaxInt})
+	s.gateway = gateway.New(s.hub, s.log, s.log, gateway.Options{Whole: whole, Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
 		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions, MaxRequests: requests, WriteTimeout: o.WriteTimeout,
-		PingInterval: o.PingInterval, Identity: func() string { return *s.identity.Load() },
+		PingInterval: o.PingInterval, Identity: s.identified,
 		Registerer: s.registry, Logger: o.Logger})
 }
 
@@ -152,6 +154,14 @@ func (s *Server) identify(ctx context.Context) error {
 		s.identity.Store(&id)
 	}
 	return err
+}
+
+// identified gives what identify has learned, nothing before that.
+func (s *Server) identified() string {
+	if id := s.identity.Load(); id != nil {
+		return *id
+	}
+	return ""
 }
 
 // Run serves until ctx ends, then drains: not ready, no new sessions, clients told to

@@ -1,0 +1,219 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"time"
+
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/wire"
+)
+
+// The headers of a request that publishes.
+const (
+	EventHeader = "Pgcast-Event"    // the event's name
+	KeyHeader   = "Idempotency-Key" // optional, as in pgcast.publish()
+)
+
+const maxWait = 60 // seconds of a long poll
+
+// Topics serves what there is over HTTP: events to read, to wait for and to publish under
+// /topics/{topic}/events, and a stream of them under /topics/{topic}/sse.
+func (g *Gateway) Topics() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /topics/{topic}/events", g.getEvents)
+	mux.HandleFunc("POST /topics/{topic}/events", g.postEvent)
+	mux.HandleFunc("GET /topics/{topic}/sse", g.streamEvents)
+	mux.HandleFunc("OPTIONS /topics/", g.preflight)
+	return mux
+}
+
+// getEvents serves GET /topics/{topic}/events: the topic's history, or a pattern's, and
+// with wait what comes next.
+func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) {
+	if !g.admitPage(w, r) {
+		return
+	}
+	q, err := readQuestion(r)
+	if err != nil {
+		g.refuse(w, err)
+		return
+	}
+	if g.opts.Identity() == "" {
+		g.refuse(w, errStarting)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+	defer cancel()
+	page, head, err := g.ask(ctx, &q)
+	switch {
+	case r.Context().Err() != nil:
+		return // nobody is there any more
+	case err != nil:
+		g.refuseAt(w, err, head)
+		return
+	}
+	text, next := appendEvents(nil, q, page)
+	if len(page.Events) == 0 && q.wait > 0 && !page.gapAfter(q.after) {
+		g.poll(w, r, q, page)
+		return
+	}
+	answer(w, http.StatusOK, finish(text, int64(page.Tail), int64(page.Head), next))
+}
+
+// question is what a request for events asks.
+type question struct {
+	topic   string
+	pattern *pgcast.Pattern // nil for a topic
+	after   int64
+	id      pgcast.ID
+	limit   int
+	wait    time.Duration
+}
+
+func readQuestion(r *http.Request) (q question, err error) {
+	v, err := parameters(r, "", "after", "id", "limit", "wait")
+	if err != nil {
+		return q, err
+	}
+	q.topic = r.PathValue("topic")
+	p, err := pgcast.ParsePattern(q.topic)
+	if err != nil {
+		return q, err
+	}
+	if pgcast.IsPattern(q.topic) {
+		q.pattern = &p
+	}
+	after, err := place("after", v.Get("after"))
+	if err != nil {
+		return q, err
+	}
+	if after != nil {
+		q.after = *after
+	} else if v.Get("id") != "" {
+		return q, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "id stands without after"}
+	}
+	if q.id, err = identifier(v.Get("id")); err != nil {
+		return q, err
+	}
+	if q.limit, err = amount("limit", v.Get("limit"), wire.DefaultHistory, 1, wire.MaxHistory); err != nil {
+		return q, err
+	}
+	wait, err := amount("wait", v.Get("wait"), 0, 0, maxWait)
+	q.wait = time.Duration(wait) * time.Second
+	return q, err
+}
+
+// found is what the log has after a place.
+type found struct {
+	pgcast.Page
+	next int64 // everything up to here has been looked at
+}
+
+func (f found) gapAfter(after int64) bool { return int64(f.Tail) > after+1 }
+
+// ask reads the log. Where the history the client saw no longer exists the error says so,
+// and head where to go on.
+func (g *Gateway) ask(ctx context.Context, q *question) (f found, head *int64, err error) {
+	if q.after > 0 {
+		place, reset, err := g.hub.Locate(ctx, fanout.Request{Topic: q.topic, After: &q.after, ID: q.id})
+		if err != nil {
+			return f, nil, err
+		}
+		if reset {
+			return f, &place, &pgcast.Error{Code: pgcast.CodeReset, Message: fmt.Sprintf("the history up to %d no longer exists", q.after),
+				Hint: fmt.Sprintf("throw away what you have and go on after %d", place)}
+		}
+	}
+	f.Page, err = g.page(ctx, g.opts.Whole, q.topic, q.after, q.limit)
+	if f.next = int64(f.Head); q.pattern == nil {
+		f.next = max(q.after, int64(f.Tail)-1)
+	}
+	return f, nil, err
+}
+
+// appendEvents appends the answer up to the end of its events, and gives the place to ask
+// after next.
+func appendEvents(b []byte, q question, f found) ([]byte, int64) {
+	b = openEvents(b, q.topic)
+	next := f.next
+	for i, e := range f.Events {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		position := pgcast.Position(0)
+		next = int64(e.Seq)
+		if q.pattern != nil {
+			position, next = e.Position, int64(e.Position)
+		}
+		b = wire.AppendEventEnd(wire.AppendEventBody(b, e), position)
+	}
+	return b, next
+}
+
+func openEvents(b []byte, topic string) []byte {
+	name, _ := json.Marshal(topic) // a string always can be
+	return append(append(append(b, `{"topic":`...), name...), `,"events":[`...)
+}
+
+func finish(b []byte, tail, head, next int64) []byte {
+	return fmt.Appendf(b, `],"tail":%d,"head":%d,"next":%d}`, tail, head, next)
+}
+
+// postEvent serves POST /topics/{topic}/events: it publishes the body.
+func (g *Gateway) postEvent(w http.ResponseWriter, r *http.Request) {
+	if !g.admitPage(w, r) {
+		return
+	}
+	id, err := g.post(w, r)
+	if err != nil {
+		g.refuse(w, err)
+		return
+	}
+	answer(w, http.StatusCreated, fmt.Appendf(nil, `{"id":%q}`, id))
+}
+
+func (g *Gateway) post(w http.ResponseWriter, r *http.Request) (pgcast.ID, error) {
+	if _, err := parameters(r, ""); err != nil {
+		return "", err
+	}
+	topic, event := r.PathValue("topic"), r.Header.Get(EventHeader)
+	if err := pgcast.CheckTopic(topic); err != nil {
+		return "", err
+	}
+	if event == "" {
+		return "", &pgcast.Error{Code: pgcast.CodeInvalidEvent, Message: "the event has no name", Hint: "name it in the header " + EventHeader}
+	}
+	if err := pgcast.CheckEventName(event); err != nil {
+		return "", err
+	}
+	// Also what keeps a form of a foreign page from publishing.
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return "", &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "the body's Content-Type is not application/json", Hint: "send JSON, and say so"}
+	}
+	// A body that does not come would keep the connection for ever.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.opts.WriteTimeout))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.opts.MaxFrame)))
+	if err != nil {
+		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+			return "", &pgcast.Error{Code: pgcast.CodeTooLarge, Message: fmt.Sprintf("a body may have %d bytes", g.opts.MaxFrame), Hint: "raise --max-frame"}
+		}
+		return "", &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the body did not arrive"}
+	}
+	data, err := wire.Data(body)
+	if err != nil {
+		return "", err
+	}
+	if keys, there := r.Header[KeyHeader]; there && keys[0] == "" {
+		return "", &pgcast.Error{Code: pgcast.CodeInvalid, Message: KeyHeader + " is empty", Hint: "1 to 256 bytes, or leave it out"}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+	defer cancel()
+	return g.add(ctx, topic, event, data, r.Header.Get(KeyHeader))
+}

@@ -1,0 +1,65 @@
+package gateway
+
+import (
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+
+	"github.com/pgcast/pgcast"
+)
+
+// allowed tells whether a request comes from a web page that may connect: one of the
+// request's own host, or one on the list. What is no browser sends no Origin. It decides
+// as the websocket library does for handshakes.
+func (g *Gateway) allowed(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return true
+	}
+	u, err := url.Parse(origin)
+	if err != nil || u.Host == "" {
+		return false
+	}
+	if strings.EqualFold(r.Host, u.Host) {
+		return true
+	}
+	for _, pattern := range g.opts.Origins {
+		target := u.Host
+		if strings.Contains(pattern, "://") {
+			target = u.Scheme + "://" + u.Host
+		}
+		if ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(target)); err == nil && ok {
+			return true
+		}
+	}
+	return false
+}
+
+// admitPage refuses requests of web pages that may not connect, and tells browsers that
+// the others may read the answer. It reports whether to go on.
+func (g *Gateway) admitPage(w http.ResponseWriter, r *http.Request) bool {
+	w.Header().Add("Vary", "Origin")
+	if !g.allowed(r) {
+		g.metrics.refused.Inc()
+		g.refuse(w, &pgcast.Error{Code: pgcast.CodeForbidden, Message: "pages of this origin may not connect",
+			Hint: "allow it with --allowed-origins"})
+		return false
+	}
+	if origin := r.Header.Get("Origin"); origin != "" {
+		w.Header().Set("Access-Control-Allow-Origin", origin)
+		w.Header().Set("Access-Control-Expose-Headers", "Retry-After")
+	}
+	return true
+}
+
+// preflight answers a browser that asks what a page of another origin may send.
+func (g *Gateway) preflight(w http.ResponseWriter, r *http.Request) {
+	if !g.admitPage(w, r) {
+		return
+	}
+	w.Header().Set("Access-Control-Allow-Methods", "GET, POST")
+	w.Header().Set("Access-Control-Allow-Headers", "Content-Type, Last-Event-ID, "+EventHeader+", "+KeyHeader)
+	w.Header().Set("Access-Control-Max-Age", "600")
+	w.WriteHeader(http.StatusNoContent)
+}

@@ -1,0 +1,109 @@
+package gateway
+
+import (
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/fanout"
+)
+
+// poll is a session that ends with the first events it gets: a long poll costs the log
+// as little as a stream does.
+type poll struct {
+	limit int
+	some  chan struct{} // closed when there is something to answer
+	once  sync.Once
+	gone  chan struct{} // closed when the session has ended; what follows may then be read
+
+	// Owned by the session's goroutine.
+	list        [][]byte
+	next        int64
+	tail        int64
+	reset       *int64
+	patternWise bool
+}
+
+// errEnough ends a poll's session.
+var errEnough = errors.New("the poll has its answer")
+
+// poll answers with the next events, or with none when the time is up.
+func (g *Gateway) poll(w http.ResponseWriter, r *http.Request, q question, page found) {
+	p := &poll{limit: q.limit, some: make(chan struct{}), gone: make(chan struct{}),
+		next: page.next, tail: int64(page.Tail), patternWise: q.pattern != nil}
+	if err := g.admit(p); err != nil {
+		g.metrics.refused.Inc()
+		g.refuse(w, err)
+		return
+	}
+	defer g.forget(p)
+	session := g.open(p, p)
+	after := page.next
+	if after != q.after {
+		q.id = "" // of another event
+	}
+	err := session.Subscribe(r.Context(), fanout.Request{Topic: q.topic, After: &after, ID: q.id})
+	if err == nil {
+		timer := time.NewTimer(q.wait)
+		defer timer.Stop()
+		select {
+		case <-p.some:
+		case <-p.gone: // draining, or the log is another one
+		case <-timer.C:
+		case <-r.Context().Done():
+		}
+	}
+	session.End(errEnough)
+	<-p.gone
+	switch {
+	case err != nil:
+		g.refuse(w, err)
+	case p.reset != nil:
+		g.refuseAt(w, &pgcast.Error{Code: pgcast.CodeReset, Message: "the history you saw no longer exists"}, p.reset)
+	default:
+		b := openEvents(nil, q.topic)
+		for i, text := range p.list {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = append(b, text...)
+		}
+		answer(w, http.StatusOK, finish(b, p.tail, max(int64(page.Head), p.next), p.next))
+	}
+}
+
+func (p *poll) check(time.Time) error { return nil }
+
+func (p *poll) cut() {}
+
+// Write takes what comes first, and then no more.
+func (p *poll) Write(items []fanout.Item) error {
+	for _, i := range items {
+		switch {
+		case len(p.list) == p.limit:
+		case i.Frame != nil:
+			p.list = append(p.list, text(i))
+			p.next = int64(i.Frame.Seq)
+			if p.patternWise {
+				p.next = int64(i.Frame.Position)
+			}
+		case i.Notice.Kind == fanout.Gap:
+			p.tail = i.Notice.Tail
+			if !p.patternWise {
+				p.next = max(p.next, p.tail-1)
+			}
+		case i.Notice.Kind == fanout.Reset:
+			p.reset = &i.Notice.Head
+		}
+	}
+	if len(p.list) == 0 && p.tail <= p.next+1 && p.reset == nil {
+		return nil // subscribed
+	}
+	p.once.Do(func() { close(p.some) })
+	return errEnough
+}
+
+// Close tells that there is nothing more to come.
+func (p *poll) Close(error) { close(p.gone) }

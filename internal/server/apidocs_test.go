@@ -1,0 +1,204 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/pgcast/pgcast/internal/pgtest"
+)
+
+// doc is a description as the server serves it, with the schemas in it to hold answers
+// against.
+type doc struct {
+	name string
+	root any
+	c    *jsonschema.Compiler
+}
+
+func openDoc(t *testing.T, url string) *doc {
+	t.Helper()
+	status, text := get(t, url)
+	root, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
+	if err != nil || status != http.StatusOK {
+		t.Fatalf("%s: %d, %v", url, status, err)
+	}
+	d := &doc{name: url, root: root, c: jsonschema.NewCompiler()}
+	if err := d.c.AddResource("doc.json", root); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// at finds what is under a path of member names; nil if there is nothing.
+func (d *doc) at(path ...string) any {
+	v := d.root
+	for _, name := range path {
+		m, _ := v.(map[string]any)
+		v = m[name]
+	}
+	return v
+}
+
+// check holds a JSON text against the schema under a path.
+func (d *doc) check(t *testing.T, text []byte, path ...string) {
+	t.Helper()
+	escaped := make([]string, len(path))
+	for i, p := range path {
+		escaped[i] = strings.NewReplacer("~", "~0", "/", "~1", "{", "%7B", "}", "%7D").Replace(p)
+	}
+	schema, err := d.c.Compile("doc.json#/" + strings.Join(escaped, "/"))
+	if err != nil {
+		t.Fatalf("%s: the schema at %v: %v", d.name, path, err)
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		t.Fatalf("%s: %v", text, err)
+	}
+	if err := schema.Validate(v); err != nil {
+		t.Errorf("%s is not as described at %v: %v", text, path, err)
+	}
+}
+
+// Every answer of the server is one that the OpenAPI document describes, and every one
+// that it describes and a test can bring about is brought about here.
+func TestOpenAPI(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t, nil)
+	r := start(t, db.URL, func(o *Options) { o.MaxFrame = 1000 }).awaitReady(t)
+	d := openDoc(t, "http://"+r.listen+"/openapi.json")
+	if d.at("openapi") != "3.1.0" {
+		t.Errorf("openapi is %v", d.at("openapi"))
+	}
+	db.Exec(t, "select pgcast.publish('room:1', 'said', '{}') from generate_series(1, 3)")
+	await(t, "they are sequenced", func() bool {
+		_, text := get(t, "http://"+r.listen+"/topics/room:1/events")
+		return strings.Contains(text, `"head":3`)
+	})
+	seen := map[string]bool{}
+	call := func(method, path, query, body string, status int, header ...string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.listen+strings.ReplaceAll(path, "{topic}", "room:1")+query, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(header); i += 2 {
+			req.Header.Set(header[i], header[i+1])
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		kind, _, _ := strings.Cut(res.Header.Get("Content-Type"), ";")
+		code := http.StatusText(res.StatusCode)
+		where := []string{"paths", path, strings.ToLower(method), "responses", jsonNumber(res.StatusCode), "content", kind, "schema"}
+		if res.StatusCode != status || d.at(where...) == nil {
+			t.Errorf("%s %s%s: %d %s %s; want %d, as described", method, path, query, res.StatusCode, code, kind, status)
+			return
+		}
+		seen[strings.Join(where[1:5], " ")] = true
+		if kind != "application/json" {
+			return // a stream has no end to read to
+		}
+		text, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.check(t, text, where...)
+	}
+	const events, sse = "/topics/{topic}/events", "/topics/{topic}/sse"
+	asJSON := []string{"Content-Type", "application/json", "Pgcast-Event", "said"}
+	call("GET", events, "?after=1&limit=1&wait=0", "", 200)
+	call("GET", events, "?after=9", "", 410)
+	call("GET", events, "?id=1", "", 400)
+	call("GET", events, "", "", 403, "Origin", "https://evil.example")
+	call("GET", strings.Replace(events, "{topic}", "{topic}", 1), "?after=3", "", 200)
+	call("POST", events, "", `{"a":1}`, 201, append(asJSON, "Idempotency-Key", "k")...)
+	call("POST", events, "", `{`, 400, asJSON...)
+	call("POST", events, "", `{}`, 403, append(asJSON, "Origin", "https://evil.example")...)
+	call("POST", events, "", strings.Repeat(" ", 2000), 413, asJSON...)
+	call("POST", events, "", `{}`, 415, "Pgcast-Event", "said")
+	call("GET", sse, "?topic=room:2", "", 200)
+	call("GET", sse, "?topic=room:*", "", 400)
+	call("GET", sse, "", "", 403, "Origin", "https://evil.example")
+	for _, path := range []string{"/healthz", "/readyz", "/openapi.json", "/asyncapi.json"} {
+		call("GET", path, "", "", 200)
+	}
+	db.Exec(t, "alter table pgcast.topic rename to hidden")
+	call("GET", events, "", "", 503)
+	call("GET", sse, "?after=1", "", 503)
+	call("POST", events, "", `{}`, 201, asJSON...)
+	db.Exec(t, "alter table pgcast.event_log rename to hidden_log")
+	call("POST", events, "", `{}`, 503, asJSON...)
+	// What is described and was not seen: readyz's 503, which has tests of its own.
+	for path, item := range d.at("paths").(map[string]any) {
+		for method, operation := range item.(map[string]any) {
+			if method == "parameters" {
+				continue
+			}
+			for status := range operation.(map[string]any)["responses"].(map[string]any) {
+				where := strings.Join([]string{path, method, "responses", status}, " ")
+				if !seen[where] && where != "/readyz get responses 503" {
+					t.Errorf("described but not seen: %s", where)
+				}
+			}
+		}
+	}
+}
+
+func jsonNumber(n int) string {
+	b, _ := json.Marshal(n)
+	return string(b)
+}
+
+// Every frame of docs/protocol.md is one that the AsyncAPI document describes, and each
+// that it describes has a sample there.
+func TestAsyncAPI(t *testing.T) {
+	t.Parallel()
+	r := start(t, pgtest.New(t, nil).URL, nil).awaitReady(t)
+	d := openDoc(t, "http://"+r.listen+"/asyncapi.json")
+	if d.at("asyncapi") != "3.0.0" {
+		t.Errorf("asyncapi is %v", d.at("asyncapi"))
+	}
+	files, err := filepath.Glob("../wire/testdata/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no samples: %v", err)
+	}
+	seen := map[string]bool{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var frame struct{ Type string }
+		if err := json.Unmarshal(text, &frame); err != nil {
+			t.Fatal(err)
+		}
+		if frame.Type == "" {
+			frame.Type = "event"
+		}
+		side, _, _ := strings.Cut(filepath.Base(file), "-")
+		message := side
+		for word := range strings.SplitSeq(frame.Type, "-") {
+			message += strings.ToUpper(word[:1]) + word[1:]
+		}
+		seen[message] = true
+		d.check(t, text, "components", "messages", message, "payload")
+	}
+	for message := range d.at("components", "messages").(map[string]any) {
+		if !seen[message] {
+			t.Errorf("%s has no sample", message)
+		}
+		if d.at("channels", "session", "messages", message) == nil {
+			t.Errorf("%s is on no channel", message)
+		}
+	}
+}
