@@ -84,7 +84,7 @@ var allSettings = []setting{
 		read: text(func(s *settings) *string { return &s.DataDir }, "give a directory")},
 
 	{name: "listen", value: "127.0.0.1:8080", kind: "address", scope: forServer | forTail,
-		help: "address for clients: /ws, /healthz, /readyz",
+		help: "address for clients: /ws, /topics, /healthz, /readyz",
 		read: address(func(s *settings) *string { return &s.Listen })},
 	{name: "admin-listen", value: "127.0.0.1:9187", kind: "address", scope: forServer,
 		help: "address for /metrics",
