@@ -88,7 +88,7 @@ With a database of your own:  pgcast migrate up && pgcast attach public.messages
 	addSettings(root.PersistentFlags(), forAll)
 	root.PersistentFlags().StringP("config", "c", "", "settings `file` in YAML (default ./pgcast.yaml if there is one)")
 	root.AddCommand(
-		a.devCommand(), a.serveCommand(),
+		a.devCommand(), a.serveCommand(), a.doctorCommand(),
 		a.migrateCommand(), a.attachCommand(), a.detachCommand(), a.attachedCommand(),
 		a.tailCommand(), a.publishCommand(), a.sqlCommand(),
 		a.configCommand(), a.versionCommand())

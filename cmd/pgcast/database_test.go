@@ -150,22 +150,27 @@ func TestNoDatabase(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
 		{"serve"}, {"sql", "select 1"}, {"publish", "a", "b"}, {"migrate", "up"}, {"migrate", "status"},
-		{"attach", "t"}, {"detach", "t"}, {"attached"},
+		{"attach", "t"}, {"detach", "t"}, {"attached"}, {"doctor"},
 	} {
 		newShell(t).run(t, args...).fails(t, 1, "no database to connect to", "PGCAST_DATABASE_URL", "pgcast dev")
 	}
 	newShell(t, "DATABASE_URL=postgres://x").run(t, "sql", "select 1").fails(t, 1, `--database-url "$DATABASE_URL"`)
 }
 
-func TestUnreachable(t *testing.T) {
-	t.Parallel()
-	// A port that was free a moment ago; nobody answers there.
+// nobody gives an address that was free a moment ago; nobody answers there.
+func nobody(t *testing.T) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addr := l.Addr().String()
-	l.Close()
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func TestUnreachable(t *testing.T) {
+	t.Parallel()
+	addr := nobody(t)
 	for _, args := range [][]string{{"sql", "select 1"}, {"publish", "a", "b"}, {"migrate", "up"}, {"serve"}, {"attached"}} {
 		newShell(t, "PGCAST_DATABASE_URL=postgres://u@"+addr+"/x").run(t, args...).
 			fails(t, 1, "is Postgres running there", "connection refused", "`user=u database=x`: ")
