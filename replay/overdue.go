@@ -25,7 +25,8 @@ type Overdue struct {
 	Topics int           // how many of them keep more than their rule allows
 	Events int64         // kept beyond max_count
 	Age    time.Duration // of the oldest event, beyond max_age
-	Topic  string        // the one that holds it, or else the one with most events too many
+	Most   int64         // of Events in one topic
+	Topic  string        // the one with the event of Age, or else the one with Most
 }
 
 // LookOverdue compares up to most topics with the rules for them. The error tells of a
@@ -36,7 +37,7 @@ func LookOverdue(ctx context.Context, conn db.DBTX, most int) (o Overdue, err er
 	if err != nil {
 		return o, err
 	}
-	for after, worst := int64(0), int64(0); o.Looked < most; {
+	for after := int64(0); o.Looked < most; {
 		topics, err := r.queries.RetentionTopics(ctx, db.RetentionTopicsParams{After: after, MaxTopics: topicsPerLook})
 		if err != nil {
 			return o, fmt.Errorf("list topics: %w", err)
@@ -55,10 +56,10 @@ func LookOverdue(ctx context.Context, conn db.DBTX, most int) (o Overdue, err er
 				o.Topics++
 			}
 			o.Events += events
-			if age > o.Age || o.Age == 0 && events > worst {
-				o.Topic, worst = t.Name, events
+			if age > o.Age || o.Age == 0 && events > o.Most {
+				o.Topic = t.Name
 			}
-			o.Age = max(o.Age, age)
+			o.Age, o.Most = max(o.Age, age), max(o.Most, events)
 		}
 		o.Looked += len(topics)
 		if len(topics) < topicsPerLook {

@@ -89,7 +89,9 @@ func mendConnecting(err error, url string) mend {
 		case strings.HasPrefix(pg.Code, "28"):
 			return inWords("correct user and password in database-url, or add a line for them to pg_hba.conf")
 		case pg.Code == "3D000":
-			return inShell("createdb -h %s -p %d %s", config.Host, config.Port, config.Database)
+			return inSQL("create database %s", name(config.Database))
+		case pg.Code == "42501":
+			return inSQL("grant connect on database %s to %s", name(config.Database), name(config.User))
 		case pg.Code == "53300":
 			return inWords("end some connections, or raise max_connections and restart Postgres")
 		case pg.Code == "57P03":

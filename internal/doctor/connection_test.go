@@ -45,7 +45,7 @@ func TestUnreachable(t *testing.T) {
 	}
 
 	db := pgtest.New(t, &pgtest.Options{Empty: true})
-	examine(t, strings.Replace(db.URL, db.Name, "nosuch", 1), nil, "encoding").want(t, "connection", Fail, `"nosuch" does not exist`, "createdb")
+	examine(t, strings.Replace(db.URL, db.Name, "nosuch", 1), nil, "encoding").want(t, "connection", Fail, `"nosuch" does not exist`, `create database "nosuch"`)
 	examine(t, strings.Replace(db.URL, "postgres@", "nosuch@", 1), nil).want(t, "connection", Fail, "nosuch", "pg_hba.conf")
 	examine(t, db.URL, func(d *Doctor) { d.limits.roundTrip = -1 }, "encoding").want(t, "connection", Note, "a round trip", "nearer")
 }
@@ -103,6 +103,60 @@ func TestPooler(t *testing.T) {
 	cluster := pgtest.New(t, &pgtest.Options{Empty: true, Kind: pgtest.TwoPhase})
 	examine(t, db.URL, func(d *Doctor) { d.opts.DatabaseURL = cluster.URL }, "pool-connection").want(t, "pool-connection", Fail, "another database")
 	examine(t, db.URL, func(d *Doctor) { d.opts.DatabaseURL = "postgres://" + nobody(t) + "/x" }, "pool-connection").want(t, "pool-connection", Fail, "refused")
+}
+
+// What a proxy on the way loses costs one check its answer, and no other.
+func TestBlackHole(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t, nil)
+	proxy := pgtest.NewProxy(t, db.URL)
+	d := New(&Options{DatabaseURL: proxy.URL, CheckTimeout: 2 * time.Second})
+	states := map[State]int{}
+	if err := d.Run(t.Context(), func(r Result) error {
+		states[r.State]++
+		if r.Name == "schema" {
+			proxy.Freeze()
+		}
+		if r.Name == "privileges" && (r.State != Warn || !strings.Contains(r.Found, "no answer within 2s")) {
+			t.Errorf("%+v", r)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if states[OK] < len(catalogue)/2 {
+		t.Errorf("most should be well: %v", states)
+	}
+}
+
+// A database that goes away meanwhile is a failure, and the rest is skipped.
+func TestLost(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t, nil)
+	admin := db.Conn(t)
+	states := map[State]int{}
+	if err := New(&Options{DatabaseURL: db.URL}).Run(t.Context(), func(r Result) error {
+		states[r.State]++
+		if r.Name == "schema" {
+			run(t, admin, "update pg_database set datallowconn = false where datname = current_database()")
+			run(t, admin, "select pg_terminate_backend(pid, 60000) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if states[Fail] == 0 || states[Skip] < 20 {
+		t.Errorf("%v", states)
+	}
+	run(t, admin, "update pg_database set datallowconn = true where datname = current_database()")
+}
+
+func TestOldServer(t *testing.T) {
+	t.Parallel()
+	list, err := checkVersion(t.Context(), &exam{facts: facts{version: 130022, release: "13.22"}})
+	if err != nil || list[0].state != Fail || !strings.Contains(list[0].mend.text, "14 or newer") {
+		t.Errorf("%+v, %v", list, err)
+	}
 }
 
 // A check that hangs is told, and hides no other.

@@ -238,6 +238,8 @@ func (x *exam) inside(ctx context.Context, run func() error) error {
 	return run()
 }
 
+var errLost = errors.New("no connection")
+
 // connect opens the connection, again if it broke in the check before.
 func (x *exam) connect(ctx context.Context) error {
 	if x.conn != nil && !x.conn.IsClosed() {
@@ -247,7 +249,7 @@ func (x *exam) connect(ctx context.Context) error {
 	conn, err := dial(ctx, x.opts.DirectDatabaseURL, x.opts.CheckTimeout, func(c *pgx.ConnConfig) { c.DefaultQueryExecMode = pgx.QueryExecModeExec })
 	if err != nil {
 		x.facts.known, x.cause = false, "the connection was lost and cannot be made again" // the rest need not try
-		return err
+		return fmt.Errorf("%w: %w", errLost, err)
 	}
 	x.conn = conn
 	return nil
@@ -285,6 +287,8 @@ func (x *exam) explain(ctx context.Context, list []finding, err error) []finding
 	var pg *pgconn.PgError
 	isPg := errors.As(err, &pg)
 	switch {
+	case errors.Is(err, errLost):
+		return append(list, fail(mendConnecting(err, x.opts.DirectDatabaseURL), "could not look: %s", oneLine(err)))
 	case isPg && pg.Code == "42501":
 		f := warn(inWords("connect as a role that may do this"), "could not look: %s", pg.Message)
 		if x.facts.owner != "" {

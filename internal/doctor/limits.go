@@ -17,6 +17,7 @@ type limits struct {
 	frozen      time.Duration // fail: the sequencing session says nothing while events wait
 	overdueWarn time.Duration // beyond what retention allows, besides five passes
 	overdueFail time.Duration
+	overdueMany int64         // warn: so many events beyond what may be kept; some come between two passes
 	topics      int           // how many to look at for retention
 	keyAge      time.Duration // warn: the oldest idempotency key; they are kept for 24 h
 	steps       int64         // warn: rows of pgcast.progress; all but 10 are deleted every 10 s
@@ -36,7 +37,7 @@ var usual = limits{
 	queueWarn: 0.1, queueFail: 0.5,
 	transaction: 5 * time.Minute, prepared: 5 * time.Minute, slotBytes: 1 << 30,
 	lagWarn: 5 * time.Second, lagFail: 30 * time.Second, frozen: 5 * time.Second,
-	overdueWarn: 10 * time.Minute, overdueFail: 24 * time.Hour, topics: 20_000,
+	overdueWarn: 10 * time.Minute, overdueFail: 24 * time.Hour, overdueMany: 1_000_000, topics: 20_000,
 	keyAge: 26 * time.Hour, steps: 100_000,
 	deadRows: 100_000, bloat: 5, bloatFrom: 256 << 20,
 	xidWarn: 500_000_000, xidFail: 1_500_000_000,

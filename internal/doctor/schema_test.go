@@ -66,9 +66,13 @@ func TestRoles(t *testing.T) {
 	conn := db.Conn(t)
 	name, url := role(t, db, "")
 	examine(t, db.URL, nil, "privileges").want(t, "privileges", Note, "superuser")
+	run(t, conn, "revoke connect on database "+db.Name+" from public")
+	rs := examine(t, url, nil)
+	rs.want(t, "connection", Fail, "permission denied for database", "grant connect on database")
+	rs.mends(t, conn, "connection")
 
 	// A role that may nothing: each check says what it lacks, and none is silent.
-	rs := examine(t, url, nil)
+	rs = examine(t, url, nil)
 	rs.want(t, "privileges", Fail, "lacks", "select on pgcast.event_log", "usage on schema pgcast", `grant "postgres" to`)
 	for _, check := range []string{"triggers", "lag", "retention", "size", "publish-keys", "steps", "sequencer", "cluster-identity"} {
 		rs.want(t, check, Warn, "could not look: permission denied for schema pgcast", `grant "postgres" to "`+name+`"`)

@@ -215,7 +215,7 @@ func checkVacuum(ctx context.Context, x *exam) ([]finding, error) {
 	if err := x.tx.QueryRow(ctx, "select age(datfrozenxid) from pg_database where datname = current_database()").Scan(&age); err != nil {
 		return nil, err
 	}
-	freeze := inShell("vacuumdb --freeze %s", x.facts.database)
+	freeze := inSQL("vacuum (freeze)")
 	switch {
 	case age >= x.limits.xidFail:
 		list = append(list, fail(freeze, "the oldest transaction number in use is %d old; at 2,000,000,000 Postgres stops writing", age))

@@ -36,11 +36,14 @@ func checkRetention(ctx context.Context, x *exam) ([]finding, error) {
 		return one(note(inSQL("select pgcast.retain('**', max_age => '7 days')"), "there is no rule: everything is kept for ever (%s)", looked))
 	}
 	allowed := x.limits.overdueWarn + 5*x.opts.RetentionEvery
+	mend := inShell("pgcast serve --retention-every 1m # and see its log for: retention")
+	if o.Age <= allowed && o.Events > x.limits.overdueMany {
+		return one(warn(mend, "%s, %d keep more than their rules allow; %s has %s too many, %d in all", looked, o.Topics, o.Topic, several(o.Most, "event"), o.Events))
+	}
 	if o.Age <= allowed {
 		return one(ok("%s, none keeps more than its rule allows by more than %s", looked, allowed))
 	}
-	f := warn(inShell("pgcast serve --retention-every 1m # and see its log for: retention"),
-		"%s, %d keep more than their rules allow; %s has events that should have been trimmed %s ago", looked, o.Topics, o.Topic, round(o.Age))
+	f := warn(mend, "%s, %d keep more than their rules allow; %s has events that should have been trimmed %s ago", looked, o.Topics, o.Topic, round(o.Age))
 	if o.Age > x.limits.overdueFail {
 		f.state = Fail
 	}

@@ -22,8 +22,9 @@ func TestRetention(t *testing.T) {
 	run(t, conn, "update pgcast.replay set sequenced_at = sequenced_at - interval '7 days 5 hours' where topic_id = (select id from pgcast.topic where name = 'b')")
 	examine(t, db.URL, nil, "retention").want(t, "retention", Warn, "3 topics, 1 keep more", "b has events that should have been trimmed 5h", "pgcast serve")
 	examine(t, db.URL, func(d *Doctor) { d.limits.overdueFail = time.Hour }, "retention").want(t, "retention", Fail)
-	run(t, conn, "select pgcast.retain('b', max_age => '8 days')") // the nearer rule counts
+	run(t, conn, "select pgcast.retain('b', max_age => '8 days', max_count => 1)") // the nearer rule counts
 	examine(t, db.URL, nil, "retention").want(t, "retention", OK)
+	examine(t, db.URL, func(d *Doctor) { d.limits.overdueMany = 0 }, "retention").want(t, "retention", Warn, "b has 1 event too many", "1 in all")
 	run(t, conn, "delete from pgcast.retention")
 	examine(t, db.URL, nil, "retention").want(t, "retention", Note, "for ever", "pgcast.retain")
 	run(t, conn, "insert into pgcast.retention values ('a:**:b', '1 day')")
@@ -58,7 +59,7 @@ func TestSpace(t *testing.T) {
 	rs.want(t, "size", Warn, "the 10 events kept", "vacuum")
 	rs.want(t, "event-times", Warn, "from now", "clock went back")
 	rs.want(t, "vacuum", Warn, "pgcast.replay: autovacuum is off")
-	rs.want(t, "vacuum", Warn, "vacuum does not keep up", "vacuumdb --freeze")
+	rs.want(t, "vacuum", Warn, "vacuum does not keep up", "vacuum (freeze)")
 	rs.want(t, "disk", Warn, "is free")
 	rs = examine(t, db.URL, func(d *Doctor) { d.limits.diskFail, d.limits.xidFail = 1.01, 1 }, "vacuum", "disk")
 	rs.want(t, "vacuum", Fail, "Postgres stops writing")
