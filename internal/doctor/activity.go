@@ -106,7 +106,7 @@ func checkQueue(ctx context.Context, x *exam) ([]finding, error) {
 	}
 	if usage >= x.limits.queueFail {
 		f.state = Fail
-		f.found += "; writers do not ring any more, and servers find events by looking once a second"
+		f.found += "; writers do not ring any more, and servers poll"
 	}
 	return one(f)
 }

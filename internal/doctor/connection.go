@@ -222,7 +222,7 @@ func checkDoorbell(ctx context.Context, x *exam) ([]finding, error) {
 		f.found = "a pooler answers; " + f.found
 	}
 	if x.opts.Wake == replay.WakeNotify {
-		f.state, f.found = Fail, "no server can start with wake=notify: "+oneLine(err)
+		f.state, f.found = Fail, "no server can sequence with wake=notify: "+oneLine(err)
 	}
 	return one(f)
 }

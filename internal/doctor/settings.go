@@ -42,7 +42,7 @@ func checkPrepared(ctx context.Context, x *exam) ([]finding, error) {
 	}
 	unset := inSQL("alter system set max_prepared_transactions = 0 -- and restart Postgres, if nobody needs PREPARE TRANSACTION")
 	if x.opts.Wake == replay.WakeNotify {
-		return one(fail(unset, "max_prepared_transactions is %s: no server can start with wake=notify", most))
+		return one(fail(unset, "max_prepared_transactions is %s: a server with wake=notify ends at once", most))
 	}
 	return one(note(unset, "max_prepared_transactions is %s: servers poll, at most 50 ms late", most))
 }
