@@ -161,8 +161,15 @@ func (f *Follower) step(ctx context.Context, at *followed, lost bool) (more bool
 	}
 	f.hub.metrics.reads.WithLabelValues("follow").Inc()
 	events, err := f.source.Read(ctx, at.last.Position, f.opts.Batch)
-	if err != nil || len(events) == 0 {
+	if err != nil {
 		return false, err
+	}
+	if len(events) == 0 {
+		if at.target > at.last.Position {
+			f.hub.pass(at.target)
+			at.last = pgcast.Event{Position: at.target}
+		}
+		return false, nil
 	}
 	f.hub.Append(events)
 	e := events[len(events)-1]

@@ -84,6 +84,37 @@ func TestAnotherCopy(t *testing.T) {
 	}
 }
 
+// A log of which everything is trimmed that came during an outage is caught up with all
+// the same: nobody waits for an event that will not come.
+func TestOutageThatIsTrimmed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.server(t, HubOptions{})
+	p := s.newPeer(t)
+	p.must(t, Request{Topic: "a"})
+	p.must(t, Request{Topic: "**"})
+	s.mustPublish(t, 3, 10, "a")
+	s.settled(t, "a", p)
+	w.db.Exec(t, "select pgcast.retain('**', max_age => '1 millisecond')")
+
+	heal := w.outage(t)
+	await(t, "the follower has lost its line", func() bool { return !s.follower.CaughtUp() })
+	s.mustPublish(t, 5, 10, "a")
+	await(t, "all is trimmed", func() bool {
+		var n, newest int
+		err := w.pen.QueryRow(t.Context(), "select (select count(*) from pgcast.replay), (select position from pgcast.progress order by step desc limit 1)").Scan(&n, &newest)
+		return err == nil && n == 0 && newest == 8
+	})
+	heal()
+	await(t, "the follower has caught up", s.follower.CaughtUp)
+	await(t, "the hub has come to the end", func() bool { return s.hub.Position() == 8 })
+	back := s.newPeer(t)
+	if n := back.must(t, Request{Topic: "**", After: after(8)}); n.Seq != 8 {
+		t.Errorf("subscribed from %d; want 8", n.Seq)
+	}
+	await(t, "gaps are told", func() bool { return len(p.sink.notices(Gap)) == 2 })
+}
+
 // OnConnect is called when the hub knows where the log stands, again after each outage,
 // and its errors are retried like those of reading.
 func TestOnConnect(t *testing.T) {

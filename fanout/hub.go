@@ -166,6 +166,22 @@ func (h *Hub) Append(events []pgcast.Event) {
 	}
 }
 
+// pass notes that the log has nothing left up to a position: retention has trimmed it
+// before the hub came to it.
+func (h *Hub) pass(position pgcast.Position) {
+	grown := map[*feed]struct{}{}
+	h.mu.Lock()
+	if position > h.position {
+		h.skipped(position, grown)
+		h.position = position
+		h.announce()
+	}
+	h.mu.Unlock()
+	for f := range grown {
+		f.kick()
+	}
+}
+
 // skipped notes that events up to a position are missing. Nobody here knows whose they
 // were, so every subscription looks at the log, which knows the gaps. h.mu is held.
 func (h *Hub) skipped(upto pgcast.Position, grown map[*feed]struct{}) {
