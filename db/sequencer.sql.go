@@ -48,6 +48,18 @@ func (q *Queries) ProgressPrune(ctx context.Context, start int64) (ProgressPrune
 	return i, err
 }
 
+const SequencerDatabase = `-- name: SequencerDatabase :one
+select (c.system_identifier || '/' || current_database())::text as database from pg_control_system() c
+`
+
+// Which database of which cluster this is; a standby is its primary's.
+func (q *Queries) SequencerDatabase(ctx context.Context) (string, error) {
+	row := q.db.QueryRow(ctx, SequencerDatabase)
+	var database string
+	err := row.Scan(&database)
+	return database, err
+}
+
 const SequencerHold = `-- name: SequencerHold :one
 select term from pgcast.sequencer where term = $1 for no key update
 `

@@ -129,6 +129,10 @@ select c.system_identifier::bigint as system_identifier,
         from pgcast.progress p order by p.step desc limit 1)::boolean as ahead
 from pg_control_system() c;
 
+-- name: SequencerDatabase :one
+-- Which database of which cluster this is; a standby is its primary's.
+select (c.system_identifier || '/' || current_database())::text as database from pg_control_system() c;
+
 -- name: SequencerRemember :exec
 update pgcast.sequencer set system_identifier = sqlc.arg(system_identifier)::bigint, timeline = sqlc.arg(timeline)::int where term = sqlc.arg(term);
 

@@ -18,16 +18,6 @@ import (
 	"github.com/pgcast/pgcast/listener"
 )
 
-// Wake is how the sequencer learns of new events.
-type Wake string
-
-// The ways to wake.
-const (
-	WakeAuto   Wake = "auto"   // the bell where it works, else polling
-	WakeNotify Wake = "notify" // the bell, or an error
-	WakePoll   Wake = "poll"   // polling only
-)
-
 const (
 	contendEvery = 250 * time.Millisecond // how soon a dead sequencer is replaced
 	evictEvery   = time.Second            // how often a follower looks for a frozen one
@@ -136,6 +126,9 @@ func (s *Sequencer) session(ctx context.Context) error {
 		return err
 	}
 	defer line.Close()
+	if err := s.same(ctx, line); err != nil {
+		return err
+	}
 	waker, shared, err := s.waker(ctx, line)
 	if err != nil {
 		return err
@@ -147,45 +140,6 @@ func (s *Sequencer) session(ctx context.Context) error {
 		return err
 	}
 	return s.lead(ctx, line, waker, false)
-}
-
-// waker chooses how to wake on this line. shared says that the line cannot be trusted
-// to keep a session (a pooler in transaction mode), so nobody can hold the Lead lock.
-func (s *Sequencer) waker(ctx context.Context, line *listener.Line) (w waker, shared bool, err error) {
-	prepared, err := line.Prepared(ctx)
-	if err != nil {
-		return nil, false, err
-	}
-	if err := line.Listen(ctx, listener.ChannelBell); err != nil {
-		return nil, false, err
-	}
-	if err := line.Prove(ctx, listener.ChannelBell); err != nil {
-		if ctx.Err() != nil || s.opts.Wake == WakeNotify {
-			return nil, false, err
-		}
-		s.opts.Logger.Error("sequencer: the doorbell does not work on this connection; polling instead. "+
-			"Give a direct connection with --direct-database-url", "error", err)
-		// The session may go to somebody else next.
-		return listener.NewPoll(250 * time.Millisecond), true, line.Unlisten(ctx, listener.ChannelBell)
-	}
-	if err := line.Own(ctx); err != nil {
-		return nil, false, err
-	}
-	switch {
-	case s.opts.Wake == WakePoll:
-		return listener.NewPoll(20 * time.Millisecond), false, nil
-	case prepared && s.opts.Wake == WakeNotify:
-		return nil, false, &pgcast.Error{Code: pgcast.CodeInvalid,
-			Message: "wake=notify cannot serve while max_prepared_transactions is above 0: NOTIFY makes PREPARE TRANSACTION fail",
-			Hint:    "use wake=auto, which polls here, or set max_prepared_transactions to 0"}
-	case prepared:
-		return listener.NewPoll(50 * time.Millisecond), false, nil
-	}
-	return listener.NewBell(line, s.metrics.refused.Inc), false, nil
-}
-
-type waker interface {
-	Wait(ctx context.Context, busy bool, look listener.Look) (listener.Source, error)
 }
 
 // standBy waits until this line gets the Lead lock, and meanwhile passes on what the

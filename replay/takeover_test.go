@@ -181,6 +181,18 @@ func TestWakes(t *testing.T) {
 	}
 }
 
+// A line to another database than the pool's is refused: the log that is served would
+// never grow.
+func TestAnotherDatabase(t *testing.T) {
+	t.Parallel()
+	d, other := pgtest.New(t, nil), pgtest.New(t, nil)
+	s := NewSequencer(other.URL, d.Pool(t), &SequencerOptions{Logger: discard})
+	var refused *pgcast.Error
+	if err := s.Run(t.Context()); !errors.As(err, &refused) || refused.Hint == "" {
+		t.Errorf("Run: %v", err)
+	}
+}
+
 // TestRunOutlivesFailure: a server that cannot be reached is tried again until the
 // context ends.
 func TestRunOutlivesFailure(t *testing.T) {

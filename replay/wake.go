@@ -1,0 +1,76 @@
+package replay
+
+import (
+	"context"
+	"time"
+
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/db"
+	"github.com/pgcast/pgcast/listener"
+)
+
+// Wake is how the sequencer learns of new events.
+type Wake string
+
+// The ways to wake.
+const (
+	WakeAuto   Wake = "auto"   // the bell where it works, else polling
+	WakeNotify Wake = "notify" // the bell, or an error
+	WakePoll   Wake = "poll"   // polling only
+)
+
+// same makes sure that the line and the pool lead to the same database: to sequence one log
+// and to serve another would look like a log that never grows.
+func (s *Sequencer) same(ctx context.Context, line *listener.Line) error {
+	var ours, theirs string
+	err := s.attendant(line, true).run(ctx, func(ctx context.Context) (err error) {
+		if ours, err = db.New(line.Conn()).SequencerDatabase(ctx); err == nil {
+			theirs, err = db.New(s.pool).SequencerDatabase(ctx)
+		}
+		return err
+	})
+	if err == nil && ours != theirs {
+		err = &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the direct database URL leads to another database than the database URL",
+			Hint: "direct-database-url names the same database, without the pooler in between"}
+	}
+	return err
+}
+
+// waker chooses how to wake on this line. shared says that the line cannot be trusted
+// to keep a session (a pooler in transaction mode), so nobody can hold the Lead lock.
+func (s *Sequencer) waker(ctx context.Context, line *listener.Line) (w waker, shared bool, err error) {
+	prepared, err := line.Prepared(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	if err := line.Listen(ctx, listener.ChannelBell); err != nil {
+		return nil, false, err
+	}
+	if err := line.Prove(ctx, listener.ChannelBell); err != nil {
+		if ctx.Err() != nil || s.opts.Wake == WakeNotify {
+			return nil, false, err
+		}
+		s.opts.Logger.Error("sequencer: the doorbell does not work on this connection; polling instead. "+
+			"Give a direct connection with --direct-database-url", "error", err)
+		// The session may go to somebody else next.
+		return listener.NewPoll(250 * time.Millisecond), true, line.Unlisten(ctx, listener.ChannelBell)
+	}
+	if err := line.Own(ctx); err != nil {
+		return nil, false, err
+	}
+	switch {
+	case s.opts.Wake == WakePoll:
+		return listener.NewPoll(20 * time.Millisecond), false, nil
+	case prepared && s.opts.Wake == WakeNotify:
+		return nil, false, &pgcast.Error{Code: pgcast.CodeInvalid,
+			Message: "wake=notify cannot serve while max_prepared_transactions is above 0: NOTIFY makes PREPARE TRANSACTION fail",
+			Hint:    "use wake=auto, which polls here, or set max_prepared_transactions to 0"}
+	case prepared:
+		return listener.NewPoll(50 * time.Millisecond), false, nil
+	}
+	return listener.NewBell(line, s.metrics.refused.Inc), false, nil
+}
+
+type waker interface {
+	Wait(ctx context.Context, busy bool, look listener.Look) (listener.Source, error)
+}
