@@ -21,8 +21,8 @@ time gives new events their places; when it goes another takes over at once.
 
 SIGTERM and Ctrl-C drain: clients are told to come back, and the server ends within
 --drain-timeout. A second one ends it at once.`,
-		Example: `  pgcast serve --database-url postgres://pgcast@db.internal/app
-  PGCAST_DATABASE_URL=postgres://pgcast@localhost/app pgcast serve --migrate
+		Example: `  pgcast serve --database-url postgres://app@db.internal/app
+  PGCAST_DATABASE_URL=postgres://app@localhost/app pgcast serve --migrate
   pgcast serve --config /etc/pgcast.yaml --allowed-origins https://app.example.com`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context()) },
