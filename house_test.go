@@ -32,6 +32,7 @@ var arrows = []struct {
 	{"client", []string{"", "internal/wire"}, []string{"github.com/jackc", "github.com/redis"}},
 	{"internal/doctor", []string{"", "db", "listener", "replay", "migrations", "internal/devpg"}, []string{"github.com/coder", "github.com/spf13"}},
 	{"internal/server", []string{"", "db", "listener", "replay", "fanout", "internal/wire", "internal/gateway"}, nil},
+	{"internal/bench", []string{"", "db", "listener", "replay", "migrations", "internal/devpg", "internal/wire"}, []string{"github.com/coder", "github.com/redis"}},
 }
 
 // Arrows between packages go one way.

@@ -23,6 +23,7 @@ const (
 	evictEvery   = time.Second            // how often a follower looks for a frozen one
 	evictStale   = 4 * time.Second        // a living one finishes a statement every second
 	slowLook     = 5 * time.Millisecond
+	defaultBatch = 5000
 	proveAgain   = 10 * time.Second // how often a bell that did not work is tried again
 
 	// Between two tries to connect. Not long: while nobody sequences, everybody waits.
@@ -70,7 +71,7 @@ func NewSequencer(url string, pool *pgxpool.Pool, opts *SequencerOptions) *Seque
 		s.opts.Wake = WakeAuto
 	}
 	if s.opts.Batch <= 0 {
-		s.opts.Batch = 5000
+		s.opts.Batch = defaultBatch
 	}
 	if s.opts.OnGrown == nil {
 		s.opts.OnGrown = func() {}

@@ -91,6 +91,7 @@ With a database of your own:  pgcast migrate up && pgcast attach public.messages
 		a.devCommand(), a.serveCommand(), a.doctorCommand(),
 		a.migrateCommand(), a.attachCommand(), a.detachCommand(), a.attachedCommand(),
 		a.tailCommand(), a.publishCommand(), a.sqlCommand(),
+		a.benchCommand(), a.benchLoadCommand(),
 		a.configCommand(), a.versionCommand())
 	completeSettings(root)
 	return root

@@ -30,6 +30,7 @@ type settings struct {
 	WriteTimeout     time.Duration
 	PingInterval     time.Duration
 	DrainTimeout     time.Duration
+	Profile          bool
 
 	NoDemo bool
 	PGBin  string
@@ -55,7 +56,8 @@ const (
 	forServer                     // serve and dev
 	forDev                        // dev only
 	forTail                       // what finds a server
-	forAny      = forAll | forDatabase | forServe | forServer | forDev | forTail
+	forBench                      // bench only
+	forAny      = forAll | forDatabase | forServe | forServer | forDev | forTail | forBench
 )
 
 // setting is one of them: everything that flags, help, checks, config and the reference
@@ -133,11 +135,14 @@ var allSettings = []setting{
 	{name: "drain-timeout", value: "10s", kind: "duration", scope: forServer,
 		help: "time for clients to be told and served when stopping",
 		read: duration(func(s *settings) *time.Duration { return &s.DrainTimeout }, time.Second, 10*time.Minute)},
+	{name: "pprof", value: "false", kind: "bool", scope: forServer,
+		help: "serve profiles of this process at /debug/pprof/ of admin-listen",
+		read: boolean(func(s *settings) *bool { return &s.Profile })},
 
 	{name: "no-demo", value: "false", kind: "bool", scope: forDev,
 		help: "make no schema demo, and write nothing",
 		read: boolean(func(s *settings) *bool { return &s.NoDemo })},
-	{name: "pg-bin", kind: "directory", scope: forDev,
+	{name: "pg-bin", kind: "directory", scope: forDev | forBench,
 		help: "where initdb and postgres are, if they are not found",
 		read: text(func(s *settings) *string { return &s.PGBin }, "give a directory")},
 

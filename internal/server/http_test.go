@@ -26,11 +26,16 @@ func TestPaths(t *testing.T) {
 	page := start(t, db.URL, func(o *Options) {
 		o.Public = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "page ", r.URL.Path) })
 	}).awaitReady(t)
+	profiled := start(t, db.URL, func(o *Options) { o.Profile = true }).awaitReady(t)
 	for _, c := range []struct {
 		url    string
 		status int
 		text   string
 	}{
+		{profiled.listen + "/debug/pprof/", 404, ""},
+		{profiled.admin + "/debug/pprof/", 200, "goroutine"},
+		{profiled.admin + "/debug/pprof/goroutine?debug=1", 200, "goroutine profile"},
+		{bare.admin + "/debug/pprof/", 404, ""},
 		{bare.listen + "/healthz", 200, "ok"},
 		{bare.listen + "/readyz", 200, "ready"},
 		{bare.listen + "/ws", 426, "Upgrade"},

@@ -52,7 +52,9 @@ type Options struct {
 	// Public serves the public listener's paths that are not the server's own.
 	Public http.Handler
 	// Guard, if set, stands before everything on the public listener.
-	Guard   func(http.Handler) http.Handler
+	Guard func(http.Handler) http.Handler
+	// Profile serves the process's profiles at /debug/pprof/ of the admin listener.
+	Profile bool
 	Logger  *slog.Logger // default slog.Default()
 	Version string
 	// OnReady is called once both listeners are open, with their real addresses.
