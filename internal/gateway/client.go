@@ -86,21 +86,10 @@ func (c *client) read() error {
 			return err
 		case int64(len(text)) > limit:
 			return closeError{int(websocket.StatusMessageTooBig), fmt.Sprintf("a frame may have %d bytes", limit)}
-		case kind != websocket.MessageText:
-			c.fail(nil, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "binary frames are not supported", Hint: "send JSON text"})
-			continue
-		case !utf8.Valid(text):
-			return closeError{int(websocket.StatusInvalidFramePayloadData), "text frames must be UTF-8"}
 		}
-		f, err := wire.Parse(text)
-		if err != nil {
-			if c.bad++; c.bad > badFrames {
-				return closeError{wire.ClosePolicy, "too many frames that cannot be read"}
-			}
-			c.fail(f.Ref, err)
-			continue
+		if err := apart(func() error { return c.handle(kind, text) }); err != nil {
+			return err
 		}
-		c.serve(f)
 	}
 }
 
@@ -117,6 +106,36 @@ func (c *client) check(now time.Time) error {
 	case since(wrote) > c.g.heartbeat:
 		go c.conn.beat(heartbeat)
 	}
+	return nil
+}
+
+// apart runs f in a goroutine of its own and waits for it. What a frame leads to, down to
+// the database, takes a deep stack, and one that has grown does not shrink again under a
+// reader that waits for the next frame: it would be half of what an idle session costs.
+func apart(f func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	return <-done
+}
+
+// handle does what a frame asks for. An error ends the session.
+func (c *client) handle(kind websocket.MessageType, text []byte) error {
+	switch {
+	case kind != websocket.MessageText:
+		c.fail(nil, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "binary frames are not supported", Hint: "send JSON text"})
+		return nil
+	case !utf8.Valid(text):
+		return closeError{int(websocket.StatusInvalidFramePayloadData), "text frames must be UTF-8"}
+	}
+	f, err := wire.Parse(text)
+	if err != nil {
+		if c.bad++; c.bad > badFrames {
+			return closeError{wire.ClosePolicy, "too many frames that cannot be read"}
+		}
+		c.fail(f.Ref, err)
+		return nil
+	}
+	c.serve(f)
 	return nil
 }
 
