@@ -295,6 +295,13 @@ func (h *Hub) idle() bool {
 	return len(h.feeds)+len(h.patterns) == 0
 }
 
+// Count is the number of sessions there are now.
+func (h *Hub) Count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.sessions)
+}
+
 // Sessions gives the sessions there are now.
 func (h *Hub) Sessions() []*Session {
 	h.mu.Lock()

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"path"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -188,6 +189,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.follower.Run(engine) })
 	g.Go(func() error { return s.sequencer.Run(engine) })
 	g.Go(func() error { return s.gateway.Run(engine) })
+	g.Go(func() error { return rest(engine, s.hub.Count, debug.FreeOSMemory) })
 	g.Go(func() error { return serve(front, public) })
 	g.Go(func() error { return serve(back, admin) })
 	if s.opts.OnReady != nil {
