@@ -32,7 +32,7 @@ func sizesOf(o *Options) sizes {
 		resumeSessions: 1000, resumeTopics: 10, resumeParallel: 64, missed: 100,
 		copyRows: 1_000_000,
 		logs:     []int{100_000, 1_000_000}, logTopics: 50, steps: 200, pages: 100, trims: 5,
-		idle: o.Duration, settle: o.Duration, fsyncs: 200,
+		idle: o.Duration, settle: max(o.Duration, 15*time.Second), fsyncs: 200,
 	}
 	if o.Full {
 		s.logs = append(s.logs, 10_000_000)
@@ -45,7 +45,7 @@ func sizesOf(o *Options) sizes {
 		s.resumeSessions, s.resumeTopics, s.resumeParallel, s.missed = 6, 2, 2, 5
 		s.copyRows = 2000
 		s.logs, s.logTopics, s.steps, s.pages, s.trims = []int{4000, 8000}, 2, 3, 3, 1
-		s.fsyncs = 5
+		s.fsyncs, s.settle = 5, o.Duration
 	}
 	return s
 }
