@@ -126,7 +126,10 @@ func (l *Line) Own(ctx context.Context) error {
 			-- Statistics are old or missing exactly when much is written.
 			set_config('enable_seqscan', 'off', false),
 			set_config('enable_bitmapscan', 'off', false),
-			set_config('jit', 'off', false)`); err != nil {
+			set_config('jit', 'off', false),
+			-- A step's plan is the same whatever it is asked, and to make it anew takes longer
+			-- than the step.
+			set_config('plan_cache_mode', 'force_generic_plan', false)`); err != nil {
 			return fmt.Errorf("set up the listening line: %w", err)
 		}
 		return nil

@@ -82,6 +82,7 @@ func TestDial(t *testing.T) {
 		"enable_seqscan":                      "off",
 		"enable_bitmapscan":                   "off",
 		"jit":                                 "off",
+		"plan_cache_mode":                     "force_generic_plan",
 	} {
 		if got := setting(t, conn, name); got != want && (name != "tcp_user_timeout" || got != "3000") {
 			t.Errorf("%s is %s, want %s", name, got, want)
