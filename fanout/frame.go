@@ -58,6 +58,7 @@ type Item struct {
 	Pattern bool
 	Notice  *Notice
 	Raw     []byte
+	Replay  []byte // of an event that was asked for again: what Session.Replay was given
 }
 
 // NoticeKind says what a Notice tells.
@@ -70,6 +71,7 @@ const (
 	Gap                                // events after After and before Tail are trimmed away
 	Reset                              // the history the client saw no longer exists; goes on from Head
 	Denied                             // no subscription was made; Reason says why
+	Replayed                           // the end of what Session.Replay sends; Truncated tells whether it is all
 )
 
 // Notice tells a client about one of its subscriptions, in its place in the stream. The
@@ -81,4 +83,5 @@ type Notice struct {
 	Seq               int64
 	After, Tail, Head int64
 	Reason            string
+	Truncated         bool
 }

@@ -87,6 +87,8 @@ func (s *Session) do(o op) {
 		s.emit(Item{Notice: o.notice})
 	case o.open != nil:
 		s.open(o.open)
+	case o.replay != nil:
+		s.replay(o.replay)
 	case o.close != nil:
 		if sub := s.subs[o.close.Topic]; sub != nil {
 			s.settle()
@@ -255,8 +257,10 @@ func (s *Session) close() {
 	reason := s.reason
 	s.mu.Unlock()
 	for _, o := range left {
-		if o.open != nil {
-			s.hub.release(o.open.feed)
+		for _, opening := range []*Opening{o.open, o.replay} {
+			if opening != nil {
+				s.hub.release(opening.feed)
+			}
 		}
 	}
 	s.hub.mu.Lock()

@@ -48,6 +48,7 @@ type op struct {
 	raw    []byte
 	notice *Notice
 	open   *Opening
+	replay *Opening
 	close  *Notice // Unsubscribed, answered only if it has a ref
 	finish error
 }
@@ -119,6 +120,23 @@ func (s *Session) Open(ctx context.Context, o *Opening) error {
 		s.hub.release(o.feed)
 	}
 	return nil
+}
+
+// Replay has the events of a topic after a place sent once more, up to where the session
+// now stands, marked with the request's Ref, and a Replayed notice behind them. Nothing
+// else of the topic is sent in between, so what follows joins what was replayed. The place
+// must not be nil.
+func (s *Session) Replay(ctx context.Context, req Request) error {
+	o := s.Ask(req)
+	if o.err != nil {
+		return o.err
+	}
+	err := s.hub.resolve(ctx, o)
+	if err == nil && s.enqueue(op{replay: o}) {
+		return nil
+	}
+	s.hub.release(o.feed)
+	return err
 }
 
 // Deny answers a request for a subscription with no.

@@ -165,6 +165,8 @@ func (c *client) serve(f wire.Frame) {
 		c.publish(ctx, f)
 	case wire.History:
 		c.history(ctx, f)
+	case wire.Replay:
+		c.replay(ctx, f)
 	default:
 		c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "this server does not serve frames of type " + quote(string(f.Type))})
 	}
@@ -247,6 +249,27 @@ func (c *client) publish(ctx context.Context, f wire.Frame) {
 		return
 	}
 	c.session.Send(wire.AppendPublished(nil, f.Ref, id))
+}
+
+// replay answers on the topic's private one. The browser client drops what comes live until
+// the end of the answer, so there always is one, and what cannot be replayed counts as
+// truncated.
+func (c *client) replay(ctx context.Context, f wire.Frame) {
+	reqID, after := f.ReqID, int64(0)
+	if reqID == nil {
+		reqID = json.RawMessage("null")
+	}
+	if f.After != nil {
+		after = *f.After
+	}
+	err := pgcast.CheckTopic(f.Topic)
+	if err == nil {
+		err = c.session.Replay(ctx, fanout.Request{Topic: f.Topic, After: &after, Ref: reqID})
+	}
+	if err != nil {
+		c.fail(f.Ref, err)
+		c.session.Send(wire.AppendReplayEnd(nil, f.Topic, reqID, true))
+	}
 }
 
 // add publishes an event whose names have been checked.

@@ -48,7 +48,7 @@ func (c *client) batchable(items []fanout.Item) int {
 		return 0
 	}
 	n, size := 0, 0
-	for n < len(items) && items[n].Frame != nil {
+	for n < len(items) && items[n].Frame != nil && items[n].Replay == nil {
 		if size += len(items[n].Frame.Text()) + 32; n > 0 && size > maxBatch {
 			break
 		}
@@ -81,6 +81,9 @@ func appendBatch(b []byte, items []fanout.Item) []byte {
 
 func (c *client) appendItem(b []byte, i fanout.Item) ([]byte, error) {
 	switch {
+	case i.Replay != nil:
+		t := wire.AppendReplayed(nil, i.Frame.Topic, i.Replay, i.Frame.Text())
+		return append(appendHeader(b, len(t)), t...), nil
 	case i.Frame != nil:
 		t := text(i)
 		return append(appendHeader(b, len(t)), t...), nil
@@ -96,6 +99,8 @@ func (c *client) appendItem(b []byte, i fanout.Item) ([]byte, error) {
 		t = wire.AppendUnsubscribed(nil, n.Topic, n.Ref)
 	case fanout.Denied:
 		t = wire.AppendDenied(nil, n.Topic, n.Ref, n.Reason)
+	case fanout.Replayed:
+		t = wire.AppendReplayEnd(nil, n.Topic, n.Ref, n.Truncated)
 	case fanout.Gap:
 		t = wire.AppendGap(nil, n.Topic, n.After, n.Tail, n.Head)
 	case fanout.Reset:

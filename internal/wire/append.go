@@ -170,6 +170,35 @@ func AppendError(dst []byte, ref json.RawMessage, code pgcast.Code, message stri
 	return append(dst, '}')
 }
 
+// replayOf is the topic on which a replay is answered.
+const replayOf = "__replay:"
+
+// AppendReplayed appends one event of the answer to a replay: the event's frame as data,
+// and the request's reqId in it.
+func AppendReplayed(dst []byte, topic string, reqID json.RawMessage, event []byte) []byte {
+	dst = openReplay(dst, topic, "msg", reqID)
+	dst = append(dst, ',')
+	dst = append(dst, event[1:]...) // behind its opening brace
+	return append(dst, '}')
+}
+
+// AppendReplayEnd appends the end of the answer to a replay. truncated says that not all
+// that was asked for is there any more.
+func AppendReplayEnd(dst []byte, topic string, reqID json.RawMessage, truncated bool) []byte {
+	dst = openReplay(dst, topic, "end", reqID)
+	if truncated {
+		dst = append(dst, `,"truncated":true`...)
+	}
+	return append(dst, '}', '}')
+}
+
+func openReplay(dst []byte, topic, event string, reqID json.RawMessage) []byte {
+	dst = appendString(append(dst, `{"topic":`...), replayOf+topic)
+	dst = text(dst, "event", event)
+	dst = append(dst, `,"data":{"reqId":`...)
+	return appendJSON(dst, reqID)
+}
+
 // open begins a frame.
 func open(dst []byte, t Type) []byte {
 	dst = append(dst, `{"type":`...)

@@ -46,6 +46,12 @@ func AppendFrame(dst []byte, f *Frame) []byte {
 		if f.Limit != 0 {
 			dst = number(dst, "limit", int64(f.Limit))
 		}
+	case Replay:
+		dst = text(dst, "topic", f.Topic)
+		if f.After != nil {
+			dst = number(dst, "since", *f.After)
+		}
+		dst = member(dst, "reqId", f.ReqID)
 	}
 	return append(dst, '}')
 }

@@ -9,7 +9,7 @@ import (
 // Type is the value of a frame's member "type".
 type Type string
 
-// Types of client frames. Those after History are reserved: a server that does not
+// Types of client frames. Those after Replay are reserved: a server that does not
 // serve them answers error with code unsupported.
 const (
 	Hello          Type = "hello"
@@ -19,9 +19,9 @@ const (
 	Resume         Type = "resume"
 	Publish        Type = "publish"
 	History        Type = "history" // also the server's answer
+	Replay         Type = "replay"
 
 	Reply          Type = "reply"
-	Replay         Type = "replay"
 	Presence       Type = "presence"
 	Cursor         Type = "cursor"
 	CursorSnapshot Type = "cursor-snapshot"
@@ -68,6 +68,9 @@ type Frame struct {
 	Key   string
 
 	Limit int // 0 when absent
+
+	// ReqID is of a replay: a JSON number or string, as it was written.
+	ReqID json.RawMessage
 
 	Caps  []string
 	Token string

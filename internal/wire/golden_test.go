@@ -38,6 +38,7 @@ var clientSamples = map[string]Frame{
 	"client/resume":      {Type: Resume, SessionID: sampleSession, LastSeenSeqs: map[string]pgcast.Seq{"room:1": 41}},
 	"client/publish": {Type: Publish, Topic: "room:1", Event: "typing", Data: json.RawMessage(`{"by":1}`), Key: "5f0c9a4e",
 		Ref: json.RawMessage(`5`)},
+	"client/replay":  {Type: Replay, Topic: "room:1", After: ptr(40), ReqID: json.RawMessage(`1`)},
 	"client/history": {Type: History, Topic: "room:1", After: ptr(40), Limit: 2, Ref: json.RawMessage(`6`)},
 }
 
@@ -48,6 +49,13 @@ var serverSamples = map[string]struct {
 	want ServerFrame
 }{
 	"server/event-created": event(msgCreated),
+	"server/replay-msg": {
+		AppendReplayed(nil, "room:1", json.RawMessage(`1`), AppendEventEnd(AppendEventBody(nil, msgTyping), 0)),
+		ServerFrame{Events: []pgcast.Event{{Topic: "__replay:room:1", Name: "msg",
+			Data: json.RawMessage(`{"reqId":1,"topic":"room:1","event":"typing","data":{"by":1},"seq":41,"id":"29-64d2c5b18fbcd"}`)}}},
+	},
+	"server/replay-end": {AppendReplayEnd(nil, "room:1", json.RawMessage(`1`), true),
+		ServerFrame{Events: []pgcast.Event{{Topic: "__replay:room:1", Name: "end", Data: json.RawMessage(`{"reqId":1,"truncated":true}`)}}}},
 	"server/event-updated": event(pgcast.Event{Topic: "room:1", Name: pgcast.Updated, Seq: 43, ID: "2b-64d2c5b1b1177",
 		Data: json.RawMessage(`{"id":7,"room_id":1,"body":"hello!"}`), Old: oldKey}),
 	"server/event-deleted": {

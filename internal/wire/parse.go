@@ -2,7 +2,6 @@ package wire
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"unicode/utf8"
@@ -46,6 +45,7 @@ type members struct {
 	typ, ref, topic, after, id, snapshot, filter []byte
 	topics, sessionID, lastSeenSeqs              []byte
 	event, data, key, limit, caps, token         []byte
+	since, reqID                                 []byte
 }
 
 // slot finds the place for a member, nil for one that no frame has.
@@ -83,6 +83,10 @@ func (m *members) slot(name []byte) *[]byte {
 		return &m.caps
 	case "token":
 		return &m.token
+	case "since":
+		return &m.since
+	case "reqId":
+		return &m.reqID
 	}
 	return nil
 }
@@ -164,17 +168,24 @@ func (r *reader) read(f *Frame, m *members) {
 		f.Topic = r.needText("topic", m.topic)
 		f.After = r.whole("after", m.after)
 		f.Limit = r.limit(m.limit)
+	case Replay:
+		f.Topic = r.needText("topic", m.topic)
+		f.After = r.whole("since", m.since)
+		f.ReqID = r.token("reqId", m.reqID)
 	}
 }
 
-func (r *reader) ref(raw []byte) json.RawMessage {
+func (r *reader) ref(raw []byte) json.RawMessage { return r.token("ref", raw) }
+
+// token reads what the client is to get back as it sent it.
+func (r *reader) token(name string, raw []byte) json.RawMessage {
 	switch {
 	case raw == nil:
 		return nil
 	case raw[0] != '"' && raw[0] != '-' && !isDigit(raw[0]):
-		r.fail("ref is %s; it must be a number or a string", clip(raw))
+		r.fail("%s is %s; it must be a number or a string", name, clip(raw))
 	case len(raw) > MaxRef:
-		r.fail("ref is %d bytes long, at most %d", len(raw), MaxRef)
+		r.fail("%s is %d bytes long, at most %d", name, len(raw), MaxRef)
 	default:
 		return raw
 	}
@@ -353,26 +364,4 @@ func clip(raw []byte) string {
 		return string(raw)
 	}
 	return string(raw[:most]) + "…"
-}
-
-// Data reads an event's data that stands alone, as the body of a request: any JSON, null
-// when there is nothing. Errors are *[pgcast.Error] with code invalid_event.
-func Data(text []byte) (json.RawMessage, error) {
-	s := scanner{text: text, room: MaxDepth - 1, exp: MaxExponent} // in a frame it would stand one level down
-	s.space()
-	if s.pos == len(text) {
-		return nil, nil
-	}
-	err := error(nil)
-	if !utf8.Valid(text) {
-		err = errors.New("it is not UTF-8")
-	} else if err = s.skip(); err == nil {
-		if s.space(); s.pos < len(text) {
-			err = s.fail("the end")
-		}
-	}
-	if err != nil {
-		return nil, &pgcast.Error{Code: pgcast.CodeInvalidEvent, Message: fmt.Sprintf("the data is not JSON that can be read: %v", err)}
-	}
-	return text, nil
 }

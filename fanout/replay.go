@@ -1,0 +1,40 @@
+package fanout
+
+// replay sends events of a topic once more; see Replay. It goes by a place of its own,
+// beside that of the subscription there may be.
+func (s *Session) replay(o *Opening) {
+	defer s.hub.release(o.feed)
+	s.flush()
+	s.read = max(s.read, o.at)
+	position, err := s.hub.wait(s.ctx, s.read)
+	if err != nil {
+		return // the session has ended
+	}
+	// Up to one position both: what is sent live behind it is what was not replayed.
+	if live := s.subs[o.feed.key]; live != nil {
+		s.bring(live, position, true)
+	}
+	truncated := o.reset
+	if !truncated {
+		again := &Subscription{session: s, feed: o.feed, place: o.place}
+		for more := true; more && !s.over(); {
+			items, m, retry := s.pull(s.ctx, again, position)
+			more = m
+			kept := items[:0]
+			for _, i := range items {
+				if i.Notice != nil {
+					truncated = true // a gap
+					continue
+				}
+				i.Replay = o.req.Ref
+				kept = append(kept, i)
+			}
+			s.write(kept)
+			if retry > 0 {
+				more = pause(s.ctx, retry) == nil
+			}
+		}
+		s.setBehind(again, false)
+	}
+	s.emit(Item{Notice: &Notice{Kind: Replayed, Topic: o.feed.key, Ref: o.req.Ref, Truncated: truncated}})
+}
