@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -201,5 +203,27 @@ func TestWakeThatCannotServe(t *testing.T) {
 	var refused *pgcast.Error
 	if err := s.Run(t.Context()); !errors.As(err, &refused) || !strings.Contains(refused.Hint, "wake=auto") {
 		t.Errorf("it ends with %v", err)
+	}
+}
+
+// A body that was announced and does not come keeps no connection, whatever was asked.
+func TestBodyThatDoesNotCome(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t, nil)
+	r := start(t, db.URL, func(o *Options) { o.WriteTimeout = time.Second }).awaitReady(t)
+	for _, c := range []struct{ address, request string }{
+		{r.listen, "GET /healthz"}, {r.admin, "GET /metrics"}, {r.listen, "GET /ws"}, {r.listen, "GET /nothing"},
+		{r.listen, "GET /topics/a/events"}, {r.listen, "POST /topics/a/events"}, {r.listen, "PUT /topics/a/events"},
+	} {
+		conn, err := net.Dial("tcp", c.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(within))
+		fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: %s\r\nContent-Length: 1000\r\n\r\n1", c.request, c.address)
+		if _, err := io.Copy(io.Discard, conn); err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: the connection is still there", c.request)
+		}
 	}
 }

@@ -87,6 +87,7 @@ func New(options *Options) (*Server, error) {
 	setDefault(&o.AdminListen, "127.0.0.1:9187")
 	setDefault(&o.PoolSize, 8)
 	setDefault(&o.DrainTimeout, 10*time.Second)
+	setDefault(&o.WriteTimeout, 30*time.Second)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -142,7 +143,8 @@ func (s *Server) build() {
 	s.sequencer = replay.NewSequencer(o.DirectDatabaseURL, s.pool, &replay.SequencerOptions{Wake: o.Wake,
 		OnGrown: s.follower.Wake, Retention: &replay.RetentionOptions{Every: o.RetentionEvery},
 		Registerer: s.registry, Logger: o.Logger})
-	whole := replay.NewLog(s.pool, &replay.LogOptions{MaxEvent: math.MaxInt})
+	// A small budget: what is stored compressed may be some hundred times as large.
+	whole := replay.NewLog(s.pool, &replay.LogOptions{MaxEvent: math.MaxInt, MaxRead: 256 << 10})
 	s.gateway = gateway.New(s.hub, s.log, s.log, gateway.Options{Whole: whole, Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
 		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions, MaxRequests: requests, WriteTimeout: o.WriteTimeout,
 		PingInterval: o.PingInterval, Identity: s.identified,
@@ -248,7 +250,15 @@ func (s *Server) drain(front, back *http.Server) {
 }
 
 func (s *Server) httpServer(h http.Handler) *http.Server {
-	return &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+	// A body that does not come would keep its connection for ever, also where nobody reads
+	// it: what is left of it is taken before the answer goes out.
+	bounded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body != http.NoBody {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.opts.WriteTimeout))
+		}
+		h.ServeHTTP(w, r)
+	})
+	return &http.Server{Handler: bounded, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug)}
 }
 
