@@ -27,13 +27,14 @@ type Frame struct {
 	Position  pgcast.Position
 	ID        pgcast.ID
 	CreatedAt time.Time
+	Oversize  bool // its payload was left out
 
 	text       []byte // complete, without position
 	positioned func() []byte
 }
 
 func newFrame(e pgcast.Event, encode Encode) *Frame {
-	f := &Frame{Topic: e.Topic, Seq: e.Seq, Position: e.Position, ID: e.ID, CreatedAt: e.CreatedAt}
+	f := &Frame{Topic: e.Topic, Seq: e.Seq, Position: e.Position, ID: e.ID, CreatedAt: e.CreatedAt, Oversize: e.Oversize}
 	f.text = append(encode(make([]byte, 0, 96+len(e.Topic)+len(e.Data)+len(e.Old)), e), '}')
 	f.positioned = sync.OnceValue(func() []byte {
 		b := append(make([]byte, 0, len(f.text)+32), f.text[:len(f.text)-1]...)

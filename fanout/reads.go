@@ -312,13 +312,14 @@ func (r *reads) knows(ctx context.Context, f *feed, at pgcast.Position, id pgcas
 			}
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
-	defer cancel()
 	release, err := r.slot(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer release()
+	// Not with our own ctx: to break off a read costs a connection to the database.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	defer cancel()
 	r.metrics.reads.WithLabelValues("place").Inc()
 	return r.patterns.Knows(ctx, at, id)
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/internal/wire"
@@ -48,18 +49,60 @@ func (g *Gateway) refuseAt(w http.ResponseWriter, err error, head *int64) {
 		w.Header().Set("Retry-After", "1")
 	}
 	text, _ := json.Marshal(p) // strings and numbers always can be
-	answer(w, status, text)
+	g.answer(w, status, text)
 }
 
+// An answer goes out in pieces, each with the write timeout's time to be taken: a slow
+// reader is not cut off, one that takes nothing is.
+const (
+	pieceBytes = 64 << 10
+	largeBytes = 2 * wire.MaxServerFrame
+	largeRate  = 256 << 10 // bytes a second at which an answer that holds a place among the large ones is to be taken
+)
+
 // answer sends a JSON text.
-func answer(w http.ResponseWriter, status int, text []byte) {
+func (g *Gateway) answer(w http.ResponseWriter, status int, text []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(text)))
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = w.Write(text) // a client that has gone needs no answer
+	c := http.NewResponseController(w)
+	until := time.Time{}
+	if len(text) > largeBytes {
+		until = time.Now().Add(g.opts.WriteTimeout + time.Duration(len(text)/largeRate)*time.Second)
+	}
+	for piece := range slices.Chunk(text, pieceBytes) {
+		deadline := time.Now().Add(g.opts.WriteTimeout)
+		if !until.IsZero() && until.Before(deadline) {
+			deadline = until
+		}
+		_ = c.SetWriteDeadline(deadline)
+		if _, err := w.Write(piece); err != nil {
+			return // a client that has gone needs no answer
+		}
+	}
+	if c.Flush() == nil {
+		_ = c.SetWriteDeadline(time.Time{}) // the next answer on the connection has its own
+	}
+}
+
+var errTooLarge = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "other answers of this size are still on their way", Hint: "come back in a moment"}
+
+// answerEvents sends an answer that is in memory until its reader has taken it. Those with
+// one event larger than a frame have no bound, so that there may be only a few.
+func (g *Gateway) answerEvents(w http.ResponseWriter, text []byte) {
+	if len(text) > largeBytes {
+		select {
+		case g.large <- struct{}{}:
+			defer func() { <-g.large }()
+		default:
+			g.refuse(w, errTooLarge)
+			return
+		}
+	}
+	g.answer(w, http.StatusOK, text)
 }
 
 // parameters gives a request's query, of which only the named ones may be there, each
@@ -69,12 +112,19 @@ func parameters(r *http.Request, many string, names ...string) (url.Values, erro
 	if err != nil {
 		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("the query cannot be read: %v", err)}
 	}
+	all, hint := append([]string(nil), names...), "there are none"
+	if many != "" {
+		all = append(all, many)
+	}
+	if len(all) > 0 {
+		hint = "there are " + strings.Join(all, ", ")
+	}
 	for name, values := range q {
 		switch {
-		case name == many && many != "":
+		case name == many && name != "":
 		case !slices.Contains(names, name):
 			return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("there is no parameter %.40q", name),
-				Hint: "there are " + strings.Join(append(names, many), ", ")}
+				Hint: hint}
 		case len(values) > 1:
 			return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("%s stands twice", name)}
 		}

@@ -248,6 +248,9 @@ func (g *Gateway) explain(err error) *pgcast.Error {
 	switch own, ok := err.(*pgcast.Error); {
 	case ok:
 		told = own // of the gateway itself
+	case errors.Is(err, context.Canceled):
+		// The client has gone, and will not be told anything.
+		return &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "the request was broken off"}
 	case errors.Is(err, pgcast.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		told = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "the log cannot be reached right now; try again"}
 		g.opts.Logger.Warn("gateway: request failed", "error", err)

@@ -49,6 +49,11 @@ func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, errStarting)
 		return
 	}
+	g.answerAsked(w, r, q)
+}
+
+// answerAsked asks the log and answers, at once or when there is something.
+func (g *Gateway) answerAsked(w http.ResponseWriter, r *http.Request, q question) {
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
 	page, head, err := g.ask(ctx, &q)
@@ -59,12 +64,11 @@ func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) {
 		g.refuseAt(w, err, head)
 		return
 	}
-	text, next := appendEvents(nil, q, page)
 	if len(page.Events) == 0 && q.wait > 0 && !page.gapAfter(q.after) {
 		g.poll(w, r, q, page)
 		return
 	}
-	answer(w, http.StatusOK, finish(text, int64(page.Tail), int64(page.Head), next))
+	g.answerEvents(w, eventsText(q, page))
 }
 
 // question is what a request for events asks.
@@ -132,16 +136,25 @@ func (g *Gateway) ask(ctx context.Context, q *question) (f found, head *int64, e
 		}
 	}
 	f.Page, err = g.page(ctx, g.opts.Whole, q.topic, q.after, q.limit)
-	if f.next = int64(f.Head); q.pattern == nil {
+	if q.pattern != nil {
+		// The place may have been seen at another server, before this one came to it.
+		f.Head = max(f.Head, pgcast.Seq(q.after))
+		f.next = int64(f.Head)
+	} else {
 		f.next = max(q.after, int64(f.Tail)-1)
 	}
+	// An answer is in memory until its reader has taken it.
+	f.Events = fitting(f.Events)
 	return f, nil, err
 }
 
-// appendEvents appends the answer up to the end of its events, and gives the place to ask
-// after next.
-func appendEvents(b []byte, q question, f found) ([]byte, int64) {
-	b = openEvents(b, q.topic)
+// eventsText is the answer with what was found.
+func eventsText(q question, f found) []byte {
+	size := 1024
+	for _, e := range f.Events {
+		size += len(e.Topic) + len(e.Name) + 2*len(e.Old) + len(e.Data) + 200
+	}
+	b := openEvents(make([]byte, 0, size), q.topic)
 	next := f.next
 	for i, e := range f.Events {
 		if i > 0 {
@@ -154,7 +167,7 @@ func appendEvents(b []byte, q question, f found) ([]byte, int64) {
 		}
 		b = wire.AppendEventEnd(wire.AppendEventBody(b, e), position)
 	}
-	return b, next
+	return finish(b, int64(f.Tail), int64(f.Head), next)
 }
 
 func openEvents(b []byte, topic string) []byte {
@@ -176,7 +189,7 @@ func (g *Gateway) postEvent(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, err)
 		return
 	}
-	answer(w, http.StatusCreated, fmt.Appendf(nil, `{"id":%q}`, id))
+	g.answer(w, http.StatusCreated, fmt.Appendf(nil, `{"id":%q}`, id))
 }
 
 func (g *Gateway) post(w http.ResponseWriter, r *http.Request) (pgcast.ID, error) {
@@ -197,8 +210,12 @@ func (g *Gateway) post(w http.ResponseWriter, r *http.Request) (pgcast.ID, error
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return "", &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "the body's Content-Type is not application/json", Hint: "send JSON, and say so"}
 	}
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return "", &pgcast.Error{Code: pgcast.CodeUnsupported, Message: fmt.Sprintf("a body with Content-Encoding %.40q cannot be read", encoding), Hint: "send it as it is"}
+	}
 	// A body that does not come would keep the connection for ever.
-	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(g.opts.WriteTimeout))
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Now().Add(g.opts.WriteTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(g.opts.MaxFrame)))
 	if err != nil {
 		if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
@@ -206,6 +223,7 @@ func (g *Gateway) post(w http.ResponseWriter, r *http.Request) (pgcast.ID, error
 		}
 		return "", &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the body did not arrive"}
 	}
+	_ = c.SetReadDeadline(time.Time{}) // from here on it would only look as if the client had gone
 	data, err := wire.Data(body)
 	if err != nil {
 		return "", err

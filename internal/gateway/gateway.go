@@ -52,6 +52,7 @@ type Gateway struct {
 	metrics *metrics
 
 	slots chan struct{} // one for each request under way
+	large chan struct{} // one for each answer on its way that is larger than a frame
 
 	heartbeat time.Duration // a session that was sent nothing for so long is sent hb
 	closeWait time.Duration // for the client's answer to a close frame
@@ -123,16 +124,19 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 		opts.Logger = slog.Default()
 	}
 	return &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
-		slots: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[transport]*fanout.Session{}, empty: make(chan struct{})}
+		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[transport]*fanout.Session{}, empty: make(chan struct{})}
 }
 
-// slot waits for room among the requests under way.
-func (g *Gateway) slot(ctx context.Context) (release func(), err error) {
+// slot waits for room among the requests under way. What is then asked of the database is
+// asked with the context it gives: to break off costs a connection each time, so it is
+// waited for also when the client has gone.
+func (g *Gateway) slot(ctx context.Context) (kept context.Context, release func(), err error) {
 	select {
 	case g.slots <- struct{}{}:
-		return func() { <-g.slots }, nil
+		kept, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
+		return kept, func() { cancel(); <-g.slots }, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, nil, ctx.Err()
 	}
 }
 

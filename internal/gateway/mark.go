@@ -26,12 +26,12 @@ const (
 
 // readMarks reads what a request for a stream asks for: its path's topic, those of its
 // query, and where each stands, from Last-Event-ID or the query.
-func readMarks(r *http.Request) ([]mark, error) {
+func (g *Gateway) readMarks(r *http.Request) ([]mark, error) {
 	q, err := parameters(r, "topic", "after", "id", lastEventIDQuery)
 	if err != nil {
 		return nil, err
 	}
-	marks, err := names(append([]string{r.PathValue("topic")}, q["topic"]...))
+	marks, err := names(append([]string{r.PathValue("topic")}, q["topic"]...), min(MaxStreamTopics, g.opts.MaxSubscriptions))
 	if err != nil {
 		return nil, err
 	}
@@ -63,9 +63,9 @@ func readMarks(r *http.Request) ([]mark, error) {
 
 // names makes marks of topics and patterns. They may not overlap: which of them an event
 // came through would depend on where each began, which a browser does not keep.
-func names(list []string) ([]mark, error) {
-	if len(list) > MaxStreamTopics {
-		return nil, &pgcast.Error{Code: pgcast.CodeTooMany, Message: fmt.Sprintf("a stream may have %d topics and patterns, not %d", MaxStreamTopics, len(list)),
+func names(list []string, most int) ([]mark, error) {
+	if len(list) > most {
+		return nil, &pgcast.Error{Code: pgcast.CodeTooMany, Message: fmt.Sprintf("a stream may have %d topics and patterns, not %d", most, len(list)),
 			Hint: "use a pattern, several streams, or a WebSocket"}
 	}
 	patterns := make([]pgcast.Pattern, len(list))

@@ -23,6 +23,7 @@ type poll struct {
 	next        int64
 	tail        int64
 	reset       *int64
+	oversize    bool
 	patternWise bool
 }
 
@@ -62,6 +63,10 @@ func (g *Gateway) poll(w http.ResponseWriter, r *http.Request, q question, page 
 		g.refuse(w, err)
 	case p.reset != nil:
 		g.refuseAt(w, &pgcast.Error{Code: pgcast.CodeReset, Message: "the history you saw no longer exists"}, p.reset)
+	case p.oversize:
+		// What comes over frames is without it. It is there now, so this does not wait.
+		q.after, q.id, q.wait = after, "", 0
+		g.answerAsked(w, r, q)
 	default:
 		b := openEvents(nil, q.topic)
 		for i, text := range p.list {
@@ -70,7 +75,7 @@ func (g *Gateway) poll(w http.ResponseWriter, r *http.Request, q question, page 
 			}
 			b = append(b, text...)
 		}
-		answer(w, http.StatusOK, finish(b, p.tail, max(int64(page.Head), p.next), p.next))
+		g.answerEvents(w, finish(b, p.tail, max(int64(page.Head), p.next), p.next))
 	}
 }
 
@@ -85,6 +90,7 @@ func (p *poll) Write(items []fanout.Item) error {
 		case len(p.list) == p.limit:
 		case i.Frame != nil:
 			p.list = append(p.list, text(i))
+			p.oversize = p.oversize || i.Frame.Oversize
 			p.next = int64(i.Frame.Seq)
 			if p.patternWise {
 				p.next = int64(i.Frame.Position)

@@ -48,7 +48,7 @@ func (c *client) replay(ctx context.Context, f wire.Frame) {
 
 // add publishes an event whose names have been checked.
 func (g *Gateway) add(ctx context.Context, topic, event string, data json.RawMessage, key string) (pgcast.ID, error) {
-	release, err := g.slot(ctx)
+	ctx, release, err := g.slot(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -82,7 +82,7 @@ func (g *Gateway) page(ctx context.Context, h Historian, topic string, after int
 	if err != nil {
 		return pgcast.Page{}, err
 	}
-	release, err := g.slot(ctx)
+	ctx, release, err := g.slot(ctx)
 	if err != nil {
 		return pgcast.Page{}, err
 	}

@@ -13,8 +13,9 @@ import (
 	"github.com/pgcast/pgcast/internal/wire"
 )
 
-// MaxStreamTopics is how many topics and patterns one stream of events may have: each
-// event carries the places of all of them, for the browser to send back.
+// MaxStreamTopics is how many topics and patterns one stream of events may have, if
+// MaxSubscriptions does not say fewer: each event carries the places of all of them, for
+// the browser to send back.
 const MaxStreamTopics = 50
 
 // stream is one connection of Server-Sent Events (WHATWG HTML, section 9.2). Its
@@ -37,7 +38,7 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
 	if !g.admitPage(w, r) {
 		return
 	}
-	marks, err := readMarks(r)
+	marks, err := g.readMarks(r)
 	switch {
 	case err != nil:
 		g.metrics.refused.Inc()
@@ -115,6 +116,7 @@ func (s *stream) open(w http.ResponseWriter, r *http.Request) (*fanout.Session, 
 		return nil, err
 	}
 	dropSilent(s.conn.Conn, s.g.opts.WriteTimeout+s.g.opts.PingInterval)
+	s.conn.lastWrite.Store(time.Now().UnixNano()) // or Run would say, before the head, that there is nothing to say
 	s.g.attach(s, session)
 	if _, err := s.conn.Write(head); err != nil {
 		session.End(err)

@@ -57,6 +57,26 @@ type world struct {
 	http     *httptest.Server
 	identity atomic.Pointer[string]
 	registry *prometheus.Registry
+
+	open, closed atomic.Int64 // requests under way, and connections that have ended
+}
+
+// logged is a log that a test can read while it is written.
+type logged struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func newWorld(t testing.TB, change func(*setup)) *world {
@@ -90,7 +110,16 @@ func newWorld(t testing.TB, change func(*setup)) *world {
 	mux := http.NewServeMux()
 	mux.Handle("/ws", w.gate)
 	mux.Handle("/topics/", w.gate.Topics())
-	w.http = httptest.NewUnstartedServer(mux)
+	w.http = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.open.Add(1)
+		defer w.open.Add(-1)
+		mux.ServeHTTP(rw, r)
+	}))
+	w.http.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateClosed {
+			w.closed.Add(1)
+		}
+	}
 	if s.small {
 		w.http.Listener = smallBuffers{w.http.Listener}
 	}
