@@ -10,13 +10,14 @@ import (
 )
 
 const AttachmentWatch = `-- name: AttachmentWatch :many
-select w.relation::text as relation, w.problem::text as problem, w.mend::text as mend from pgcast.watch() w
+select w.relation::text as relation, w.problem::text as problem, w.mend::text as mend, coalesce(w.told, '')::text as told from pgcast.watch() w
 `
 
 type AttachmentWatchRow struct {
 	Relation string
 	Problem  string
 	Mend     string
+	Told     string
 }
 
 // Makes capture functions anew whose table has changed, tells topics what has become of
@@ -30,7 +31,12 @@ func (q *Queries) AttachmentWatch(ctx context.Context) ([]AttachmentWatchRow, er
 	var items []AttachmentWatchRow
 	for rows.Next() {
 		var i AttachmentWatchRow
-		if err := rows.Scan(&i.Relation, &i.Problem, &i.Mend); err != nil {
+		if err := rows.Scan(
+			&i.Relation,
+			&i.Problem,
+			&i.Mend,
+			&i.Told,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -46,7 +46,10 @@ comment on function pgcast.tell is 'Adds an event about a table (gone, altered, 
 
 -- +goose StatementBegin
 create function pgcast.refresh() returns integer
-language plpgsql security definer set search_path = pg_catalog, pg_temp set client_min_messages = warning as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set client_min_messages = warning
+-- A detached partition still has a trigger that goes with the function: writers would queue
+-- behind us, behind whoever reads it.
+set lock_timeout = '50ms' as $$
 declare
   a record;
   f record;
@@ -60,31 +63,35 @@ begin
     return 0;
   end if;
   for a in select t.* from pgcast.attachment t loop
-    select p.prosrc, pg_has_role(p.proowner, 'usage') as is_ours into f
-      from pg_proc p where p.pronamespace = 'pgcast'::regnamespace and p.proname = a.capture;
-    if found and not f.is_ours then
-      continue; -- drift() tells whose it is
-    end if;
-    if not exists (select from pg_class c where c.oid = a.relation) then
-      execute format('drop function if exists pgcast.%I() cascade', a.capture);
-      delete from pgcast.attachment t where t.relation = a.relation;
-      changed := changed + 1;
-      continue;
-    end if;
-    spec := pgcast.spec_of(a.relation);
-    by_row := pgcast.row_triggers(a.relation, a.capture, true);
-    if pgcast.capture_body(a.relation, a.capture, spec, by_row) is distinct from f.prosrc then
-      for statement in select pgcast.capture_sql(a.relation, a.capture, spec, by_row) loop
-        execute statement;
-      end loop;
-      changed := changed + 1;
-    end if;
-    update pgcast.attachment t
-      set topic = spec->>'topic', shape = spec->'shape', stamp = spec->>'stamp',
-          columns = case when a.columns is not null then array(select jsonb_array_elements_text(spec->'columns')) end,
-          without = case when a.without is not null then array(select jsonb_array_elements_text(spec->'without')) end
-      where t.relation = a.relation
-        and (t.topic, t.shape, t.stamp) is distinct from (spec->>'topic', spec->'shape', spec->>'stamp');
+    begin -- each by itself: one that fails must not keep the others waiting
+      select p.prosrc, pg_has_role(p.proowner, 'usage') as is_ours into f
+        from pg_proc p where p.pronamespace = 'pgcast'::regnamespace and p.proname = a.capture;
+      if found and not f.is_ours then
+        continue; -- drift() tells whose it is
+      end if;
+      if not exists (select from pg_class c where c.oid = a.relation) then
+        execute format('drop function if exists pgcast.%I() cascade', a.capture);
+        delete from pgcast.attachment t where t.relation = a.relation;
+        changed := changed + 1;
+        continue;
+      end if;
+      spec := pgcast.spec_of(a.relation);
+      by_row := pgcast.row_triggers(a.relation, a.capture, true);
+      if pgcast.capture_body(a.relation, a.capture, spec, by_row) is distinct from f.prosrc then
+        for statement in select pgcast.capture_sql(a.relation, a.capture, spec, by_row) loop
+          execute statement;
+        end loop;
+        changed := changed + 1;
+      end if;
+      update pgcast.attachment t
+        set topic = spec->>'topic', shape = spec->'shape', stamp = spec->>'stamp',
+            columns = case when a.columns is not null then array(select jsonb_array_elements_text(spec->'columns')) end,
+            without = case when a.without is not null then array(select jsonb_array_elements_text(spec->'without')) end
+        where t.relation = a.relation
+          and (t.topic, t.shape, t.stamp) is distinct from (spec->>'topic', spec->'shape', spec->>'stamp');
+    exception when others then
+      raise warning 'pgcast: could not refresh the capture of %: %', a.relation, sqlerrm;
+    end;
   end loop;
   return changed;
 end $$;
@@ -92,7 +99,7 @@ end $$;
 comment on function pgcast.refresh is 'Makes capture functions anew whose table has changed, and forgets dropped tables. Returns how many. Cheap when there is nothing to do.';
 
 -- +goose StatementBegin
-create function pgcast.attach_call(tbl regclass) returns text
+create function pgcast.attach_call(tbl regclass, spec jsonb) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select format('select pgcast.attach(%L, topic => %L', tbl, s.spec->>'topic')
     || case when a.columns is not null then format(', columns => %L', array(select jsonb_array_elements_text(s.spec->'columns'))) else '' end
@@ -100,7 +107,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                                                                            where n in (select c.name from pgcast.live_columns(tbl) c))) else '' end
     || case when a.old then ', old => true' else '' end
     || case when a.numbers <> 'json' then format(', numbers => %L', a.numbers) else '' end || ')'
-  from pgcast.attachment a, lateral (select pgcast.spec_of(a.relation)) s (spec) where a.relation = tbl
+  from pgcast.attachment a, lateral (select attach_call.spec) s (spec) where a.relation = tbl
 $$;
 -- +goose StatementEnd
 comment on function pgcast.attach_call is 'The call that attaches a table again as it is attached.';
@@ -114,6 +121,7 @@ declare
   m record;
   f record;
   missing text[];
+  spec jsonb;
   again text;
 begin
   for a in select t.*, t.relation::text as name from pgcast.attachment t order by t.relation::text loop
@@ -121,13 +129,14 @@ begin
       return query values (a.name, format('the table was dropped; its topic was %s', a.topic), 'select pgcast.refresh()', a.relation);
       continue;
     end if;
-    again := pgcast.attach_call(a.relation);
+    spec := pgcast.spec_of(a.relation);
+    again := pgcast.attach_call(a.relation, spec);
     select p.oid, p.prosrc, pg_get_userbyid(p.proowner) as owner into f
       from pg_proc p where p.pronamespace = 'pgcast'::regnamespace and p.proname = a.capture;
     if not found then
       return query values (a.name, 'its capture function is gone; nothing is captured', again, a.relation);
       continue;
-    elsif f.prosrc <> pgcast.capture_body(a.relation, a.capture, pgcast.spec_of(a.relation), pgcast.row_triggers(a.relation, a.capture, true)) then
+    elsif f.prosrc <> pgcast.capture_body(a.relation, a.capture, spec, pgcast.row_triggers(a.relation, a.capture, true)) then
       return query values (a.name, format('the table has changed since its capture function was made; role %I can make it anew', f.owner), 'select pgcast.refresh()', a.relation);
     end if;
     if pgcast.row_triggers(a.relation, a.capture, false) and not pgcast.row_triggers(a.relation, a.capture, true) then
@@ -169,21 +178,27 @@ end $$;
 comment on function pgcast.drift is 'Where attached tables are not captured as they should be, and the statement with which an owner mends it.';
 
 -- +goose StatementBegin
-create function pgcast.watch() returns table (relation text, problem text, mend text)
+create function pgcast.watch() returns table (relation text, problem text, mend text, told text)
 language plpgsql security definer set search_path = pg_catalog, pg_temp set client_min_messages = warning as $$
 #variable_conflict use_column
 declare
   a record;
   wrong jsonb;
+  dropped jsonb;
   -- If not, somebody is attaching, or refreshing: told next time.
   alone boolean := pg_try_advisory_xact_lock(1885823841, 4);
 begin
   if alone then
     begin
       -- refresh() forgets dropped tables; their name has gone already.
-      perform pgcast.tell(t.topic, 'gone', null) from pgcast.attachment t
+      select jsonb_agg(jsonb_build_object('relation', t.relation::oid, 'topic', t.topic)) into dropped from pgcast.attachment t
         where not exists (select from pg_class c where c.oid = t.relation);
       perform pgcast.refresh();
+      for a in select d->>'relation' as relation, d->>'topic' as topic from jsonb_array_elements(dropped) d
+               where not exists (select from pgcast.attachment t where t.relation::oid = (d->>'relation')::oid) loop
+        perform pgcast.tell(a.topic, 'gone', null);
+        return query values (a.relation, format('the table was dropped; its topic was %s', a.topic), 'nothing to mend', 'gone');
+      end loop;
     exception when others then
       raise warning 'pgcast: could not refresh the capture of altered tables: %', sqlerrm;
     end;
@@ -198,6 +213,7 @@ begin
              from pgcast.attachment t join pg_class c on c.oid = t.relation loop
       if a.kinds <> a.kinds_now then
         perform pgcast.tell(a.topic, 'altered', a.name);
+        return query values (a.name, 'its columns were altered, and rows may have changed with them', 'nothing to mend', 'altered');
       end if;
       if a.trouble <> a.trouble_now then
         perform pgcast.tell(a.topic, case when a.trouble_now = '{}' then 'recovered' else 'degraded' end, a.name);
@@ -206,17 +222,17 @@ begin
         where t.relation = a.relation and (t.kinds, coalesce(t.trouble, '{}')) is distinct from (a.kinds_now, a.trouble_now);
     end loop;
   end if;
-  return query select w->>'relation', w->>'problem', w->>'mend' from jsonb_array_elements(wrong) w;
+  return query select w->>'relation', w->>'problem', w->>'mend', null::text from jsonb_array_elements(wrong) w;
 end $$;
 -- +goose StatementEnd
-comment on function pgcast.watch is 'refresh() and drift(), and tells the topics of the tables what has changed since the last time: gone, altered, degraded, recovered. Called by the sequencing server.';
+comment on function pgcast.watch is 'refresh() and drift(), and tells the topics of the tables what has changed since the last time: gone, altered, degraded, recovered. Rows with told are what has happened, the others what is wrong. Called by the sequencing server.';
 
 revoke execute on function pgcast.spec_of, pgcast.tell, pgcast.refresh, pgcast.attach_call, pgcast.drift, pgcast.watch from public;
 
 -- +goose Down
 drop function pgcast.watch();
 drop function pgcast.drift();
-drop function pgcast.attach_call(regclass);
+drop function pgcast.attach_call(regclass, jsonb);
 drop function pgcast.refresh();
 drop function pgcast.tell(text, text, text);
 drop function pgcast.spec_of(regclass);

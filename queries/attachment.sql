@@ -1,4 +1,4 @@
 -- name: AttachmentWatch :many
 -- Makes capture functions anew whose table has changed, tells topics what has become of
 -- their tables, and gives what is wrong with the capture of attached tables.
-select w.relation::text as relation, w.problem::text as problem, w.mend::text as mend from pgcast.watch() w;
+select w.relation::text as relation, w.problem::text as problem, w.mend::text as mend, coalesce(w.told, '')::text as told from pgcast.watch() w;

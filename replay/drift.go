@@ -35,19 +35,26 @@ func (s *Sequencer) watch(ctx context.Context) error {
 	}
 }
 
-// drifted logs what has come and gone since the last look, and makes known what was found.
+// drifted logs what has happened, and what has come and gone since the last look, and
+// makes known what was found.
 func (s *Sequencer) drifted(known map[drift]bool, found []db.AttachmentWatchRow) {
-	s.metrics.drift.Set(float64(len(found)))
-	now := map[drift]bool{}
+	now, wrong := map[drift]bool{}, 0
 	for _, f := range found {
+		if f.Told != "" {
+			s.metrics.changes.WithLabelValues(f.Told).Inc()
+			s.opts.Logger.Warn("sequencer: an attached table has changed; its topics were told", "table", f.Relation, "event", f.Told, "what", f.Problem)
+			continue
+		}
+		wrong++
 		d := drift{f.Relation, f.Problem}
 		if now[d] = true; !known[d] {
 			s.opts.Logger.Warn("sequencer: a table is not captured as it should be", "table", f.Relation, "problem", f.Problem, "mend", f.Mend)
 		}
 	}
+	s.metrics.drift.Set(float64(wrong))
 	for d := range known {
 		if !now[d] {
-			s.opts.Logger.Info("sequencer: a table is captured as it should be again", "table", d.relation, "was", d.problem)
+			s.opts.Logger.Info("sequencer: this is no longer wrong with a table", "table", d.relation, "was", d.problem)
 		}
 	}
 	clear(known)

@@ -85,6 +85,12 @@ func TestDriftIsTold(t *testing.T) {
 	told("a rewritten table", rooms(degraded, recovered, altered))
 	d.Exec(t, `drop table board`)
 	told("a dropped table", map[string][]string{"board": {"gone"}})
+	await(t, "both are counted and logged", func() bool {
+		return r.metric("capture_changes_total") == 2 && log.count("event=altered") == 1 && log.count("event=gone") == 1
+	})
+	if n := r.metric("capture_drift"); n != 0 {
+		t.Errorf("what has passed is still counted as wrong: %v", n)
+	}
 	d.Exec(t, `insert into chat values (3, 1, 'c')`)
 	await(t, "events go on", func() bool {
 		return pgtest.Value[int](t, d, `select count(*)::int from pgcast.history where topic = 'room:1' and event = 'created'`) == 2
@@ -95,7 +101,7 @@ func TestDriftIsTold(t *testing.T) {
 	if list := history("room:2"); slices.Contains(list, "gone") || len(list) != 3 {
 		t.Errorf("room:2 was told %v", list)
 	}
-	if n := log.count("as it should be again"); n != 1 {
+	if n := log.count("no longer wrong"); n != 1 {
 		t.Errorf("the mending is logged %d times", n)
 	}
 }
@@ -112,5 +118,46 @@ func TestDriftIsToldOnce(t *testing.T) {
 	}
 	if n := pgtest.Value[int](t, d, `select count(*)::int from pgcast.event_log where event = 'degraded'`); n != 1 {
 		t.Errorf("told %d times", n)
+	}
+}
+
+// One table whose capture cannot be refreshed keeps neither the others waiting nor the
+// writers of the table: a detached partition has a trigger that goes with the function of
+// its dropped root.
+func TestDriftLocksNobodyOut(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, nil)
+	d.Exec(t, `create table root (id int) partition by list (id); create table part partition of root for values in (1);
+		create table board (id int primary key); create table chat (id int primary key);
+		select pgcast.attach('root'), pgcast.attach('board'), pgcast.attach('chat');
+		alter table root detach partition part`)
+	reader, err := d.Conn(t).Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reader.Exec(t.Context(), `select from part`); err != nil {
+		t.Fatal(err)
+	}
+	d.Exec(t, `drop table root; drop table board; alter table chat add body text`)
+	told := func() map[string]int {
+		return pgtest.Value[map[string]int](t, d, `select coalesce(jsonb_object_agg(topic || ' ' || event, n), '{}') from (select topic, event, count(*) as n from pgcast.event_log group by topic, event) x`)
+	}
+	for range 2 {
+		d.Exec(t, `select pgcast.watch()`)
+		if diff := cmp.Diff(map[string]int{"board gone": 1, "chat altered": 1}, told()); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if n := pgtest.Value[int](t, d, `select count(*)::int from pgcast.drift() where problem like '%was dropped%'`); n != 1 {
+		t.Errorf("%d dropped tables are still to be forgotten", n)
+	}
+	if err := reader.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		d.Exec(t, `select pgcast.watch()`)
+		if diff := cmp.Diff(map[string]int{"board gone": 1, "chat altered": 1, "root gone": 1}, told()); diff != "" {
+			t.Error(diff)
+		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 type metrics struct {
 	sequenced, steps, reconnects, refused, trimmed, evicted prometheus.Counter
-	wakes                                                   *prometheus.CounterVec
+	wakes, changes                                          *prometheus.CounterVec
 	leading, lag, drift                                     prometheus.Gauge
 	stepSeconds                                             prometheus.Histogram
 }
@@ -32,6 +32,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Age of the oldest committed event that has no place yet, 0 when there is none; measured by the sequencing server."}),
 		drift: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pgcast", Name: "capture_drift",
 			Help: "Things wrong with the capture of attached tables, see pgcast attached; measured by the sequencing server."}),
+		changes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pgcast", Name: "capture_changes_total",
+			Help: "Attached tables that were dropped (gone) or whose columns were altered, as found and told by this server while it sequences."}, []string{"event"}),
 		stepSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "pgcast", Name: "sequencer_step_seconds",
 			Help: "Time of one step, commit included.", Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14)}),
 	}
@@ -39,8 +41,11 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, source := range []listener.Source{listener.SourceBell, listener.SourceLook, listener.SourceSafety, listener.SourcePoll} {
 		m.wakes.WithLabelValues(string(source))
 	}
+	for _, event := range []string{"gone", "altered"} {
+		m.changes.WithLabelValues(event)
+	}
 	if reg != nil {
-		reg.MustRegister(m.sequenced, m.steps, m.reconnects, m.refused, m.trimmed, m.evicted, m.wakes, m.leading, m.lag, m.drift, m.stepSeconds)
+		reg.MustRegister(m.sequenced, m.steps, m.reconnects, m.refused, m.trimmed, m.evicted, m.wakes, m.changes, m.leading, m.lag, m.drift, m.stepSeconds)
 	}
 	return m
 }
