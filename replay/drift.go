@@ -10,7 +10,10 @@ import (
 
 // watchEvery is how often the sequencing server looks at what has become of the attached
 // tables. It is promised that drift is told within 10 s.
-const watchEvery = 7 * time.Second
+const (
+	watchEvery  = 7 * time.Second
+	watchWithin = time.Minute
+)
 
 // drift is one thing that is wrong with an attached table's capture.
 type drift struct{ relation, problem string }
@@ -23,7 +26,7 @@ func (s *Sequencer) watch(ctx context.Context) error {
 	defer s.metrics.drift.Set(0)
 	for {
 		// Until this has run, the triggers of an altered table work, but slowly.
-		switch found, err := q.AttachmentWatch(ctx); {
+		switch found, err := look(ctx, q); {
 		case err == nil:
 			s.drifted(known, found)
 		case ctx.Err() == nil:
@@ -33,6 +36,13 @@ func (s *Sequencer) watch(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// look looks once. A connection that both ends still believe in must not end the watch.
+func look(ctx context.Context, q *db.Queries) ([]db.AttachmentWatchRow, error) {
+	ctx, cancel := context.WithTimeout(ctx, watchWithin)
+	defer cancel()
+	return q.AttachmentWatch(ctx)
 }
 
 // drifted logs what has happened, and what has come and gone since the last look, and
