@@ -46,3 +46,15 @@ func (q *Queries) AttachmentWatch(ctx context.Context) ([]AttachmentWatchRow, er
 	}
 	return items, nil
 }
+
+const AttachmentWatchState = `-- name: AttachmentWatchState :one
+select pgcast.watch_state()::text as state
+`
+
+// Another text whenever AttachmentWatch may have something new to say.
+func (q *Queries) AttachmentWatchState(ctx context.Context) (string, error) {
+	row := q.db.QueryRow(ctx, AttachmentWatchState)
+	var state string
+	err := row.Scan(&state)
+	return state, err
+}

@@ -159,7 +159,7 @@ begin
     E'insert into pgcast.attachment as a (relation, capture, topic, columns, without, old, numbers, shape, stamp, kinds)\n'
     'values (%L, %L, %L, %L, %L, %L, %L, pgcast.shape_of(%L::regclass), pgcast.stamp_of(%L::regclass), pgcast.kinds_of(%L::regclass))\n'
     'on conflict (relation) do update set capture = excluded.capture, topic = excluded.topic, columns = excluded.columns,\n'
-    '  without = excluded.without, old = excluded.old, numbers = excluded.numbers, shape = excluded.shape, stamp = excluded.stamp, kinds = excluded.kinds',
+    '  without = excluded.without, old = excluded.old, numbers = excluded.numbers, shape = excluded.shape, stamp = excluded.stamp', -- what was altered before is still to be told
     tbl, name, topic, columns, without, old, numbers, tbl, tbl, tbl);
 end $$;
 -- +goose StatementEnd

@@ -227,9 +227,36 @@ end $$;
 -- +goose StatementEnd
 comment on function pgcast.watch is 'refresh() and drift(), and tells the topics of the tables what has changed since the last time: gone, altered, degraded, recovered. Rows with told are what has happened, the others what is wrong. Called by the sequencing server.';
 
-revoke execute on function pgcast.spec_of, pgcast.tell, pgcast.refresh, pgcast.attach_call, pgcast.drift, pgcast.watch from public;
+-- +goose StatementBegin
+create function pgcast.watch_state() returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  with recursive tree (rel) as (
+    select a.relation::oid from pgcast.attachment a
+    union
+    select i.inhrelid from tree t join pg_inherits i on i.inhparent = t.rel
+  ), versions (version) as (
+    select 'a' || a.xmin || a.ctid from pgcast.attachment a
+    union all select 'c' || c.xmin || c.ctid from pg_class c join tree t on c.oid = t.rel
+    union all select 'u' || u.xmin || u.ctid from pg_attribute u join tree t on u.attrelid = t.rel
+    union all select 'i' || i.xmin || i.ctid from pg_index i join tree t on i.indrelid = t.rel
+    union all select 'h' || h.xmin || h.ctid from pg_inherits h
+    union all select 't' || t.xmin || t.ctid from pg_trigger t
+    union all select 'f' || f.xmin || f.ctid from pg_proc f where f.pronamespace = 'pgcast'::regnamespace
+    union all select 'y' || y.xmin || y.ctid from pg_type y where y.oid >= 16384 and y.typtype <> 'c' and y.typelem = 0
+    union all select 'k' || k.xmin || k.ctid from pg_cast k
+    union all select 'n' || n.xmin || n.ctid from pg_namespace n
+    union all select 'm' || m.xmin || m.ctid from pg_auth_members m
+    union all select 's' || s.xmin || s.ctid from pg_subscription_rel s
+  )
+  select count(*) || '/' || sum(hashtextextended(v.version, 0)::numeric) from versions v
+$$;
+-- +goose StatementEnd
+comment on function pgcast.watch_state is 'Another text whenever something that watch() looks at may have changed; much cheaper than to look.';
+
+revoke execute on function pgcast.watch_state, pgcast.spec_of, pgcast.tell, pgcast.refresh, pgcast.attach_call, pgcast.drift, pgcast.watch from public;
 
 -- +goose Down
+drop function pgcast.watch_state();
 drop function pgcast.watch();
 drop function pgcast.drift();
 drop function pgcast.attach_call(regclass, jsonb);

@@ -80,7 +80,21 @@ func TestDrift(t *testing.T) {
 			if list := drift(); list != nil {
 				t.Fatalf("drift when freshly attached: %q", list)
 			}
+			state := func() (s string) {
+				t.Helper()
+				if err := conn.QueryRow(t.Context(), `select pgcast.watch_state()`).Scan(&s); err != nil {
+					t.Fatal(err)
+				}
+				return s
+			}
+			before := state()
+			if again := state(); again != before {
+				t.Errorf("the state is %s, then %s", before, again)
+			}
 			exec(tt.sql)
+			if state() == before {
+				t.Error("by the state nothing has changed")
+			}
 			list := drift()
 			if diff := cmp.Diff(tt.want, list); diff != "" {
 				t.Errorf("drift (-want +got):\n%s", diff)

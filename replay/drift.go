@@ -13,6 +13,9 @@ import (
 const (
 	watchEvery  = 7 * time.Second
 	watchWithin = time.Minute
+	// A look costs some 3 ms for each attached table, so it is left out while nothing has
+	// changed; not for ever, for what could not be refreshed is tried again.
+	mostSkipped = 8
 )
 
 // drift is one thing that is wrong with an attached table's capture.
@@ -23,12 +26,16 @@ type drift struct{ relation, problem string }
 func (s *Sequencer) watch(ctx context.Context) error {
 	q := db.New(s.pool)
 	known := map[drift]bool{}
+	state, skipped := "", 0
 	defer s.metrics.drift.Set(0)
 	for {
 		// Until this has run, the triggers of an altered table work, but slowly.
-		switch found, err := look(ctx, q); {
+		switch now, found, err := look(ctx, q, state, skipped < mostSkipped); {
+		case err == nil && now == state && found == nil:
+			skipped++
 		case err == nil:
 			s.drifted(known, found)
+			state, skipped = now, 0
 		case ctx.Err() == nil:
 			s.opts.Logger.Warn("sequencer: could not look for tables that are not captured as they should be; will try again", "error", err)
 		}
@@ -38,11 +45,22 @@ func (s *Sequencer) watch(ctx context.Context) error {
 	}
 }
 
-// look looks once. A connection that both ends still believe in must not end the watch.
-func look(ctx context.Context, q *db.Queries) ([]db.AttachmentWatchRow, error) {
+// look looks once; found is nil where maySkip allowed not to, because nothing is other than
+// in the state of the look before. A connection that both ends still believe in must not end
+// the watch.
+func look(ctx context.Context, q *db.Queries, before string, maySkip bool) (state string, found []db.AttachmentWatchRow, err error) {
 	ctx, cancel := context.WithTimeout(ctx, watchWithin)
 	defer cancel()
-	return q.AttachmentWatch(ctx)
+	// Before the look: what changes meanwhile is looked at again.
+	state, err = q.AttachmentWatchState(ctx)
+	if err != nil || maySkip && state == before {
+		return state, nil, err
+	}
+	found, err = q.AttachmentWatch(ctx)
+	if found == nil {
+		found = []db.AttachmentWatchRow{}
+	}
+	return state, found, err
 }
 
 // drifted logs what has happened, and what has come and gone since the last look, and

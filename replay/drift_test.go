@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgcast/pgcast/db"
 	"github.com/pgcast/pgcast/internal/pgtest"
 )
 
@@ -159,5 +160,43 @@ func TestDriftLocksNobodyOut(t *testing.T) {
 		if diff := cmp.Diff(map[string]int{"board gone": 1, "chat altered": 1, "root gone": 1}, told()); diff != "" {
 			t.Error(diff)
 		}
+	}
+}
+
+// While nothing has changed a look costs next to nothing; what changed before the table
+// was attached again is told all the same.
+func TestDriftLooksAtChanges(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, nil)
+	d.Exec(t, `create table chat (id int primary key); select pgcast.attach('chat')`)
+	q := db.New(d.Pool(t))
+	see := func(before string, maySkip bool) (state string, found []db.AttachmentWatchRow) {
+		t.Helper()
+		state, found, err := look(t.Context(), q, before, maySkip)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state, found
+	}
+	state, found := see("", true)
+	if found == nil || len(found) > 0 {
+		t.Errorf("the first look found %v", found)
+	}
+	if now, found := see(state, true); found != nil || now != state {
+		t.Error("it looks although nothing has changed")
+	}
+	if _, found := see(state, false); found == nil {
+		t.Error("it does not look although it should")
+	}
+	d.Exec(t, `alter table chat add body text; select pgcast.attach('chat')`)
+	state, found = see(state, true)
+	if len(found) != 1 || found[0].Told != "altered" {
+		t.Errorf("found %v", found)
+	}
+	if state, found = see(state, true); len(found) != 0 { // the look itself has noted what was told
+		t.Errorf("then %v", found)
+	}
+	if _, found = see(state, true); found != nil {
+		t.Errorf("and then %v", found)
 	}
 }

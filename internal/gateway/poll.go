@@ -10,8 +10,8 @@ import (
 	"github.com/pgcast/pgcast/fanout"
 )
 
-// poll is a session that ends with the first events it gets: a long poll costs the log
-// as little as a stream does.
+// poll is a session that ends with the first events it gets: while it waits it costs the
+// log no more than a stream does.
 type poll struct {
 	limit int
 	some  chan struct{} // closed when there is something to answer
