@@ -30,7 +30,8 @@ func (g *Gateway) Topics() http.Handler {
 	mux.HandleFunc("GET /topics/{topic}/events", g.getEvents)
 	mux.HandleFunc("POST /topics/{topic}/events", g.postEvent)
 	mux.HandleFunc("GET /topics/{topic}/sse", g.streamEvents)
-	mux.HandleFunc("OPTIONS /topics/", g.preflight)
+	mux.HandleFunc("OPTIONS /topics/{topic}/events", g.preflight)
+	mux.HandleFunc("OPTIONS /topics/{topic}/sse", g.preflight)
 	return mux
 }
 

@@ -316,6 +316,15 @@ func TestEventsMethods(t *testing.T) {
 			t.Errorf("%s: %s", method, res.Status)
 		}
 	}
+	for _, path := range []string{"/topics/a", "/topics/", "/topics/a/b/events"} {
+		res, err := w.http.Client().Get(w.http.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _ = body(t, res); res.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %s", path, res.Status)
+		}
+	}
 	if res, err := w.http.Client().Head(w.http.URL + "/topics/a/sse"); err != nil || res.Header.Get("Content-Type") != "text/event-stream" {
 		t.Errorf("HEAD of a stream: %v, %v", res, err)
 	}
