@@ -136,7 +136,7 @@ func (g *Gateway) slot(ctx context.Context) (kept context.Context, release func(
 		kept, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 		return kept, func() { cancel(); <-g.slots }, nil
 	case <-ctx.Done():
-		return nil, nil, ctx.Err()
+		return nil, nil, fmt.Errorf("wait for room among the requests under way: %w", ctx.Err())
 	}
 }
 
