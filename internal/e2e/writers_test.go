@@ -11,16 +11,17 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgcast/pgcast/internal/judge"
 	"github.com/pgcast/pgcast/internal/pgtest"
 )
 
 // 8 writers whose transactions touch several topics in random order, with subscribers
 // listening: none waits for another, and none is told of a deadlock.
 func TestWritersNeverWait(t *testing.T) {
-	db := newDatabase(t)
-	s := startServer(t, db.URL)
-	s.waitReady()
-	readers := []*reader{startReader(t, s, "topics", allRooms()...), startReader(t, s, "pattern", "room:*")}
+	db := judge.Database(t, nil)
+	s := judge.StartServer(t, db.URL)
+	s.WaitReady()
+	readers := []*judge.Reader{judge.StartReader(t, s, "topics", judge.Rooms()...), judge.StartReader(t, s, "pattern", "room:*")}
 	const writers, each = 8, 150
 	var wg sync.WaitGroup
 	for i := range writers {
@@ -38,7 +39,7 @@ func TestWritersNeverWait(t *testing.T) {
 	done := make(chan struct{})
 	go func() { wg.Wait(); close(done) }()
 	looks, waits := lookForWaits(t, db, done)
-	n := judge(t, db.URL, readers...)
+	n := judge.Judge(t, db.URL, readers...).Events
 	t.Logf("%d transactions of %d writers, %d events: 0 deadlocks, %d waits for locks in %d looks", writers*each, writers, n, waits, looks)
 	if waits > 0 {
 		t.Errorf("writers were seen waiting for locks %d times", waits)
@@ -48,7 +49,7 @@ func TestWritersNeverWait(t *testing.T) {
 // touchTopics writes to all rooms, in an order of its own, by rows and by publish.
 func touchTopics(ctx context.Context, conn *pgx.Conn, r *rand.Rand) error {
 	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		for _, room := range r.Perm(rooms) {
+		for _, room := range r.Perm(len(judge.Rooms())) {
 			sql := "insert into item (room, n) select $1, g from generate_series(1, 2) g"
 			if r.IntN(3) == 0 {
 				sql = "select pgcast.publish('room:' || $1::int, 'note', '1')"
@@ -84,10 +85,10 @@ func lookForWaits(t *testing.T, db *pgtest.DB, done <-chan struct{}) (looks, wai
 
 // A transaction that stays open delays its own events and nobody else's.
 func TestOpenTransaction(t *testing.T) {
-	db := newDatabase(t)
-	s := startServer(t, db.URL)
-	s.waitReady()
-	r := startReader(t, s, "topics", allRooms()...)
+	db := judge.Database(t, nil)
+	s := judge.StartServer(t, db.URL)
+	s.WaitReady()
+	r := judge.StartReader(t, s, "topics", judge.Rooms()...)
 	open, other := db.Conn(t), db.Conn(t)
 	tx, err := open.Begin(t.Context())
 	if err != nil {
@@ -104,37 +105,37 @@ func TestOpenTransaction(t *testing.T) {
 	write(tx)
 	var took []time.Duration
 	for range 50 {
-		before := r.events()
+		before := r.Events()
 		write(other)
-		took = append(took, await(t, "the events of others come", 10*time.Second, func() bool { return r.events() == before+2 }))
+		took = append(took, judge.Await(t, "the events of others come", 10*time.Second, func() bool { return r.Events() == before+2 }))
 	}
 	write(tx)
-	if n := r.events(); n != 100 {
+	if n := r.Events(); n != 100 {
 		t.Errorf("%d events came, 4 of them uncommitted", n)
 	}
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	judge(t, db.URL, r)
+	judge.Judge(t, db.URL, r)
 	t.Logf("beside an open transaction: from before the write to the client in %v (median)", median(took))
 }
 
 // Database sessions, ours and the writers', are ended at random: nothing is lost, doubled
 // or reordered.
 func TestBackendsTerminated(t *testing.T) {
-	db := newDatabase(t)
-	servers := []*server{startServer(t, db.URL), startServer(t, db.URL)}
-	var readers []*reader
+	db := judge.Database(t, nil)
+	servers := []*judge.Server{judge.StartServer(t, db.URL), judge.StartServer(t, db.URL)}
+	var readers []*judge.Reader
 	for i, s := range servers {
-		s.waitReady()
-		readers = append(readers, startReader(t, s, fmt.Sprint("topics ", i), allRooms()...), startReader(t, s, fmt.Sprint("pattern ", i), "**"))
+		s.WaitReady()
+		readers = append(readers, judge.StartReader(t, s, fmt.Sprint("topics ", i), judge.Rooms()...), judge.StartReader(t, s, fmt.Sprint("pattern ", i), "**"))
 	}
-	w := startWriters(t, db.URL, 3)
+	w := judge.StartWriters(t, db.URL, 3, 1)
 	conn := db.Conn(t)
 	ended := 0
 	for range 40 {
 		var n int
-		before := readers[0].events()
+		before := readers[0].Events()
 		err := conn.QueryRow(t.Context(), `select count(pg_terminate_backend(pid)) from (
 			select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
 			order by random() limit 2) a`).Scan(&n)
@@ -142,9 +143,9 @@ func TestBackendsTerminated(t *testing.T) {
 			t.Fatal(err)
 		}
 		ended += n
-		await(t, "events flow on", 30*time.Second, func() bool { return readers[0].events() > before })
+		judge.Await(t, "events flow on", 30*time.Second, func() bool { return readers[0].Events() > before })
 	}
-	w.stop()
-	n := judge(t, db.URL, readers...)
-	t.Logf("%d database sessions ended, %d transactions, %d events", ended, w.committed.Load(), n)
+	w.Stop()
+	n := judge.Judge(t, db.URL, readers...).Events
+	t.Logf("%d database sessions ended, %d transactions, %d events", ended, w.Committed.Load(), n)
 }

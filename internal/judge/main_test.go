@@ -1,0 +1,5 @@
+package judge
+
+import "testing"
+
+func TestMain(m *testing.M) { Main(m) }
