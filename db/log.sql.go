@@ -76,7 +76,12 @@ func (q *Queries) LogPosition(ctx context.Context) (int64, error) {
 }
 
 const LogRead = `-- name: LogRead :many
-select x.position::bigint as position, x.seq::bigint as seq, x.topic::text as topic, x.id::bigint as id, x.event::text as event,
+with last as materialized (
+  select exists (select from pgcast.event_log e
+                 where e.id = $5::bigint and e.created_at = $6::timestamptz
+                   and e.id = (select r.event_id from pgcast.replay r where r.position = $2::bigint)) as known
+)
+select (select known from last)::boolean as continues, x.position::bigint as position, x.seq::bigint as seq, x.topic::text as topic, x.id::bigint as id, x.event::text as event,
        (case when s.size <= $1::bigint then x.data end)::json as data,
        (case when s.size <= $1::bigint then x.old end)::json as old,
        (s.size > $1::bigint)::boolean as oversize,
@@ -98,13 +103,16 @@ order by x.position
 `
 
 type LogReadParams struct {
-	MaxSize   int64
-	After     int64
-	MaxEvents int32
-	Budget    int64
+	MaxSize       int64
+	After         int64
+	MaxEvents     int32
+	Budget        int64
+	LastID        int64
+	LastCreatedAt time.Time
 }
 
 type LogReadRow struct {
+	Continues bool
 	Position  int64
 	Seq       int64
 	Topic     string
@@ -121,13 +129,16 @@ type LogReadRow struct {
 // planner believes: a range with one end and a limit, both unknown, is for it a third of
 // the table, better read from end to end. budget bounds the bytes of one read
 // (stored bytes: what is compressed counts compressed), and an event whose payload is
-// larger than max comes without it.
+// larger than max comes without it. continues tells, by the same look, whether the event at
+// after is the one with the given id: the log may be another copy by now.
 func (q *Queries) LogRead(ctx context.Context, arg LogReadParams) ([]LogReadRow, error) {
 	rows, err := q.db.Query(ctx, LogRead,
 		arg.MaxSize,
 		arg.After,
 		arg.MaxEvents,
 		arg.Budget,
+		arg.LastID,
+		arg.LastCreatedAt,
 	)
 	if err != nil {
 		return nil, err
@@ -137,6 +148,7 @@ func (q *Queries) LogRead(ctx context.Context, arg LogReadParams) ([]LogReadRow,
 	for rows.Next() {
 		var i LogReadRow
 		if err := rows.Scan(
+			&i.Continues,
 			&i.Position,
 			&i.Seq,
 			&i.Topic,

@@ -18,7 +18,9 @@ var ErrResume = errors.New("the log has to be read again: resume")
 // Source is the whole log in position order.
 type Source interface {
 	Position(ctx context.Context) (pgcast.Position, error)
-	Read(ctx context.Context, after pgcast.Position, max int) ([]pgcast.Event, error)
+	// Read gives events after a position, and tells by the same look whether the event at
+	// that position has the id.
+	Read(ctx context.Context, after pgcast.Position, id pgcast.ID, max int) (events []pgcast.Event, continues bool, err error)
 	Knows(ctx context.Context, at pgcast.Position, id pgcast.ID) (bool, error)
 }
 
@@ -41,7 +43,10 @@ type FollowerOptions struct {
 	// OnConnect is called before the log is first read, before it is read again after it
 	// could not be, and now and then. An error counts as one of reading.
 	OnConnect func(context.Context) error
-	Logger    *slog.Logger // default slog.Default()
+	// Moved reports whether the source may lead to another database than when it was last
+	// asked; then all that is done before the first read is done again. Nil: never.
+	Moved  func() bool
+	Logger *slog.Logger // default slog.Default()
 }
 
 const checkEvery = 5 * time.Second
@@ -139,7 +144,8 @@ func (f *Follower) Run(ctx context.Context) error {
 func (f *Follower) step(ctx context.Context, at *followed, lost bool) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	if lost || time.Since(at.checked) > f.check {
+	moved := f.opts.Moved != nil && f.opts.Moved()
+	if lost || moved || time.Since(at.checked) > f.check {
 		if err := f.connect(ctx, at); err != nil {
 			return false, err
 		}
@@ -160,7 +166,7 @@ func (f *Follower) step(ctx context.Context, at *followed, lost bool) (more bool
 		}
 	}
 	f.hub.metrics.reads.WithLabelValues("follow").Inc()
-	events, err := f.source.Read(ctx, at.last.Position, f.opts.Batch)
+	events, continues, err := f.source.Read(ctx, at.last.Position, at.last.ID, f.opts.Batch)
 	if err != nil {
 		return false, err
 	}
@@ -171,10 +177,26 @@ func (f *Follower) step(ctx context.Context, at *followed, lost bool) (more bool
 		}
 		return false, nil
 	}
+	if at.last.ID != "" && !continues {
+		return true, f.doubt(ctx, at)
+	}
 	f.hub.Append(events)
 	e := events[len(events)-1]
 	at.last = pgcast.Event{Position: e.Position, ID: e.ID}
 	return true, nil
+}
+
+// doubt is called when what was read does not follow the newest event: another copy of the
+// log answers, or that event has been trimmed.
+func (f *Follower) doubt(ctx context.Context, at *followed) error {
+	was := at.last
+	if err := f.connect(ctx, at); err != nil {
+		return err
+	}
+	if at.last.Position == was.Position && at.last.ID == was.ID {
+		at.last.ID = ""
+	}
+	return nil
 }
 
 // connect finds out where the log stands, before it is first read, after it could not be,
@@ -232,7 +254,7 @@ func (f *Follower) at(ctx context.Context, position pgcast.Position) (pgcast.Eve
 	if position == 0 {
 		return e, nil
 	}
-	found, err := f.source.Read(ctx, position-1, 1)
+	found, _, err := f.source.Read(ctx, position-1, "", 1)
 	if err == nil && len(found) > 0 && found[0].Position == position {
 		e.ID = found[0].ID
 	}

@@ -26,7 +26,7 @@ insert into pgcast.progress (step, position, seen)
 // hub had come to, or has gone past it with other events.
 func TestAnotherCopy(t *testing.T) {
 	t.Parallel()
-	for name, written := range map[string]int{"shorter": 1, "grown past": 20, "without an outage": 3} {
+	for name, written := range map[string]int{"shorter": 1, "grown past": 20, "without an outage": 3, "grown past without an outage": 20} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			s := w.server(t, HubOptions{})
@@ -53,7 +53,7 @@ func TestAnotherCopy(t *testing.T) {
 			w.db.Exec(t, fmt.Sprintf(rewind, 5))
 			s.mustPublish(t, written, 10, "a")
 			s.sequenced(t)
-			if name != "without an outage" {
+			if !strings.HasSuffix(name, "without an outage") {
 				if _, err := w.pen.Exec(t.Context(), cutReaders); err != nil {
 					t.Fatal(err)
 				}

@@ -94,12 +94,12 @@ type counted struct {
 	shut, torn atomic.Bool
 }
 
-func (c *counted) Read(ctx context.Context, after pgcast.Position, max int) ([]pgcast.Event, error) {
+func (c *counted) Read(ctx context.Context, after pgcast.Position, id pgcast.ID, max int) ([]pgcast.Event, bool, error) {
 	if c.shut.Load() {
 		_, err := c.Log.Position(ctx) // outages are noticed all the same
-		return nil, err
+		return nil, false, err
 	}
-	return c.Log.Read(ctx, after, max)
+	return c.Log.Read(ctx, after, id, max)
 }
 
 func (c *counted) Page(ctx context.Context, topic string, after pgcast.Seq, max int) (pgcast.Page, error) {

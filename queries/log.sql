@@ -8,8 +8,14 @@ select position from pgcast.progress order by step desc limit 1;
 -- planner believes: a range with one end and a limit, both unknown, is for it a third of
 -- the table, better read from end to end. budget bounds the bytes of one read
 -- (stored bytes: what is compressed counts compressed), and an event whose payload is
--- larger than max comes without it.
-select x.position::bigint as position, x.seq::bigint as seq, x.topic::text as topic, x.id::bigint as id, x.event::text as event,
+-- larger than max comes without it. continues tells, by the same look, whether the event at
+-- after is the one with the given id: the log may be another copy by now.
+with last as materialized (
+  select exists (select from pgcast.event_log e
+                 where e.id = sqlc.arg(last_id)::bigint and e.created_at = sqlc.arg(last_created_at)::timestamptz
+                   and e.id = (select r.event_id from pgcast.replay r where r.position = sqlc.arg(after)::bigint)) as known
+)
+select (select known from last)::boolean as continues, x.position::bigint as position, x.seq::bigint as seq, x.topic::text as topic, x.id::bigint as id, x.event::text as event,
        (case when s.size <= sqlc.arg(max_size)::bigint then x.data end)::json as data,
        (case when s.size <= sqlc.arg(max_size)::bigint then x.old end)::json as old,
        (s.size > sqlc.arg(max_size)::bigint)::boolean as oversize,

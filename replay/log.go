@@ -63,18 +63,22 @@ func (l *Log) Position(ctx context.Context) (pgcast.Position, error) {
 	return pgcast.Position(p), nil
 }
 
-// Read gives at most max events after a position, in order.
-func (l *Log) Read(ctx context.Context, after pgcast.Position, max int) ([]pgcast.Event, error) {
-	rows, err := l.queries.LogRead(ctx, db.LogReadParams{
-		After: int64(after), MaxEvents: int32(max), Budget: int64(l.opts.MaxRead), MaxSize: int64(l.opts.MaxEvent)})
+// Read gives at most max events after a position, in order. continues tells, if there are
+// any, whether the event at that position is the one with the given id: by the same look, so
+// that no event of another copy of the log is ever taken for what comes next. Of a trimmed
+// event it is false.
+func (l *Log) Read(ctx context.Context, after pgcast.Position, id pgcast.ID, max int) (events []pgcast.Event, continues bool, err error) {
+	last, createdAt, _ := id.Parts()
+	rows, err := l.queries.LogRead(ctx, db.LogReadParams{After: int64(after), LastID: last, LastCreatedAt: createdAt,
+		MaxEvents: int32(max), Budget: int64(l.opts.MaxRead), MaxSize: int64(l.opts.MaxEvent)})
 	if err != nil {
-		return nil, unavailable(fmt.Sprintf("read the log after position %d", after), err)
+		return nil, false, unavailable(fmt.Sprintf("read the log after position %d", after), err)
 	}
-	events := make([]pgcast.Event, len(rows))
+	events = make([]pgcast.Event, len(rows))
 	for i, r := range rows {
-		events[i] = event(r)
+		events[i], continues = event(r), r.Continues
 	}
-	return events, nil
+	return events, continues, nil
 }
 
 // Scan gives events of the topics the pattern selects, after one position and up to

@@ -47,23 +47,23 @@ func pattern(text string) pgcast.Pattern {
 // bytes that do not compress, only the fourth has none.
 var readings = map[string]func(*world){
 	"read": func(w *world) {
-		all, err := w.log.Read(w.ctx, 0, 10)
+		all, _, err := w.log.Read(w.ctx, 0, "", 10)
 		w.same("all", positions(all), []int{1, 2, 3, 4, 5, 6}, err)
-		some, err := w.log.Read(w.ctx, 2, 3)
+		some, _, err := w.log.Read(w.ctx, 2, "", 3)
 		w.same("three after 2", positions(some), []int{3, 4, 5}, err)
 		w.same("their topics", []string{some[0].Topic, some[1].Topic, some[2].Topic}, []string{"a", "b", "a"}, nil)
 		w.same("their seqs", seqs(some), []int{2, 2, 3}, nil)
-		none, err := w.log.Read(w.ctx, 6, 10)
+		none, _, err := w.log.Read(w.ctx, 6, "", 10)
 		w.same("after the end", len(none), 0, err)
-		none, err = w.log.Read(w.ctx, math.MaxInt64, 10)
+		none, _, err = w.log.Read(w.ctx, math.MaxInt64, "", 10)
 		w.same("far after the end", len(none), 0, err)
 	},
 	"read within a budget": func(w *world) {
 		w.log.opts.MaxRead = 210 // two of about 104
-		two, err := w.log.Read(w.ctx, 0, 10)
+		two, _, err := w.log.Read(w.ctx, 0, "", 10)
 		w.same("after 0", positions(two), []int{1, 2}, err)
 		w.log.opts.MaxRead = 50
-		one, err := w.log.Read(w.ctx, 2, 10)
+		one, _, err := w.log.Read(w.ctx, 2, "", 10)
 		w.same("one event larger than the budget", positions(one), []int{3}, err)
 		page, err := w.log.Page(w.ctx, "a", 1, 10)
 		w.same("page", seqs(page.Events), []int{2}, err)
@@ -76,14 +76,14 @@ var readings = map[string]func(*world){
 	},
 	"oversize": func(w *world) {
 		w.log.opts.MaxEvent = 99
-		list, err := w.log.Read(w.ctx, 2, 2)
+		list, _, err := w.log.Read(w.ctx, 2, "", 2)
 		w.same("read", []bool{list[0].Oversize, list[0].Data == nil, list[1].Oversize, list[1].Data == nil}, []bool{true, true, false, true}, err)
 		page, err := w.log.Page(w.ctx, "b", 0, 2)
 		w.same("page", []bool{page.Events[0].Oversize, page.Events[1].Oversize}, []bool{true, false}, err)
 		list, _, err = w.log.Scan(w.ctx, pattern("*"), 2, 4, 2)
 		w.same("scan", []bool{list[0].Oversize, list[1].Oversize}, []bool{true, false}, err)
 		w.log.opts.MaxEvent = 100
-		list, err = w.log.Read(w.ctx, 0, 1)
+		list, _, err = w.log.Read(w.ctx, 0, "", 1)
 		w.same("just not oversize", []any{list[0].Oversize, len(list[0].Data)}, []any{false, 100}, err)
 	},
 	"page": func(w *world) {
@@ -124,7 +124,7 @@ var readings = map[string]func(*world){
 		}
 	},
 	"places": func(w *world) {
-		all, err := w.log.Read(w.ctx, 0, 6)
+		all, _, err := w.log.Read(w.ctx, 0, "", 6)
 		if err != nil || len(all) != 6 {
 			w.fail("read: %d, %v", len(all), err)
 			return
@@ -166,7 +166,7 @@ var readings = map[string]func(*world){
 		}
 	},
 	"places after trimming": func(w *world) {
-		all, err := w.log.Read(w.ctx, 0, 6)
+		all, _, err := w.log.Read(w.ctx, 0, "", 6)
 		if err != nil || len(all) != 6 {
 			w.fail("read: %d, %v", len(all), err)
 			return
@@ -301,7 +301,7 @@ func TestLogUnavailable(t *testing.T) {
 	cancel()
 	for name, call := range map[string]func() error{
 		"Position": func() error { _, err := log.Position(ctx); return err },
-		"Read":     func() error { _, err := log.Read(ctx, 0, 1); return err },
+		"Read":     func() error { _, _, err := log.Read(ctx, 0, "", 1); return err },
 		"Scan":     func() error { _, _, err := log.Scan(ctx, pattern("a"), 0, 1, 1); return err },
 		"ScanGap":  func() error { _, err := log.ScanGap(ctx, pattern("a"), 0); return err },
 		"Knows":    func() error { _, err := log.Knows(ctx, 1, "1-1"); return err },

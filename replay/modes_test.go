@@ -39,7 +39,7 @@ func TestWithoutPreparedStatements(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			read, err := l.Read(t.Context(), 0, 100)
+			read, _, err := l.Read(t.Context(), 0, "", 100)
 			if err != nil || len(read) != 21 || string(read[0].Data) != `{"n": 1}` && string(read[0].Data) != `{"n":1}` {
 				t.Errorf("read: %v, %v", read, err)
 			}

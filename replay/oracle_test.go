@@ -175,7 +175,7 @@ func (r *reader) read(max int) {
 	var events []pgcast.Event
 	if r.topic == "" {
 		var err error
-		if events, err = w.log.Read(w.ctx, pgcast.Position(r.after), max); err != nil {
+		if events, _, err = w.log.Read(w.ctx, pgcast.Position(r.after), "", max); err != nil {
 			w.fail("%w", err)
 		}
 	} else {

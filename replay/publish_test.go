@@ -34,7 +34,7 @@ func TestPublish(t *testing.T) {
 	}
 	w.exec(w.admin, `insert into pgcast.event_log (topic, event, data, old) values ('room:1', 'updated', '{"a":1.50}', '{"a":1}')`)
 	w.hand().lead().drain()
-	got, err := w.log.Read(t.Context(), 0, 10)
+	got, _, err := w.log.Read(t.Context(), 0, "", 10)
 	if err != nil || w.err != nil || len(got) != 4 {
 		t.Fatal(err, w.err, got)
 	}

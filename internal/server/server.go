@@ -74,6 +74,7 @@ type Server struct {
 	registry  *prometheus.Registry
 
 	identity atomic.Pointer[string] // nil until the database was first read
+	dialed   atomic.Bool            // the pool has connected, maybe to another database
 	draining atomic.Bool
 }
 
@@ -113,6 +114,10 @@ func New(options *Options) (*Server, error) {
 	if cfg.ConnConfig.RuntimeParams["application_name"] == "" {
 		cfg.ConnConfig.RuntimeParams["application_name"] = "pgcast"
 	}
+	cfg.AfterConnect = func(context.Context, *pgx.Conn) error {
+		s.dialed.Store(true)
+		return nil
+	}
 	// Not ctx of a caller: the pool lives as long as Run.
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), cfg); err != nil {
 		return nil, fmt.Errorf("make the connection pool: %w", err)
@@ -139,7 +144,8 @@ func (s *Server) build() {
 	requests := max(1, o.PoolSize-1-reads)
 	s.hub = fanout.NewHub(s.log, s.log, fanout.HubOptions{Encode: wire.AppendEventBody, Ring: o.RingSize, Reads: reads,
 		Registerer: s.registry, Logger: o.Logger})
-	s.follower = fanout.NewFollower(s.log, s.hub, &fanout.FollowerOptions{Logger: o.Logger, OnConnect: s.identify})
+	s.follower = fanout.NewFollower(s.log, s.hub, &fanout.FollowerOptions{Logger: o.Logger, OnConnect: s.identify,
+		Moved: func() bool { return s.dialed.Swap(false) }})
 	s.sequencer = replay.NewSequencer(o.DirectDatabaseURL, s.pool, &replay.SequencerOptions{Wake: o.Wake,
 		OnGrown: s.follower.Wake, Retention: &replay.RetentionOptions{Every: o.RetentionEvery},
 		Registerer: s.registry, Logger: o.Logger})
