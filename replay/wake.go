@@ -2,7 +2,10 @@ package replay
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/db"
@@ -43,15 +46,19 @@ func (s *Sequencer) waker(ctx context.Context, line *listener.Line) (w waker, sh
 	if err != nil {
 		return nil, false, err
 	}
-	if err := line.Listen(ctx, listener.ChannelBell); err != nil {
-		return nil, false, err
+	err = line.Listen(ctx, listener.ChannelBell)
+	if err == nil {
+		err = line.Prove(ctx, listener.ChannelBell)
 	}
-	if err := line.Prove(ctx, listener.ChannelBell); err != nil {
-		if ctx.Err() != nil || s.opts.Wake == WakeNotify {
+	if err != nil {
+		if ctx.Err() != nil || s.opts.Wake == WakeNotify || line.Conn().IsClosed() {
 			return nil, false, err
 		}
-		s.opts.Logger.Error("sequencer: the doorbell does not work on this connection; polling instead. "+
-			"Give a direct connection with --direct-database-url", "error", err)
+		said := "sequencer: the doorbell does not work on this connection; polling instead"
+		if _, ok := errors.AsType[*pgconn.PgError](err); !ok {
+			said += ". Give a direct connection with --direct-database-url"
+		}
+		s.opts.Logger.Error(said, "error", err)
 		// The session may go to somebody else next.
 		return listener.NewPoll(250 * time.Millisecond), true, line.Unlisten(ctx, listener.ChannelBell)
 	}
