@@ -22,6 +22,27 @@ func (q *Queries) FollowersRing(ctx context.Context) error {
 	return err
 }
 
+const NotifyState = `-- name: NotifyState :one
+select pg_notification_queue_usage()::float8 as usage,
+       exists (select from pg_catalog.pg_locks l where l.locktype = 'object' and l.database = 0 and l.classid = 1262 and l.objid = 0
+               and not l.granted and l.waitstart < clock_timestamp() - interval '500 ms')::boolean as stalled
+`
+
+type NotifyStateRow struct {
+	Usage   float64
+	Stalled bool
+}
+
+// How full NOTIFY's queue is, from 0 to 1, and whether commits that notify are held up. Asking
+// is also what lets go of the queue's end: full once, it stays so after the session that held
+// it has gone, until somebody asks.
+func (q *Queries) NotifyState(ctx context.Context) (NotifyStateRow, error) {
+	row := q.db.QueryRow(ctx, NotifyState)
+	var i NotifyStateRow
+	err := row.Scan(&i.Usage, &i.Stalled)
+	return i, err
+}
+
 const ProgressPrune = `-- name: ProgressPrune :one
 with span as materialized (
   select b.start, greatest(least(b.start + 10000, (select max(step) - 10 from pgcast.progress)), b.start) as stop

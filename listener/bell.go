@@ -34,11 +34,13 @@ const (
 // A writer whose transaction was open when ASLEEP was tried makes the try fail; one that
 // came later is refused the shared lock, and rings.
 type Bell struct {
-	line   *Line
-	idle   int           // looks in a row that found nothing
-	delay  time.Duration // of the next poll
-	proved time.Time     // when our own bell last came back; zero: maybe it does not
-	awake  func()        // counts tries refused by a writer; may be nil
+	line    *Line
+	idle    int           // looks in a row that found nothing
+	delay   time.Duration // of the next poll
+	proved  time.Time     // when our own bell last came back; zero: maybe it does not
+	stalled bool          // commits that notify were held up when that was
+	asked   time.Time     // last asked
+	awake   func()        // counts tries refused by a writer; may be nil
 }
 
 // NewBell makes the waker on a line that listens on ChannelBell and has proved it.
@@ -61,6 +63,14 @@ func (b *Bell) Wait(ctx context.Context, busy bool, look Look) (Source, error) {
 		return "", err
 	} else if !rings {
 		return b.poll(ctx)
+	}
+	if b.stalled {
+		if stalled, err := b.stall(ctx); stalled || err != nil {
+			if err != nil {
+				return "", err
+			}
+			return b.poll(ctx)
+		}
 	}
 	if b.proved.IsZero() {
 		if err := b.line.Prove(ctx, ChannelBell); err != nil {
@@ -119,6 +129,9 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 		if rings, err := b.line.Rings(ctx); !rings || err != nil {
 			return SourcePoll, err
 		}
+		if stalled, err := b.stall(ctx); stalled || err != nil {
+			return SourcePoll, err // awake, nobody needs to ring
+		}
 		switch {
 		case !rang.IsZero() && time.Since(rang) > hearing:
 			return "", errDeaf
@@ -129,6 +142,19 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 			rang = time.Now()
 		}
 	}
+}
+
+// stall asks, once a second at most, whether whoever rings would be held up.
+func (b *Bell) stall(ctx context.Context) (bool, error) {
+	if b.stalled && time.Since(b.asked) < safetyEvery {
+		return true, nil
+	}
+	stalled, err := b.line.Stalled(ctx)
+	if err != nil {
+		return false, err
+	}
+	b.stalled, b.asked = stalled, time.Now()
+	return stalled, nil
 }
 
 func (b *Bell) poll(ctx context.Context) (Source, error) {

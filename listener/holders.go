@@ -30,7 +30,7 @@ func Holders(ctx context.Context, conn interface {
 		from pg_locks l left join pg_stat_activity a on a.pid = l.pid
 		where l.locktype = 'advisory' and l.granted and l.classid = $1::int::oid and l.objsubid = 2 and l.pid is not null
 		  and l.database = (select oid from pg_database where datname = current_database())
-		order by l.objid, l.pid`, lockClass)
+		order by l.objid, l.pid`, LockClass)
 	if err != nil {
 		return nil, fmt.Errorf("look who holds the locks: %w", err)
 	}

@@ -13,8 +13,9 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// The class of pgcast's advisory locks, "pgca" in ASCII; the locks are per database.
-const lockClass = 1885823841
+// LockClass is the class of pgcast's advisory locks, "pgca" in ASCII; the locks are per
+// database.
+const LockClass = 1885823841
 
 // Lock is one of pgcast's advisory locks.
 type Lock int
@@ -35,7 +36,7 @@ const (
 
 // Patience is how long the database may take to answer a statement that costs it
 // nothing before the line counts as dead.
-const Patience = 3 * time.Second
+const Patience = 2500 * time.Millisecond
 
 // hearing is how long our own bell may take to come back before the line counts as deaf.
 const hearing = 2 * time.Second
@@ -180,7 +181,7 @@ func (l *Line) TryLock(ctx context.Context, lock Lock, shared bool) (got bool, e
 		sql = "select pg_try_advisory_lock_shared($1::int, $2::int)"
 	}
 	err = l.do(ctx, func(ctx context.Context) error {
-		return l.conn.QueryRow(ctx, sql, lockClass, int(lock)).Scan(&got)
+		return l.conn.QueryRow(ctx, sql, LockClass, int(lock)).Scan(&got)
 	})
 	if err != nil {
 		return false, fmt.Errorf("try advisory lock %d: %w", lock, err)
@@ -195,7 +196,7 @@ func (l *Line) Unlock(ctx context.Context, lock Lock, shared bool) error {
 		sql = "select pg_advisory_unlock_shared($1::int, $2::int)"
 	}
 	return l.do(ctx, func(ctx context.Context) error {
-		if _, err := l.conn.Exec(ctx, sql, lockClass, int(lock)); err != nil {
+		if _, err := l.conn.Exec(ctx, sql, LockClass, int(lock)); err != nil {
 			return fmt.Errorf("unlock advisory lock %d: %w", lock, err)
 		}
 		return nil
@@ -282,6 +283,20 @@ func (l *Line) Rings(ctx context.Context) (rings bool, err error) {
 	return rings, nil
 }
 
+// Stalled reports whether commits that notify, anywhere in the cluster, have been held up for
+// half a second: they take turns, and one of them does not end, because it waits for a standby
+// or for the disk. Whoever rings now waits as well.
+func (l *Line) Stalled(ctx context.Context) (stalled bool, err error) {
+	err = l.do(ctx, func(ctx context.Context) error {
+		return l.conn.QueryRow(ctx, `select exists (select from pg_locks where locktype = 'object' and database = 0 and classid = 1262 and objid = 0
+			and not granted and waitstart < clock_timestamp() - interval '500 ms')`).Scan(&stalled)
+	})
+	if err != nil {
+		return false, fmt.Errorf("ask whether notifying commits are held up: %w", err)
+	}
+	return stalled, nil
+}
+
 // Evict ends the session that holds the Lead lock if it has not finished a statement
 // for longer than stale: its server is frozen, or gone without a word. A sequencer that
 // lives looks at the log every second. evicted tells whether there was one.
@@ -294,7 +309,7 @@ func (l *Line) Evict(ctx context.Context, stale time.Duration) (evicted bool, er
 			from pg_locks l join pg_stat_activity a on a.pid = l.pid
 			where l.locktype = 'advisory' and l.granted and l.classid = $1::int::oid and l.objid = $2::int::oid
 			  and l.database = (select oid from pg_database where datname = current_database())`,
-			lockClass, int(Lead), stale.Seconds()).Scan(&evicted, &hidden)
+			LockClass, int(Lead), stale.Seconds()).Scan(&evicted, &hidden)
 	})
 	var pg *pgconn.PgError
 	switch {

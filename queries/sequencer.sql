@@ -180,6 +180,14 @@ select term from pgcast.sequencer;
 -- The cluster the log was last sequenced on.
 select coalesce(system_identifier, 0)::bigint as system_identifier, coalesce(timeline, 0)::int as timeline from pgcast.sequencer;
 
+-- name: NotifyState :one
+-- How full NOTIFY's queue is, from 0 to 1, and whether commits that notify are held up. Asking
+-- is also what lets go of the queue's end: full once, it stays so after the session that held
+-- it has gone, until somebody asks.
+select pg_notification_queue_usage()::float8 as usage,
+       exists (select from pg_catalog.pg_locks l where l.locktype = 'object' and l.database = 0 and l.classid = 1262 and l.objid = 0
+               and not l.granted and l.waitstart < clock_timestamp() - interval '500 ms')::boolean as stalled;
+
 -- name: FollowersRing :exec
 -- Rings the following servers, if there are any: each holds the lock shared. Not when
 -- somebody keeps NOTIFY's queue from emptying: full, it fails whoever notifies next, and

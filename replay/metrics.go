@@ -9,7 +9,7 @@ import (
 type metrics struct {
 	sequenced, steps, reconnects, refused, trimmed, evicted prometheus.Counter
 	wakes, changes                                          *prometheus.CounterVec
-	leading, lag, drift                                     prometheus.Gauge
+	leading, lag, drift, queue                              prometheus.Gauge
 	stepSeconds                                             prometheus.Histogram
 }
 
@@ -28,6 +28,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "What made the sequencer look at the log: bell, look (the last one before sleeping), safety (no bell told of it), poll."}, []string{"source"}),
 		leading: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pgcast", Name: "sequencer_leading",
 			Help: "1 while this server sequences, 0 while it follows."}),
+		queue: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pgcast", Name: "notify_queue_usage",
+			Help: "How full the cluster's NOTIFY queue is, 0 to 1; from 0.5 on nobody rings; measured by the sequencing server."}),
 		lag: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pgcast", Name: "sequencing_lag_seconds",
 			Help: "Age of the oldest committed event that has no place yet, 0 when there is none; measured by the sequencing server."}),
 		drift: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pgcast", Name: "capture_drift",
@@ -45,7 +47,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.changes.WithLabelValues(event)
 	}
 	if reg != nil {
-		reg.MustRegister(m.sequenced, m.steps, m.reconnects, m.refused, m.trimmed, m.evicted, m.wakes, m.changes, m.leading, m.lag, m.drift, m.stepSeconds)
+		reg.MustRegister(m.sequenced, m.steps, m.reconnects, m.refused, m.trimmed, m.evicted, m.wakes, m.changes, m.leading, m.lag, m.queue, m.drift, m.stepSeconds)
 	}
 	return m
 }

@@ -2,6 +2,7 @@ package replay
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"github.com/pgcast/pgcast/db"
@@ -12,7 +13,7 @@ import (
 // prunes old steps.
 func (s *Sequencer) upkeep(ctx context.Context) error {
 	q := db.New(s.pool)
-	pruned := int64(0)
+	pruned, state := int64(0), notifyState{}
 	for n := 0; ; n++ {
 		if err := sleep(ctx, time.Second); err != nil {
 			return err
@@ -22,6 +23,10 @@ func (s *Sequencer) upkeep(ctx context.Context) error {
 		} else {
 			continue
 		}
+		if is, err := q.NotifyState(ctx); err == nil {
+			s.metrics.queue.Set(is.Usage)
+			state = state.tell(s.opts.Logger, notifyState{is.Usage >= 0.5, is.Stalled}, is.Usage)
+		}
 		if n%10 != 0 {
 			continue
 		}
@@ -30,6 +35,29 @@ func (s *Sequencer) upkeep(ctx context.Context) error {
 			s.opts.Logger.Warn("sequencer: could not prune old steps; will try again", "error", err)
 		}
 	}
+}
+
+// notifyState is what keeps everybody in the cluster from notifying.
+type notifyState struct{ full, stalled bool }
+
+// tell says what has changed.
+func (was notifyState) tell(log *slog.Logger, is notifyState, usage float64) notifyState {
+	switch {
+	case is.full && !was.full:
+		log.Warn("sequencer: the NOTIFY queue fills up: a session that listens, in any database of the cluster, reads nothing "+
+			"or keeps a transaction open. Nobody rings meanwhile, and events are found by polling; end that session", "usage", usage)
+	case was.full && !is.full:
+		log.Info("sequencer: the NOTIFY queue has room again", "usage", usage)
+	}
+	switch {
+	case is.stalled && !was.stalled:
+		log.Warn("sequencer: commits that notify are held up, in all databases of the cluster: one of them does not end, " +
+			"because it waits for a standby or for the disk. Nobody rings meanwhile, and events are found by polling; " +
+			"pg_locks shows who holds the lock on object 0 of class 1262")
+	case was.stalled && !is.stalled:
+		log.Info("sequencer: commits that notify go on again")
+	}
+	return is
 }
 
 // tell rings the following servers after steps, on another connection and never inside
