@@ -8,6 +8,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgcast/pgcast/listener"
 )
 
 // attendant sees to it that statements on the line come to an end. They may take long
@@ -21,11 +23,12 @@ type attendant struct {
 }
 
 const (
-	attendEvery  = time.Second
+	attendEvery  = 500 * time.Millisecond
+	attendAsk    = time.Second // for the answer
 	attendShared = time.Minute
 	// Twice seen idle is enough; not to be told counts little, for then it may well be
 	// the database that has no time.
-	strikeIdle, strikeUntold, strikesOut = 15, 1, 30
+	strikeIdle, strikeUntold, strikesOut = 30, 1, 60
 )
 
 var errSilent = errors.New("the line is dead: the database does not work on what was asked over it")
@@ -70,9 +73,22 @@ func (a attendant) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 	}
 }
 
+// end ends the session of a line that has failed. The next line needs its locks, and Postgres
+// may not notice for long that nobody is at its other end. If it cannot be ended now, it is
+// evicted like that of any other server.
+func (a attendant) end(ctx context.Context) {
+	if a.shared {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, attendAsk)
+	defer cancel()
+	_, _ = a.pool.Exec(ctx, `select pg_terminate_backend(pid) from pg_locks
+		where pid = $1 and locktype = 'advisory' and classid = $2::int::oid limit 1`, a.pid, listener.LockClass)
+}
+
 // works tells whether the database works on a statement of the session.
 func (a attendant) works(ctx context.Context) (works bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, attendEvery)
+	ctx, cancel := context.WithTimeout(ctx, attendAsk)
 	defer cancel()
 	var told *bool
 	err = a.pool.QueryRow(ctx, `select nullif(state, 'disabled') = 'active' and wait_event_type is distinct from 'Client'

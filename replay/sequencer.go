@@ -134,13 +134,16 @@ func (s *Sequencer) session(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if shared {
-		return s.lead(ctx, line, waker, true)
+	if !shared {
+		err = s.standBy(ctx, line)
 	}
-	if err := s.standBy(ctx, line); err != nil {
-		return err
+	if err == nil {
+		err = s.lead(ctx, line, waker, shared)
 	}
-	return s.lead(ctx, line, waker, false)
+	if ctx.Err() == nil {
+		s.attendant(line, shared).end(ctx)
+	}
+	return err
 }
 
 // standBy waits until this line gets the Lead lock, and meanwhile passes on what the
