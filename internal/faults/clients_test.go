@@ -65,7 +65,7 @@ func TestFault35HalfOpenClient(t *testing.T) {
 
 // All clients lose their connections at once while events are written.
 func TestFault36ReconnectStorm(t *testing.T) {
-	count := trials(100, 1000, 8000)
+	count := trials(50, 1000, 8000)
 	r := begin(t, "36", fmt.Sprint(count, " clients lose their connections at once, and miss events"))
 	r.trials = trials(1, 3, 3)
 	db := judge.Database(t, nil)

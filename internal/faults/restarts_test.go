@@ -67,7 +67,7 @@ func TestFault03CrashAsyncCommit(t *testing.T) {
 // Sessions of the server are ended at random moments.
 func TestFault08BackendsTerminated(t *testing.T) {
 	r := begin(t, "8", "a server's database sessions terminated, at random moments")
-	r.trials = trials(3, 40, 400)
+	r.trials = trials(2, 40, 400)
 	db := judge.Database(t, nil)
 	s := stage(t, db.URL, 1)
 	s.write(2)

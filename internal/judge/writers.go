@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -46,6 +47,9 @@ func StartWriters(t testing.TB, url string, n int, seed uint64) *Writers {
 // Stop ends them and waits until they have ended.
 func (w *Writers) Stop() { w.cancel(); w.wg.Wait() }
 
+// InCapture follows the SQLSTATEs of errors that were raised within a function of pgcast.
+const InCapture = " in capture"
+
 // Codes gives the SQLSTATEs of failed transactions and how often each came; "" are lost
 // connections.
 func (w *Writers) Codes() map[string]int {
@@ -86,6 +90,9 @@ func (w *Writers) failed(ctx context.Context, err error) {
 	code := ""
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		code = pg.Code
+		if strings.Contains(pg.Where, "pgcast.") {
+			code += InCapture
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
