@@ -61,6 +61,7 @@ type Gateway struct {
 	clients  map[transport]*fanout.Session // nil while the handshake goes on
 	draining bool
 	empty    chan struct{} // closed when draining and the last client has gone
+	spread   time.Duration // when draining: over which clients are asked to come back
 }
 
 // Options; the zero value of each field stands for its default.
@@ -93,8 +94,10 @@ const (
 	heartbeatEvery = 50 * time.Second // the peer protocol's client closes after 150 s without a frame
 	closeWait      = 2 * time.Second
 	askTimeout     = 10 * time.Second // for the log to answer one frame
-	drainJitter    = 2 * time.Second  // over which clients are asked to come back
-	badFrames      = 100              // of one session, after which it is closed
+	drainJitter    = 2 * time.Second  // over which clients are asked to come back, if there are many
+	drainLeast     = 300 * time.Millisecond
+	drainEach      = 200 * time.Microsecond // that much longer for each
+	badFrames      = 100                    // of one session, after which it is closed
 )
 
 // New makes a gateway; Run looks after its sessions.
@@ -273,6 +276,7 @@ var (
 func (g *Gateway) Drain(ctx context.Context) error {
 	g.mu.Lock()
 	g.draining = true
+	g.spread = min(max(drainLeast, time.Duration(len(g.clients))*drainEach), drainJitter)
 	if len(g.clients) == 0 {
 		close(g.empty)
 	}
@@ -292,4 +296,10 @@ func (g *Gateway) Drain(ctx context.Context) error {
 	return fmt.Errorf("drain: %d sessions had to be cut off: %w", len(left), ctx.Err())
 }
 
-func retryHint() string { return fmt.Sprintf("retry=%d", rand.N(drainJitter).Milliseconds()) }
+// comeBack is when a client that is told to go is to come back: not all at once, and no later
+// than their number asks for, since meanwhile it hears of nothing.
+func (g *Gateway) comeBack() time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return rand.N(max(g.spread, drainLeast))
+}

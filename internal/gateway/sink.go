@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -119,7 +120,7 @@ func (c *client) Close(reason error) {
 	code, text := 0, ""
 	switch {
 	case errors.Is(reason, errDraining):
-		code, text = wire.CloseGoingAway, retryHint()
+		code, text = wire.CloseGoingAway, fmt.Sprintf("retry=%d", c.g.comeBack().Milliseconds())
 	case errors.Is(reason, fanout.ErrResume), errors.Is(reason, errBegunAnew), errors.Is(reason, errStalled):
 		code, text = wire.CloseStalled, "resume"
 	case errors.As(reason, new(closeError)):

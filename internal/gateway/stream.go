@@ -260,7 +260,7 @@ func (s *stream) Close(reason error) {
 		return
 	}
 	if errors.Is(reason, errDraining) {
-		s.conn.last([]byte(retryLine(rand.N(drainJitter))))
+		s.conn.last([]byte(retryLine(s.g.comeBack())))
 	}
 	_ = s.conn.Close()
 }
