@@ -53,6 +53,7 @@ var Rows = []Row{
 	{"49", "TestFault49DiskFull", "disk full"},
 	{"54", "TestFault54NoConnectionsLeft", "max_connections exhausted"},
 	{"55", "TestFault55Pooler", "a transaction pooler in the path"},
+	{"55", "TestFault55GoneDeaf", "a line goes deaf"},
 	{"55", "TestFault55PgBouncer", "PgBouncer in the path"},
 	{"56", "TestFault56Standby", "led to a standby"},
 	{"57", "TestFault57SearchPath", "search_path attack"},

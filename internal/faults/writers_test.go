@@ -133,7 +133,8 @@ func TestFault19And21Race(t *testing.T) {
 	looks, holes := lookForHoles(t, db.URL, done)
 	s.end(r)
 	r.count(fmt.Sprintf("holes seen by %d looks at the log, one each 3 ms", looks), holes, 0)
-	r.number, r.fault = "21", "transactions touch several topics in opposite orders"
+	r = begin(t, "21", "transactions touch several topics in opposite orders (the same run)")
+	r.trials = writers * each
 	r.count("deadlocks (40P01)", codes.of("40P01"), 0)
 	if n := codes.total(); n > 0 {
 		t.Errorf("writers failed: %v", codes.codes)

@@ -39,12 +39,12 @@ row (missed). The judge itself is tested with streams that are wrong in each of 
 Run %s, in %s, with %s on %d processors that also ran Postgres, servers and clients.
 Times depend on that; counts do not.
 
-**%d events compared with the log in %d trials: %s.** None in N bounds a rate at about 3/N
+**%d deliveries compared with the log in %d trials: %s.** None in N bounds a rate at about 3/N
 with 95 %% confidence (here %s); it proves no absence.
 
 `
 
-const tableHead = `| row | fault | trials | events | lost / doubled / reordered / phantom / changed / missed | figure | value | target | |
+const tableHead = `| row | fault | trials | deliveries | lost / doubled / reordered / phantom / changed / missed | figure | value | target | |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 `
 
@@ -115,10 +115,13 @@ func (r *report) others(b *strings.Builder, unmet int) {
 			skipped = append(skipped, "- "+name+": "+e.why)
 		}
 	}
-	for title, list := range map[string][]string{"Failed": failed, "Could not run": skipped} {
-		if len(list) > 0 {
-			slices.Sort(list)
-			fmt.Fprintf(b, "\n## %s\n\n%s\n", title, strings.Join(list, "\n"))
+	for _, l := range []struct {
+		title string
+		list  []string
+	}{{"Failed", failed}, {"Could not run", skipped}} {
+		if len(l.list) > 0 {
+			slices.Sort(l.list)
+			fmt.Fprintf(b, "\n## %s\n\n%s\n", l.title, strings.Join(l.list, "\n"))
 		}
 	}
 }
@@ -127,7 +130,7 @@ func rate(events int) string {
 	if events == 0 {
 		return "nothing"
 	}
-	return fmt.Sprintf("%.1g an event", 3/float64(events))
+	return fmt.Sprintf("%.1g a delivery", 3/float64(events))
 }
 
 func number(row string) int {
