@@ -38,6 +38,7 @@ type Bell struct {
 	idle    int           // looks in a row that found nothing
 	delay   time.Duration // of the next poll
 	proved  time.Time     // when our own bell last came back; zero: maybe it does not
+	rang    time.Time     // in doubt: when we rang it
 	stalled bool          // commits that notify were held up when that was
 	asked   time.Time     // last asked
 	awake   func()        // counts tries refused by a writer; may be nil
@@ -73,10 +74,7 @@ func (b *Bell) Wait(ctx context.Context, busy bool, look Look) (Source, error) {
 		}
 	}
 	if b.proved.IsZero() {
-		if err := b.line.Prove(ctx, ChannelBell); err != nil {
-			return "", err
-		}
-		b.proved = time.Now()
+		return b.doubt(ctx)
 	}
 	asleep, err := b.line.TryLock(ctx, Asleep, false)
 	if err != nil {
@@ -134,7 +132,7 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 		}
 		switch {
 		case !rang.IsZero() && time.Since(rang) > hearing:
-			return "", errDeaf
+			return "", ErrDeaf
 		case rang.IsZero() && time.Since(b.proved) > proveEvery:
 			if err := b.line.Ring(ctx, ChannelBell); err != nil {
 				return "", err
@@ -142,6 +140,27 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 			rang = time.Now()
 		}
 	}
+}
+
+// doubt rings, and polls on until our own bell has come back.
+func (b *Bell) doubt(ctx context.Context) (Source, error) {
+	if b.rang.IsZero() {
+		if err := b.line.Ring(ctx, ChannelBell); err != nil {
+			return "", err
+		}
+		b.rang = time.Now()
+	}
+	_, own, err := b.line.Wait(ctx, b.delay)
+	switch {
+	case err != nil:
+		return "", err
+	case own:
+		b.proved, b.rang = time.Now(), time.Time{}
+	case time.Since(b.rang) > hearing:
+		return "", ErrDeaf
+	}
+	b.delay = min(2*b.delay, 20*time.Millisecond)
+	return SourcePoll, nil
 }
 
 // stall asks, once a second at most, whether whoever rings would be held up.

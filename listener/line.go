@@ -41,7 +41,8 @@ const Patience = 2500 * time.Millisecond
 // hearing is how long our own bell may take to come back before the line counts as deaf.
 const hearing = 2 * time.Second
 
-var errDeaf = errors.New("our own bell did not come back: LISTEN has stopped working on this connection")
+// ErrDeaf says that a line that was heard on hears nothing any more.
+var ErrDeaf = errors.New("our own bell did not come back: LISTEN has stopped working on this connection")
 
 // ErrStandby says that the database is a standby, on which nobody can sequence.
 var ErrStandby = errors.New("the database is a read-only standby; connect to the primary")

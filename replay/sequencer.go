@@ -43,6 +43,7 @@ type Sequencer struct {
 	metrics *metrics
 	retain  *Retention
 
+	deaf        bool      // owned by Run: the line before this one went deaf
 	anotherRole sync.Once // guards a warning
 }
 
@@ -93,6 +94,7 @@ func (s *Sequencer) Run(ctx context.Context) error {
 		began := time.Now()
 		err := s.session(ctx)
 		s.metrics.leading.Set(0)
+		s.deaf = errors.Is(err, listener.ErrDeaf)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -47,6 +48,12 @@ func (s *Sequencer) waker(ctx context.Context, line *listener.Line) (w waker, sh
 		return nil, false, err
 	}
 	err = line.Listen(ctx, listener.ChannelBell)
+	if s.deaf && s.opts.Wake != WakeNotify {
+		// Just found out. To prove it again would take as long as it takes to hear nothing,
+		// and meanwhile nobody would sequence.
+		s.deaf = false
+		err = cmp.Or(err, listener.ErrDeaf)
+	}
 	if err == nil {
 		err = line.Prove(ctx, listener.ChannelBell)
 	}
