@@ -67,10 +67,27 @@ type row struct {
 	fault  string
 	trials int
 	judge.Verdict
+	figures []Result
 }
 
+// begin begins a row; when the test ends, its figures are reported with the whole verdict.
 func begin(t *testing.T, number, fault string) *row {
-	return &row{t: t, number: number, fault: fault, trials: 1}
+	r := &row{t: t, number: number, fault: fault, trials: 1}
+	t.Cleanup(r.report)
+	return r
+}
+
+func (r *row) report() {
+	if out == "" {
+		return
+	}
+	for _, f := range r.figures {
+		f.Row, f.Fault, f.Events, f.Trials = r.number, r.fault, r.Events, r.trials
+		f.Lost, f.Doubled, f.Reordered, f.Phantom, f.Changed, f.Missed = r.Lost, r.Doubled, r.Reordered, r.Phantom, r.Changed, r.Missed
+		if err := f.Append(out); err != nil {
+			r.t.Error(err)
+		}
+	}
 }
 
 // judge judges readers, and adds what is found to the row.
@@ -87,15 +104,7 @@ func (r *row) figure(name, value, target string, met bool) {
 		said = "NOT met"
 	}
 	r.t.Logf("row %s, %d trials: %s: %s (target %s: %s)", r.number, r.trials, name, value, target, said)
-	if out == "" {
-		return
-	}
-	res := Result{Row: r.number, Fault: r.fault, Figure: name, Value: value, Target: target, Met: met && !r.t.Failed(),
-		Lost: r.Lost, Doubled: r.Doubled, Reordered: r.Reordered, Phantom: r.Phantom, Changed: r.Changed, Missed: r.Missed,
-		Events: r.Events, Trials: r.trials}
-	if err := res.Append(out); err != nil {
-		r.t.Error(err)
-	}
+	r.figures = append(r.figures, Result{Figure: name, Value: value, Target: target, Met: met})
 }
 
 // count reports a number that must be target.

@@ -41,7 +41,8 @@ func (n *network) options() client.Options {
 	return client.Options{HTTPClient: &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: n.dial}}}
 }
 
-// dial takes the servers in turn; one that is down is passed over.
+// dial takes the servers in turn; one that is not ready is passed over, as by a balancer, if
+// there is another.
 func (n *network) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	n.mu.Lock()
 	n.dials++
@@ -54,7 +55,12 @@ func (n *network) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	var err error
 	for i := range n.servers {
 		var c net.Conn
-		if c, err = (&net.Dialer{}).DialContext(ctx, "tcp", n.servers[(first+i)%len(n.servers)].Listen); err == nil {
+		s := n.servers[(first+i)%len(n.servers)]
+		if len(n.servers) > 1 && !s.Ready() {
+			err = errors.New("no server is ready")
+			continue
+		}
+		if c, err = (&net.Dialer{}).DialContext(ctx, "tcp", s.Listen); err == nil {
 			l := &link{Conn: c, net: n, closed: make(chan struct{})}
 			n.mu.Lock()
 			n.conns[l] = true
