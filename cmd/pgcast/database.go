@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/pressly/goose/v3"
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/migrations"
@@ -96,9 +97,25 @@ func (a *app) prepare(config *pgconn.Config) {
 	}
 }
 
+// migrationStatus asks again over another connection when there is no answer: the first may be
+// one that both ends believe in and that carries nothing, and a server that starts must not
+// wait for it for ever.
+func migrationStatus(ctx context.Context, databaseURL string) (list []*goose.MigrationStatus, err error) {
+	for range 3 {
+		try, cancel := context.WithTimeout(ctx, connectTimeout)
+		list, err = migrations.Status(try, databaseURL)
+		late := try.Err() != nil && ctx.Err() == nil
+		cancel()
+		if !late {
+			break
+		}
+	}
+	return list, err
+}
+
 // checkSchema refuses a database whose schema is older than this program.
 func checkSchema(ctx context.Context, databaseURL string) error {
-	list, err := migrations.Status(ctx, databaseURL)
+	list, err := migrationStatus(ctx, databaseURL)
 	if err != nil {
 		return err
 	}

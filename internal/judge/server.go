@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -74,6 +75,8 @@ func (s *Server) Start() {
 	s.cmd = exec.Command(binary, s.args...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.Dir = filepath.Dir(s.log)
+	// Its settings are those it is given.
+	s.cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PGCAST_") })
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}

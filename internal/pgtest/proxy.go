@@ -25,6 +25,7 @@ type Proxy struct {
 	conns  map[net.Conn]bool
 	frozen map[net.Conn]bool
 	deaf   bool
+	hold   bool
 	closed bool
 	delay  time.Duration
 	rate   int
@@ -98,6 +99,29 @@ func (p *Proxy) address() string {
 	return u.Host
 }
 
+// Hold decides whether connections that are made from now on are frozen from the start.
+func (p *Proxy) Hold(hold bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hold = hold
+}
+
+// Held waits until there is a frozen connection.
+func (p *Proxy) Held(t testing.TB) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; <-time.After(time.Millisecond) {
+		p.mu.Lock()
+		n := len(p.frozen)
+		p.mu.Unlock()
+		if n > 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("pgtest: proxy: nobody connects")
+		}
+	}
+}
+
 func (p *Proxy) freeze(which func(net.Conn) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -159,6 +183,9 @@ func (p *Proxy) serve(client net.Conn) {
 	}
 	p.mu.Lock()
 	p.conns[client], p.conns[server] = true, true
+	if p.hold {
+		p.frozen[client], p.frozen[server] = true, true
+	}
 	if p.closed {
 		client.Close()
 		server.Close()
