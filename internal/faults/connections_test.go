@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgcast/pgcast/internal/devpg"
@@ -139,8 +140,16 @@ unix_socket_dir =
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	pooled := fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable&default_query_exec_mode=exec", address, db.Name)
+	judge.Await(t, "PgBouncer answers", 30*time.Second, func() bool {
+		conn, err := pgx.Connect(t.Context(), pooled)
+		if err == nil {
+			_ = conn.Close(t.Context())
+		}
+		return err == nil
+	})
 	s := stage(t, db.URL, 0)
-	s.serve(fmt.Sprintf("postgres://postgres@%s/%s?sslmode=disable&default_query_exec_mode=exec", address, db.Name))
+	s.serve(pooled)
 	awaitLog(t, s.servers[0], "the doorbell does not work on this connection", 30*time.Second)
 	took := probes(t, db.URL, s.topics[0], "room:0", trials(5, 30, 100))
 	s.write(2)
