@@ -53,14 +53,23 @@ func (r *Reader) chosen(rows Rows) Rows {
 	return mine
 }
 
-// Sequenced waits until every event has a place.
+// Sequenced waits until every event has a place, also those of a writer that was stopped in the
+// middle of its COMMIT, which Postgres goes on with.
 func Sequenced(t testing.TB, url string) {
 	t.Helper()
 	conn := Connect(t, url)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	Await(t, "every event has a place", patience, func() (done bool) {
-		err := conn.QueryRow(ctx, "select (select count(*) from pgcast.event_log) = (select count(*) from pgcast.replay)").Scan(&done)
+		err := conn.QueryRow(ctx, `select count(*) = 0 from pg_stat_activity where datname = current_database()
+			and backend_xid is not null and pid <> pg_backend_pid() and application_name <> 'pgcast'`).Scan(&done)
+		if err == nil && !done {
+			return false
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = conn.QueryRow(ctx, "select (select count(*) from pgcast.event_log) = (select count(*) from pgcast.replay)").Scan(&done)
 		if err != nil {
 			t.Fatal(err)
 		}
