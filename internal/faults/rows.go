@@ -59,4 +59,8 @@ var Rows = []Row{
 	{"57", "TestFault57SearchPath", "search_path attack"},
 	{"59", "TestFault59PoisonEvents", "poison payloads"},
 	{"60", "TestFault60Combinations", "pairs of rows 1, 8, 9, 14, 28, 36, seeded"},
+	{"A1", "TestFaultAttackHalfOpenHandshakes", "handshakes that never end"},
+	{"A2", "TestFaultAttackSlowLoris", "headers and bodies a byte at a time"},
+	{"A3", "TestFaultAttackFrames", "giant, lying, deep and broken frames"},
+	{"A4", "TestFaultAttackSubscriptions", "subscriptions without end, names as weapons"},
 }
