@@ -1,9 +1,16 @@
 package migrations
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Versions lists the versions of the migrations in this program, oldest first. To know
@@ -19,4 +26,24 @@ func Versions() []int64 {
 		}
 	}
 	return list
+}
+
+// Pending lists those of Versions that have not run in a database, all of them where none
+// has. It only reads, and waits for nobody: Status would wait for a server that is just
+// migrating, or for one that has vanished and whose lock Postgres still keeps.
+func Pending(ctx context.Context, databaseURL string) ([]int64, error) {
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	defer func() { _ = conn.Close(ctx) }() // nothing was written
+	rows, _ := conn.Query(ctx, "select version_id from "+Table+" where is_applied", pgx.QueryExecModeSimpleProtocol)
+	ran, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if pg := new(pgconn.PgError); errors.As(err, &pg) && pg.Code == "42P01" { // there is no such table
+		return Versions(), nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read which migrations have run: %w", err)
+	}
+	return slices.DeleteFunc(Versions(), func(v int64) bool { return slices.Contains(ran, v) }), nil
 }

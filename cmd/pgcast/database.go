@@ -9,7 +9,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
 	"github.com/jackc/pgx/v5/pgxpool"
-	"github.com/pressly/goose/v3"
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/migrations"
@@ -97,34 +96,34 @@ func (a *app) prepare(config *pgconn.Config) {
 	}
 }
 
-// migrationStatus asks again over another connection when there is no answer: the first may be
-// one that both ends believe in and that carries nothing, and a server that starts must not
-// wait for it for ever.
-func migrationStatus(ctx context.Context, databaseURL string) (list []*goose.MigrationStatus, err error) {
+// pendingVersions asks again over another connection when there is no answer: the first may
+// be one that both ends believe in and that carries nothing, and a server that starts must
+// not wait for it for ever.
+func pendingVersions(ctx context.Context, databaseURL string) (pending []int64, err error) {
 	for range 3 {
 		try, cancel := context.WithTimeout(ctx, connectTimeout)
-		list, err = migrations.Status(try, databaseURL)
+		pending, err = migrations.Pending(try, databaseURL)
 		late := try.Err() != nil && ctx.Err() == nil
 		cancel()
 		if !late {
 			break
 		}
 	}
-	return list, err
+	return pending, err
 }
 
 // checkSchema refuses a database whose schema is older than this program.
 func checkSchema(ctx context.Context, databaseURL string) error {
-	list, err := migrationStatus(ctx, databaseURL)
+	pending, err := pendingVersions(ctx, databaseURL)
 	if err != nil {
 		return err
 	}
-	pending := pendingMigrations(list)
+	all := len(migrations.Versions())
 	if len(pending) == 0 {
 		return nil
 	}
-	what := fmt.Sprintf("%d of %d migrations have not run in this database", len(pending), len(list))
-	if len(pending) == len(list) {
+	what := fmt.Sprintf("%d of %d migrations have not run in this database", len(pending), all)
+	if len(pending) == all {
 		what = "this database has no schema pgcast yet"
 	}
 	return &pgcast.Error{Code: pgcast.CodeInvalid, Message: what, Hint: "run pgcast migrate up"}
