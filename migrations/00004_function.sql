@@ -203,13 +203,15 @@ declare
 begin
   -- What a value looks like must not depend on the writer's session. And the plan of
   -- the session's first statement is kept: it must not be one that is only good for
-  -- few rows (nested loop) or for many (a big hash table, compiled code).
+  -- few rows (nested loop) or for many (a big hash table, compiled code). Growing the log's
+  -- files takes its turns, on a busy disk for longer than a writer's lock_timeout allows; no
+  -- write may fail for that.
   return next format(
     E'create or replace function %s returns trigger\n'
     'language plpgsql security definer\n'
     'set search_path = pg_catalog, pg_temp set timezone = ''UTC'' set datestyle = ''ISO'' set intervalstyle = ''postgres''\n'
     'set extra_float_digits = 1 set bytea_output = ''hex'' set lc_monetary = ''C''\n'
-    'set enable_nestloop = off set enable_hashjoin = off set jit = off\n'
+    'set enable_nestloop = off set enable_hashjoin = off set jit = off set lock_timeout = 0\n'
     'as %s', name, pgcast.dollar_quote(pgcast.capture_body(rel, capture, spec, by_row)));
   return next format('revoke execute on function %s from public', name);
   return next format('comment on function %s is %L', name, 'pgcast: writes the events of ' || rel::regclass);

@@ -212,8 +212,7 @@ func TestFault22Timeouts(t *testing.T) {
 	s.end(r)
 	t.Logf("lock_timeout: %d committed, failed %v; statement_timeout: %d committed, failed %v",
 		locks.Committed.Load(), locks.Codes(), statements.Committed.Load(), statements.Codes())
-	// Growing a table's file takes its turns; a slow disk can make that 10 ms for any table.
-	r.most("transactions that lock_timeout of 10 ms ended within capture (55P03)", locks.Codes()["55P03"+judge.InCapture], 0, int(locks.Committed.Load()/20))
+	r.count("transactions that lock_timeout of 10 ms ended within capture (55P03)", locks.Codes()["55P03"+judge.InCapture], 0)
 	r.count("half-captured transactions, of those that statement_timeout ended too", r.Missed+r.Phantom, 0)
 }
 

@@ -47,7 +47,7 @@ func StartWriters(t testing.TB, url string, n int, seed uint64) *Writers {
 // Stop ends them and waits until they have ended.
 func (w *Writers) Stop() { w.cancel(); w.wg.Wait() }
 
-// InCapture follows the SQLSTATEs of errors that were raised within a function of pgcast.
+// InCapture follows the SQLSTATEs of errors that were raised within capture.
 const InCapture = " in capture"
 
 // Codes gives the SQLSTATEs of failed transactions and how often each came; "" are lost
@@ -90,7 +90,7 @@ func (w *Writers) failed(ctx context.Context, err error) {
 	code := ""
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		code = pg.Code
-		if strings.Contains(pg.Where, "pgcast.") {
+		if strings.Contains(pg.Where, "pgcast.capture_") {
 			code += InCapture
 		}
 	}
