@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -206,11 +207,11 @@ func TestFault15GlobalLockHeld(t *testing.T) {
 		return judge.Value[string](t, cluster.URL("other"), "show synchronous_standby_names") == "nobody"
 	})
 	stalled := make(chan struct{})
-	go func() { // until one of its commits waits
+	var enough atomic.Bool
+	go func() { // again and again, until one of its commits waits
 		defer close(stalled)
-		for t.Context().Err() == nil {
-			began := time.Now()
-			if _, err := foreign.Exec(context.Background(), "select pg_notify('x', '1'), pg_current_xact_id()"); err != nil || time.Since(began) > time.Second {
+		for !enough.Load() {
+			if _, err := foreign.Exec(context.Background(), "select pg_notify('x', '1'), pg_current_xact_id()"); err != nil {
 				return
 			}
 		}
@@ -221,6 +222,7 @@ func TestFault15GlobalLockHeld(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	enough.Store(true)
 	frozen := true
 	thaw := func() {
 		if frozen {
