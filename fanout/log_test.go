@@ -105,7 +105,9 @@ func TestStalledSessionsCostNothing(t *testing.T) {
 	const sessions, topics = 200, 10
 	w := newWorld(t)
 	s := w.server(t, HubOptions{CacheBytes: 1 << 20})
+	s.stop()
 	s.follower.opts.Batch = 500
+	running(t, s.follower.Run)
 	var names []string
 	for i := range topics {
 		names = append(names, fmt.Sprintf("a:%d", i))
