@@ -57,7 +57,7 @@ func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) {
 func (g *Gateway) answerAsked(w http.ResponseWriter, r *http.Request, q question) {
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
-	page, head, err := g.ask(ctx, &q)
+	page, head, err := g.ask(ctx, q)
 	switch {
 	case r.Context().Err() != nil:
 		return // nobody is there any more
@@ -75,7 +75,7 @@ func (g *Gateway) answerAsked(w http.ResponseWriter, r *http.Request, q question
 // question is what a request for events asks.
 type question struct {
 	topic   string
-	pattern *pgcast.Pattern // nil for a topic
+	pattern bool // the topic is one
 	after   int64
 	id      pgcast.ID
 	limit   int
@@ -88,13 +88,10 @@ func readQuestion(r *http.Request) (q question, err error) {
 		return q, err
 	}
 	q.topic = r.PathValue("topic")
-	p, err := pgcast.ParsePattern(q.topic)
-	if err != nil {
+	if _, err := pgcast.ParsePattern(q.topic); err != nil {
 		return q, err
 	}
-	if pgcast.IsPattern(q.topic) {
-		q.pattern = &p
-	}
+	q.pattern = pgcast.IsPattern(q.topic)
 	after, err := place("after", v.Get("after"))
 	if err != nil {
 		return q, err
@@ -125,7 +122,7 @@ func (f found) gapAfter(after int64) bool { return int64(f.Tail) > after+1 }
 
 // ask reads the log. Where the history the client saw no longer exists the error says so,
 // and head where to go on.
-func (g *Gateway) ask(ctx context.Context, q *question) (f found, head *int64, err error) {
+func (g *Gateway) ask(ctx context.Context, q question) (f found, head *int64, err error) {
 	if q.after > 0 {
 		place, reset, err := g.hub.Locate(ctx, fanout.Request{Topic: q.topic, After: &q.after, ID: q.id})
 		if err != nil {
@@ -137,7 +134,7 @@ func (g *Gateway) ask(ctx context.Context, q *question) (f found, head *int64, e
 		}
 	}
 	f.Page, err = g.page(ctx, g.opts.Whole, q.topic, q.after, q.limit)
-	if q.pattern != nil {
+	if q.pattern {
 		// The place may have been seen at another server, before this one came to it.
 		f.Head = max(f.Head, pgcast.Seq(q.after))
 		f.next = int64(f.Head)
@@ -163,7 +160,7 @@ func eventsText(q question, f found) []byte {
 		}
 		position := pgcast.Position(0)
 		next = int64(e.Seq)
-		if q.pattern != nil {
+		if q.pattern {
 			position, next = e.Position, int64(e.Position)
 		}
 		b = wire.AppendEventEnd(wire.AppendEventBody(b, e), position)

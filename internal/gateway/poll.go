@@ -3,7 +3,6 @@ package gateway
 import (
 	"errors"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/pgcast/pgcast"
@@ -13,18 +12,16 @@ import (
 // poll is a session that ends with the first events it gets: while it waits it costs the
 // log no more than a stream does.
 type poll struct {
-	limit int
-	some  chan struct{} // closed when there is something to answer
-	once  sync.Once
-	gone  chan struct{} // closed when the session has ended; what follows may then be read
+	limit   int
+	pattern bool
+	gone    chan struct{} // closed when the session has ended; what follows may then be read
 
 	// Owned by the session's goroutine.
-	list        [][]byte
-	next        int64
-	tail        int64
-	reset       *int64
-	oversize    bool
-	patternWise bool
+	list     [][]byte
+	next     int64
+	tail     int64
+	reset    *int64
+	oversize bool
 }
 
 // errEnough ends a poll's session.
@@ -32,8 +29,7 @@ var errEnough = errors.New("the poll has its answer")
 
 // poll answers with the next events, or with none when the time is up.
 func (g *Gateway) poll(w http.ResponseWriter, r *http.Request, q question, page found) {
-	p := &poll{limit: q.limit, some: make(chan struct{}), gone: make(chan struct{}),
-		next: page.next, tail: int64(page.Tail), patternWise: q.pattern != nil}
+	p := &poll{limit: q.limit, pattern: q.pattern, gone: make(chan struct{}), next: page.next, tail: int64(page.Tail)}
 	if err := g.admit(p); err != nil {
 		g.metrics.refused.Inc()
 		g.refuse(w, err)
@@ -50,8 +46,7 @@ func (g *Gateway) poll(w http.ResponseWriter, r *http.Request, q question, page 
 		timer := time.NewTimer(q.wait)
 		defer timer.Stop()
 		select {
-		case <-p.some:
-		case <-p.gone: // draining, or the log is another one
+		case <-p.gone: // it has its answer, drains, or the log is another one
 		case <-timer.C:
 		case <-r.Context().Done():
 		}
@@ -83,7 +78,7 @@ func (p *poll) check(time.Time) error { return nil }
 
 func (p *poll) cut() {}
 
-// Write takes what comes first, and then no more.
+// Write takes what comes first. Its error then ends the session.
 func (p *poll) Write(items []fanout.Item) error {
 	for _, i := range items {
 		switch {
@@ -92,12 +87,12 @@ func (p *poll) Write(items []fanout.Item) error {
 			p.list = append(p.list, text(i))
 			p.oversize = p.oversize || i.Frame.Oversize
 			p.next = int64(i.Frame.Seq)
-			if p.patternWise {
+			if p.pattern {
 				p.next = int64(i.Frame.Position)
 			}
 		case i.Notice.Kind == fanout.Gap:
 			p.tail = i.Notice.Tail
-			if !p.patternWise {
+			if !p.pattern {
 				p.next = max(p.next, p.tail-1)
 			}
 		case i.Notice.Kind == fanout.Reset:
@@ -107,7 +102,6 @@ func (p *poll) Write(items []fanout.Item) error {
 	if len(p.list) == 0 && p.tail <= p.next+1 && p.reset == nil {
 		return nil // subscribed
 	}
-	p.once.Do(func() { close(p.some) })
 	return errEnough
 }
 
