@@ -101,15 +101,46 @@ func TestFault55GoneDeaf(t *testing.T) {
 	r.latency("from an event's commit to the client, from then on", then, 250*time.Millisecond)
 }
 
-// The pooler is PgBouncer itself, where it is installed.
+// The pooler is PgBouncer itself, where it is installed: as the only way to the database, and
+// with a direct one beside it.
 func TestFault55PgBouncer(t *testing.T) {
 	later(t)
 	bin, err := exec.LookPath("pgbouncer")
 	if err != nil {
 		t.Skip("needs pgbouncer")
 	}
-	r := begin(t, "55", "PgBouncer in transaction mode in between")
-	db := judge.Database(t, nil)
+	for _, direct := range []bool{false, true} {
+		fault := "PgBouncer in transaction mode in between"
+		if direct {
+			fault += ", and --direct-database-url beside it"
+		}
+		t.Run(fmt.Sprint("direct=", direct), func(t *testing.T) {
+			r := begin(t, "55", fault)
+			db := judge.Database(t, nil)
+			pooled := bouncer(t, bin, db)
+			s := stage(t, db.URL, 0)
+			const deaf = "the doorbell does not work on this connection"
+			if direct {
+				s.serve(pooled, "--direct-database-url", db.URL)
+			} else {
+				s.serve(pooled)
+				awaitLog(t, s.servers[0], deaf, 30*time.Second)
+			}
+			took := probes(t, db.URL, s.topics[0], "room:0", trials(5, 30, 100))
+			s.write(2)
+			s.flow()
+			s.end(r)
+			r.latency("from an event's commit to the client", took, 250*time.Millisecond)
+			if direct {
+				r.count("times the doorbell was found not to work", strings.Count(s.servers[0].Log(), deaf), 0)
+			}
+		})
+	}
+}
+
+// bouncer starts a PgBouncer in transaction mode before a database, and gives the URL through it.
+func bouncer(t *testing.T, bin string, db *pgtest.DB) string {
+	t.Helper()
 	u := judge.Connect(t, db.URL).Config()
 	address := pgtest.FreeAddress(t)
 	_, port, _ := strings.Cut(address, ":")
@@ -148,14 +179,7 @@ unix_socket_dir =
 		}
 		return err == nil
 	})
-	s := stage(t, db.URL, 0)
-	s.serve(pooled)
-	awaitLog(t, s.servers[0], "the doorbell does not work on this connection", 30*time.Second)
-	took := probes(t, db.URL, s.topics[0], "room:0", trials(5, 30, 100))
-	s.write(2)
-	s.flow()
-	s.end(r)
-	r.latency("from an event's commit to the client", took, 250*time.Millisecond)
+	return pooled
 }
 
 // The server is led to a standby by mistake.

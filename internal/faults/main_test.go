@@ -20,9 +20,10 @@ func TestMain(m *testing.M) { judge.Main(m) }
 
 // The environment chooses how much runs: by default a short selection.
 var (
-	all  = os.Getenv("PGCAST_TEST_LONG") == "1"   // every row
-	full = os.Getenv("PGCAST_FAULTS_FULL") == "1" // as often as the catalogue says
-	out  = os.Getenv("PGCAST_FAULTS_OUT")         // file for the figures
+	rows = os.Getenv("PGCAST_FAULTS_ROWS") == "all" // every row, a trial or few of each
+	all  = os.Getenv("PGCAST_TEST_LONG") == "1"     // every row, several trials of each
+	full = os.Getenv("PGCAST_FAULTS_FULL") == "1"   // as often as the catalogue says
+	out  = os.Getenv("PGCAST_FAULTS_OUT")           // file for the figures
 	seed = func() uint64 {
 		n, err := strconv.ParseUint(os.Getenv("PGCAST_FAULTS_SEED"), 10, 64)
 		if err != nil {
@@ -35,8 +36,8 @@ var (
 // later leaves a test to the longer runs.
 func later(t *testing.T) {
 	t.Helper()
-	if !all && !full {
-		t.Skip("a longer run has it: go run ./internal/faults/run, or PGCAST_TEST_LONG=1")
+	if !rows && !all && !full {
+		t.Skip("a longer run has it: PGCAST_FAULTS_ROWS=all, or go run ./internal/faults/run")
 	}
 }
 

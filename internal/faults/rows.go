@@ -50,6 +50,7 @@ var Rows = []Row{
 	{"46", "TestFault46Triggers", "triggers passed over or disabled"},
 	{"47", "TestFault47Restore", "pg_dump and restore, three ways"},
 	{"48", "TestFault07And48AnotherCluster", "major upgrade by dump"},
+	{"48", "TestFault48Upgrade", "major upgrade by pg_upgrade"},
 	{"49", "TestFault49DiskFull", "disk full"},
 	{"54", "TestFault54NoConnectionsLeft", "max_connections exhausted"},
 	{"55", "TestFault55Pooler", "a transaction pooler in the path"},
