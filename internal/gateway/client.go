@@ -38,6 +38,8 @@ type client struct {
 	names   map[string]struct{}   // subscriptions asked for; the session may not have come to them
 	message io.Reader             // the newest
 	bad     int
+	refused int           // frames, and places of a subscribe-batch, in all
+	debt    time.Duration // for which nothing is read, for what was refused
 }
 
 // freshMark in a session id says that there is no history to resume.
@@ -90,6 +92,19 @@ func (c *client) read() error {
 		if err := apart(func() error { return c.handle(kind, text) }); err != nil {
 			return err
 		}
+		if c.debt > 0 {
+			time.Sleep(min(c.debt, refusedMost))
+			c.debt = 0
+		}
+	}
+}
+
+// refuse notes that a frame, or a part of one, of this many bytes came for nothing. Who sends
+// that over and over is read more slowly: its connection fills up, and the sender waits
+// instead of the other sessions.
+func (c *client) refuse(bytes int) {
+	if c.refused++; c.refused > refusedFree {
+		c.debt += refusedPause * time.Duration(1+bytes>>10)
 	}
 }
 
@@ -122,6 +137,7 @@ func apart(f func() error) error {
 func (c *client) handle(kind websocket.MessageType, text []byte) error {
 	switch {
 	case kind != websocket.MessageText:
+		c.refuse(len(text))
 		c.fail(nil, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "binary frames are not supported", Hint: "send JSON text"})
 		return nil
 	case !utf8.Valid(text):
@@ -129,19 +145,21 @@ func (c *client) handle(kind websocket.MessageType, text []byte) error {
 	}
 	f, err := wire.Parse(text)
 	if err != nil {
+		c.refuse(len(text))
 		if c.bad++; c.bad > badFrames {
 			return closeError{wire.ClosePolicy, "too many frames that cannot be read"}
 		}
 		c.fail(f.Ref, err)
 		return nil
 	}
-	c.serve(f)
+	c.serve(f, len(text))
 	return nil
 }
 
 func (c *client) cut() { _ = c.conn.Conn.Close() }
 
-func (c *client) serve(f wire.Frame) {
+// serve does what a frame of this many bytes asks for.
+func (c *client) serve(f wire.Frame, bytes int) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
 	switch f.Type {
@@ -168,6 +186,7 @@ func (c *client) serve(f wire.Frame) {
 	case wire.Replay:
 		c.replay(ctx, f)
 	default:
+		c.refuse(bytes)
 		c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "this server does not serve frames of type " + quote(string(f.Type))})
 	}
 }
@@ -201,9 +220,11 @@ func (c *client) subscribe(ctx context.Context, places []wire.Place, ref json.Ra
 func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (answer func()) {
 	_, there := c.names[p.Topic]
 	if _, err := pgcast.ParsePattern(p.Topic); err != nil {
+		c.refuse(0)
 		return func() { c.session.Deny(p.Topic, ref, wire.ReasonInvalidTopic) }
 	}
 	if !there && len(c.names) >= c.g.opts.MaxSubscriptions {
+		c.refuse(0)
 		return func() { c.session.Deny(p.Topic, ref, wire.ReasonTooMany) }
 	}
 	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID}

@@ -98,6 +98,9 @@ const (
 	drainLeast     = 300 * time.Millisecond
 	drainEach      = 200 * time.Microsecond // that much longer for each
 	badFrames      = 100                    // of one session, after which it is closed
+	refusedFree    = 50                     // of one session, before refusing slows it down
+	refusedPause   = time.Millisecond       // for each refused from then on, and for each KiB of it
+	refusedMost    = time.Second            // for one frame
 )
 
 // New makes a gateway; Run looks after its sessions.

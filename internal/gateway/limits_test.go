@@ -63,6 +63,31 @@ func TestBinaryFrames(t *testing.T) {
 	}
 }
 
+// Who is refused over and over is read more slowly, by how much it sends for nothing; each
+// frame is answered all the same. No more is asserted than that it takes its time.
+func TestRefusedIsReadSlowly(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	p := w.dial(t)
+	refused := func(n, pad int) time.Duration {
+		began := time.Now()
+		for i := range n {
+			p.raw(fmt.Sprintf(`{"type":"no such","ref":%d,"pad":"%s"}`, i, strings.Repeat("x", pad)))
+			p.wantError(pgcast.CodeUnsupported)
+		}
+		p.raw(`{"type":"unsubscribe","ref":1,"topic":"a"}`)
+		p.want(wire.Unsubscribed)
+		return time.Since(began)
+	}
+	free := refused(refusedFree, 0)
+	if took, least := refused(200, 0), 200*refusedPause; took < least {
+		t.Errorf("200 refused frames took %v; must take at least %v (the first %d took %v)", took, least, refusedFree, free)
+	}
+	if took, least := refused(20, 50<<10), 20*50*refusedPause; took < least {
+		t.Errorf("20 refused frames of 50 KiB took %v; must take at least %v", took, least)
+	}
+}
+
 // After 100 frames that cannot be read a session is closed with 1008, and gets to know
 // although it goes on sending.
 func TestUnreadableFrames(t *testing.T) {
