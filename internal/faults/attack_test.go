@@ -51,6 +51,7 @@ func attack(t *testing.T, number, what string, do func(s *judge.Server)) {
 	s.end(r)
 	a, b := percentile(before, 0.99), percentile(beside, 0.99)
 	r.figure("good clients' p99 from commit to client, without and beside it", fmt.Sprint(round(a), ", ", round(b)), "unchanged (within twice, on one machine with the attacker)", b <= 2*a)
+	r.because("the attacker, the server, Postgres and the good clients share the processors, and what the attacker sends over loopback is received at its expense and theirs; the next figure has what the server itself spent on it")
 	r.figure("of one processor, what the server used without and beside it", fmt.Sprintf("%.0f %%, %.0f %%", 100*alone, 100*attacked), "≤ 50 % more", attacked <= alone+0.5)
 	r.most("memory grown, MiB", grown>>20, 64, 400)
 	judge.Await(t, "nobody of them is left", time.Minute, func() bool {

@@ -114,6 +114,9 @@ func (r *row) figure(name, value, target string, met bool) {
 	r.figures = append(r.figures, Result{Figure: name, Value: value, Target: target, Met: met})
 }
 
+// because tells why the figure reported last may miss its target.
+func (r *row) because(why string) { r.figures[len(r.figures)-1].Why = why }
+
 // count reports a number that must be target.
 func (r *row) count(name string, n, target int) {
 	r.t.Helper()

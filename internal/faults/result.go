@@ -4,7 +4,7 @@
 //
 //	go run ./internal/faults/run -seed 1        every row, a few trials each: some minutes
 //	go run ./internal/faults/run -seed 1 -full  as many trials as the catalogue asks for
-//	go test ./internal/faults                   a short selection
+//	go test ./internal/faults                   a short selection; every row with PGCAST_FAULTS_ROWS=all
 //
 // The command writes docs/guarantees.md.
 package faults
@@ -25,6 +25,7 @@ type Result struct {
 	Value  string `json:"value"`
 	Target string `json:"target"`
 	Met    bool   `json:"met"`
+	Why    string `json:"why,omitempty"` // it may be missed, where that is known
 
 	Lost      int `json:"lost"`
 	Doubled   int `json:"doubled"`

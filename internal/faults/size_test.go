@@ -3,6 +3,7 @@ package faults
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -71,10 +72,15 @@ func TestFault45BulkCopy(t *testing.T) {
 		}
 	})
 	memory := server.Memory()
-	var beside []time.Duration
+	var during, behind []time.Duration
 	look := judge.Connect(t, db.URL)
 	for ctx.Err() == nil || bulk.Events() < rows && !t.Failed() {
-		beside = append(beside, probe(t, look, other, "room:0"))
+		took := probe(t, look, other, "room:0")
+		if ctx.Err() == nil {
+			during = append(during, took)
+		} else {
+			behind = append(behind, took)
+		}
 		memory = max(memory, server.Memory())
 	}
 	copying.Wait()
@@ -84,6 +90,16 @@ func TestFault45BulkCopy(t *testing.T) {
 	r.Add(judge.Against(t, log, bulk, other))
 	r.check()
 	r.most("peak resident memory of the server, MiB", memory>>20, 256, 768)
-	a, b := percentile(before, 0.99), percentile(beside, 0.99)
-	r.figure("another topic's p99 from commit to client, before and meanwhile", fmt.Sprint(round(a), ", ", round(b)), "within 20 %", float64(b) <= 1.2*float64(a))
+	if len(during) == 0 {
+		t.Fatal("no event went its way while the rows were copied")
+	}
+	a, b := percentile(before, 0.99), percentile(during, 0.99)
+	r.figure("another topic's p99 from commit to client, before and while the rows are copied", fmt.Sprint(round(a), ", ", round(b)), "within 20 %", float64(b) <= 1.2*float64(a))
+	r.because("COPY keeps one of the processors busy; no event waits for an open transaction (row 17)")
+	if len(behind) == 0 { // all were delivered before COPY was heard to have ended
+		return
+	}
+	longest := slices.Max(behind)
+	r.figure("another topic's longest after they committed, and that for each row in between", fmt.Sprint(round(longest), ", ", longest/time.Duration(rows)), "within 20 % of the p99 before", float64(longest) <= 1.2*float64(a))
+	r.because("what committed before another transaction began comes first, over all topics: an event committed behind that many others waits until they have their places, and most of that is Postgres writing three unique indexes")
 }

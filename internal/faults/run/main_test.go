@@ -31,13 +31,13 @@ func TestListen(t *testing.T) {
 func TestRender(t *testing.T) {
 	base := faults.Result{Row: "2", Fault: "b", Figure: "f1", Value: "1", Target: "≤ 2", Met: true, Events: 100, Trials: 3}
 	missed := base
-	missed.Figure, missed.Met = "f2", false
+	missed.Figure, missed.Met, missed.Why = "f2", false, "it is far"
 	first := faults.Result{Row: "1", Fault: "a", Figure: "f0", Value: "0", Target: "0", Met: true, Events: 50, Trials: 1}
 	ends := map[string]end{"TestFault01A": {"pass", ""}, "TestFault02B": {"fail", ""}, "TestFault55P": {"skip", "needs pgbouncer"}}
 	page := render(report{seed: 7, full: true, began: time.Unix(0, 0), took: time.Minute, machine: "go1", ends: ends, results: []faults.Result{base, missed, first}})
 	for _, want := range []string{"go run ./internal/faults/run -seed 7 -full\n", "**150 deliveries compared with the log in 4 trials: none lost",
 		"| 1 | a | 1 | 50 | 0 / 0 / 0 / 0 / 0 / 0 | f0 | 0 | 0 | met |\n| 2 | b | 3 | 100 |", "|  |  |  |  |  | f2 | 1 | ≤ 2 | **not met** |",
-		"1 of 3 figures missed", "## Failed\n\n- TestFault02B", "- TestFault55P: needs pgbouncer", "| 60 | TestFault60Combinations |"} {
+		"1 of 3 figures missed", "- Row 2, f2: it is far.\n", "## Failed\n\n- TestFault02B", "- TestFault55P: needs pgbouncer", "| 60 | TestFault60Combinations |"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
 		}

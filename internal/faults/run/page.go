@@ -78,7 +78,7 @@ func render(r report) string {
 		}
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %s |\n", row, fault, n, compared, counts, f.Figure, f.Value, f.Target, mark)
 	}
-	r.others(&b, unmet)
+	r.others(&b, results, unmet)
 	b.WriteString("\n## The tests\n\n| row | test in `internal/faults` |\n| --- | --- |\n")
 	for _, row := range faults.Rows {
 		fmt.Fprintf(&b, "| %s | %s |\n", row.Number, row.Test)
@@ -104,8 +104,16 @@ func (r *report) sum(results []faults.Result) (events, trials, wrong, unmet int)
 }
 
 // others names what the table does not show: tests that failed or could not run.
-func (r *report) others(b *strings.Builder, unmet int) {
+func (r *report) others(b *strings.Builder, results []faults.Result, unmet int) {
 	fmt.Fprintf(b, "\n%d of %d figures missed their target.\n", unmet, len(r.results))
+	for _, f := range results {
+		if !f.Met {
+			fmt.Fprintf(b, "\n- Row %s, %s: %s.", f.Row, f.Figure, cmp.Or(f.Why, "not known why"))
+		}
+	}
+	if unmet > 0 {
+		b.WriteString("\n")
+	}
 	var failed, skipped []string
 	for name, e := range r.ends {
 		switch {
