@@ -2,6 +2,7 @@ package faults
 
 import (
 	"fmt"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,9 +64,26 @@ func TestFault35HalfOpenClient(t *testing.T) {
 	r.latency("until its session has ended", []time.Duration{took}, target)
 }
 
+// mayOpen makes sure that this process, and each that it starts, may have n files open.
+func mayOpen(t *testing.T, n uint64) {
+	t.Helper()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if limit.Cur >= n { // Go has raised it as far as it goes
+		return
+	}
+	limit.Cur, limit.Max = n, max(n, limit.Max)
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Skipf("needs the right to open %d files: %v", n, err)
+	}
+}
+
 // All clients lose their connections at once while events are written.
 func TestFault36ReconnectStorm(t *testing.T) {
 	count := trials(50, 1000, 8000)
+	mayOpen(t, uint64(count)+500)
 	r := begin(t, "36", fmt.Sprint(count, " clients lose their connections at once, and miss events"))
 	r.trials = trials(1, 3, 3)
 	db := judge.Database(t, nil)
