@@ -33,7 +33,7 @@ func attack(t *testing.T, number, what string, do func(s *judge.Server)) {
 	s.flow()
 	// What the server used of one processor.
 	busy := func(meanwhile func()) float64 {
-		used := func() float64 { n, _ := s.servers[0].Metric("process_cpu_seconds_total", ""); return n }
+		used := func() float64 { return measured(t, s.servers[0], "process_cpu_seconds_total", "") }
 		cpu, began := used(), time.Now()
 		meanwhile()
 		return (used() - cpu) / time.Since(began).Seconds()

@@ -115,8 +115,7 @@ func TestFault36ReconnectStorm(t *testing.T) {
 	caughtUp()
 	reads := func() (sum float64) {
 		for _, kind := range []string{"topic", "pattern", "place"} {
-			v, _ := s.servers[0].Metric("pgcast_log_reads_total", `"`+kind+`"`)
-			sum += v
+			sum += measured(t, s.servers[0], "pgcast_log_reads_total", `"`+kind+`"`)
 		}
 		return sum
 	}

@@ -114,6 +114,14 @@ func (r *row) figure(name, value, target string, met bool) {
 	r.figures = append(r.figures, Result{Figure: name, Value: value, Target: target, Met: met})
 }
 
+// measured asks a server for a metric until it answers: one that is too busy to must not count
+// as having done nothing.
+func measured(t *testing.T, s *judge.Server, name, label string) (n float64) {
+	t.Helper()
+	judge.Await(t, "the server tells "+name, time.Minute, func() (ok bool) { n, ok = s.Metric(name, label); return ok })
+	return n
+}
+
 // because tells why the figure reported last may miss its target.
 func (r *row) because(why string) { r.figures[len(r.figures)-1].Why = why }
 
