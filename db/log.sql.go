@@ -91,8 +91,8 @@ from (
          sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
          row_number() over w as nth
   from (select topic_id, seq, position, event_id from pgcast.replay
-        where position > $2::bigint and position <= 9223372036854775807
-        order by position limit $3::int) r
+        where position > (select $2::bigint) and position <= 9223372036854775807
+        order by position limit (select $3::int)) r
   cross join lateral (select name from pgcast.topic where id = r.topic_id limit 1) t
   cross join lateral (select id, event, data, old, created_at from pgcast.event_log where id = r.event_id limit 1) e
   window w as (order by r.position)
@@ -131,6 +131,9 @@ type LogReadRow struct {
 // (stored bytes: what is compressed counts compressed), and an event whose payload is
 // larger than max comes without it. continues tells, by the same look, whether the event at
 // after is the one with the given id: the log may be another copy by now.
+// (select x) instead of x hides from the planner what is asked for. A plan made for the very
+// arguments would else seem cheaper than the one it has kept, in a large log always, and
+// would be made anew at each call: that took as long as a third of the read.
 func (q *Queries) LogRead(ctx context.Context, arg LogReadParams) ([]LogReadRow, error) {
 	rows, err := q.db.Query(ctx, LogRead,
 		arg.MaxSize,
@@ -290,8 +293,8 @@ with t as materialized (
          row_number() over w as nth
   from (select p.seq, p.position, p.event_id from t cross join lateral
           (select r.seq, r.position, r.event_id from pgcast.replay r
-           where r.topic_id = t.id and r.seq > $4::bigint and r.seq >= t.tail
-           order by r.seq limit $5::int) p) r
+           where r.topic_id = t.id and r.seq > (select $4::bigint) and r.seq >= t.tail
+           order by r.seq limit (select $5::int)) p) r
   cross join lateral (select id, event, data, old, created_at from pgcast.event_log where id = r.event_id limit 1) e
   window w as (order by r.seq)
 )
@@ -330,6 +333,7 @@ type TopicPageRow struct {
 
 // One topic after a seq, and the topic's tail and head as of the same look: retention
 // moves the tail first and deletes after, so what lies at or behind the tail is whole.
+// (select x): as in LogRead.
 func (q *Queries) TopicPage(ctx context.Context, arg TopicPageParams) ([]TopicPageRow, error) {
 	rows, err := q.db.Query(ctx, TopicPage,
 		arg.MaxSize,
@@ -376,8 +380,8 @@ select a.ord::int as ord, coalesce(tt.tail, 1)::bigint as tail,
          or coalesce(tt.tail - 1 = a.after and tt.event_id = a.id and tt.created_at = a.created_at, false)
        ))::boolean as known,
        (select position from pgcast.progress order by step desc limit 1)::bigint as position
-from (select unnest($1::int[]) as ord, unnest($2::text[]) as topic, unnest($3::bigint[]) as after,
-             unnest($4::bigint[]) as id, unnest($5::timestamptz[]) as created_at) a
+from (select unnest((select $1::int[])) as ord, unnest((select $2::text[])) as topic, unnest((select $3::bigint[])) as after,
+             unnest((select $4::bigint[])) as id, unnest((select $5::timestamptz[])) as created_at) a
 left join lateral (select id from pgcast.topic where name = a.topic limit 1) t on true
 left join lateral (select topic_id, tail, position, event_id, created_at from pgcast.topic_tail where topic_id = t.id limit 1) tt on true
 order by a.ord
@@ -400,7 +404,7 @@ type TopicPlacesRow struct {
 }
 
 // Tail and head of topics, and whether the event at after is the one the client says
-// it saw there (id 0: it did not say).
+// it saw there (id 0: it did not say). (select x): as in LogRead.
 func (q *Queries) TopicPlaces(ctx context.Context, arg TopicPlacesParams) ([]TopicPlacesRow, error) {
 	rows, err := q.db.Query(ctx, TopicPlaces,
 		arg.Ords,

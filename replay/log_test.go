@@ -223,15 +223,15 @@ func TestLogMutants(t *testing.T) {
 		mutant
 		sql string
 	}{
-		{mutant{"once more", "read", []string{"position > $2", "position >= $2"}}, db.LogRead},
-		{mutant{"skip one", "read", []string{"where position > $2", "where position % 4 <> 0 and position > $2"}}, db.LogRead},
+		{mutant{"once more", "read", []string{"position > (select $2", "position >= (select $2"}}, db.LogRead},
+		{mutant{"skip one", "read", []string{"where position > (select $2", "where position % 4 <> 0 and position > (select $2"}}, db.LogRead},
 		{mutant{"backwards", "read", []string{"order by position limit", "order by position desc limit"}}, db.LogRead},
 		{mutant{"nothing for the large", "read within a budget", []string{"x.nth = 1 or", ""}}, db.LogRead},
 		{mutant{"no budget", "read within a budget", []string{"x.total <= $4", "0 <= $4"}}, db.LogRead},
 		{mutant{"nothing for the large page", "read within a budget", []string{"x.nth = 1 or", ""}}, db.TopicPage},
 		{mutant{"nothing for the large scan", "read within a budget", []string{"x.nth = 1 or", ""}}, db.LogScan},
 		{mutant{"limit off by one", "oversize", []string{"s.size <= $1", "s.size < $1"}}, db.LogRead},
-		{mutant{"once more", "page", []string{"r.seq > $4", "r.seq >= $4"}}, db.TopicPage},
+		{mutant{"once more", "page", []string{"r.seq > (select $4", "r.seq >= (select $4"}}, db.TopicPage},
 		{mutant{"once more", "scan", []string{"position > $2", "position >= $2"}}, db.LogScan},
 		{mutant{"too far", "scan", []string{"position <= $3", "position <= 1 + $3"}}, db.LogScan},
 		{mutant{"any topic", "scan", []string{"where t.name ~ $5", "where t.name ~ '.' or t.name ~ $5"}}, db.LogScan},

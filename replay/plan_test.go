@@ -22,22 +22,54 @@ func TestPlans(t *testing.T) {
 	t.Parallel()
 	p := newPlans(t)
 	p.check("empty")
+	p.kept("empty")
 	p.grow()
 	p.check("grown, no statistics")
 	p.exec(analyze)
 	p.check("grown")
+	p.kept("grown")
 	p.exec(skew)
 	p.exec(analyze)
 	p.check("skewed")
+	p.kept("skewed")
 	p.exec(`delete from pg_statistic where starelid in (select oid from pg_class where relnamespace = 'pgcast'::regnamespace);
 		update pg_class set reltuples = -1, relpages = 0 where relnamespace = 'pgcast'::regnamespace`)
 	p.check("skewed, no statistics")
+	p.exec(busy)
+	p.exec(analyze)
+	p.kept("few topics")
+}
+
+// kept makes sure that what readers ask is not planned anew at each call, which takes longer
+// the larger the log is: Postgres keeps a plan only if it seems no dearer than one made for
+// the very arguments. The pool's sessions cannot force it by a setting: they may be a pooler's.
+func (p *plans) kept(stage string) {
+	p.t.Helper()
+	for _, a := range idle {
+		if !strings.HasPrefix(a.name, "Log") && !strings.HasPrefix(a.name, "Topic") || a.args == "" {
+			continue
+		}
+		p.exec("prepare asked as " + a.sql)
+		for range 10 {
+			p.exec("execute asked(" + a.args + ")")
+		}
+		var kept, made int
+		err := p.conn.QueryRow(p.t.Context(), "select generic_plans, custom_plans from pg_prepared_statements where name = 'asked'", pgx.QueryExecModeSimpleProtocol).Scan(&kept, &made)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.exec("deallocate asked")
+		if made > 5 {
+			p.t.Errorf("%s: %s: planned anew %d times of 10", stage, a.name, made)
+		}
+	}
 }
 
 const analyze = "analyze pgcast.event_log, pgcast.replay, pgcast.topic, pgcast.topic_tail, pgcast.progress, pgcast.publish_key"
 
 // 1 topic of 100,000 events and 20,000 of 10 each; 30,000 transactions; 9,000 topics have
-// been trimmed; and as many steps as one held snapshot keeps from being pruned.
+// been trimmed; and as many steps as one held snapshot keeps from being pruned. busy: 20 topics
+// have it all.
 const (
 	burn = `do $$ begin
 		for i in 1..30000 loop
@@ -58,6 +90,11 @@ const (
 	insert into pgcast.publish_key select 't:1', i, i, now() - i * interval '1.9 s' from generate_series(1, 50000) i;
 	insert into pgcast.progress select i, i * 6, format('%s:%s:', i, i)::pg_snapshot from generate_series(1, 49999) i;
 	insert into pgcast.progress values (50000, 300000, pg_current_snapshot())`
+	busy = `
+	truncate pgcast.event_log, pgcast.replay, pgcast.topic, pgcast.topic_tail restart identity;
+	insert into pgcast.topic (name) select 't:' || i from generate_series(1, 20) i;
+	insert into pgcast.event_log (topic, event, data) select 't:' || 1 + i % 20, 'created', json_build_object('n', i) from generate_series(0, 299999) i;
+	insert into pgcast.replay (topic_id, seq, position, event_id) select 1 + (id - 1) % 20, 1 + (id - 1) / 20, id, id from pgcast.event_log order by id`
 	skew = `insert into pgcast.event_log (topic, event, data) select 't:1', 'created', json_build_object('n', i) from generate_series(1, 200000) i`
 )
 
