@@ -184,8 +184,11 @@ end $$;
 comment on function pgcast.ring is 'The doorbell: wakes the sequencer at this transaction''s commit if it sleeps, and keeps it awake until then if it does not.';
 
 -- +goose StatementBegin
+-- Whatever it waits for here (files of the log that grow, a lock on it, another transaction
+-- that holds the key), the caller's lock_timeout is meant for his own locks: no write may fail
+-- for ours. statement_timeout still bounds it.
 create function pgcast.publish(topic text, event text, data jsonb default null, key text default null) returns text
-language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp set lock_timeout = 0 as $$
 declare
   new_id bigint;
   new_at timestamptz := clock_timestamp();
@@ -219,7 +222,7 @@ begin
   return pgcast.event_id(new_id, new_at);
 end $$;
 -- +goose StatementEnd
-comment on function pgcast.publish is 'Adds an event to a topic in the caller''s own transaction and returns its id. With a key, the same topic and key within 24 hours returns the first event''s id and adds nothing.';
+comment on function pgcast.publish is 'Adds an event to a topic in the caller''s own transaction and returns its id. With a key, the same topic and key within 24 hours returns the first event''s id and adds nothing; it waits for a transaction still open that used them.';
 
 create table pgcast.retention (
   pattern   text collate "C" primary key,

@@ -223,6 +223,60 @@ func TestCaptureOpenTransactions(t *testing.T) {
 	}
 }
 
+// Whatever capture has to wait for, the writer's lock_timeout is not for it.
+func TestCaptureIgnoresLockTimeout(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, held, sql string }{
+		{"publish", `lock table pgcast.event_log in share mode`, `select pgcast.publish('room:1', 'e')`},
+		{"publish with a key", `lock table pgcast.publish_key in share mode`, `select pgcast.publish('room:1', 'e', key => 'k')`},
+		{"publish with a key in use", `select pgcast.publish('room:1', 'e', key => 'k')`, `select pgcast.publish('room:1', 'e', key => 'k')`},
+		{"a trigger", `lock table pgcast.event_log in share mode`, `insert into m (room) values (1)`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t, nil)
+			db.Exec(t, `create table m (id bigint generated always as identity primary key, room int); select pgcast.attach('m', topic => 'room:{room}')`)
+			holder, writer := db.Conn(t), db.Conn(t)
+			if _, err := writer.Exec(t.Context(), `set lock_timeout = '10ms'`); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := holder.Exec(t.Context(), `begin; `+c.held); err != nil {
+				t.Fatal(err)
+			}
+			wrote := make(chan error, 1)
+			go func() {
+				_, err := writer.Exec(t.Context(), c.sql)
+				wrote <- err
+			}()
+			for waits, end := false, time.Now().Add(30*time.Second); !waits; {
+				select {
+				case err := <-wrote:
+					t.Fatalf("did not wait: %v", err)
+				case <-time.After(10 * time.Millisecond):
+				}
+				waits = pgtest.Value[bool](t, db, `select exists (select from pg_stat_activity
+					where pid = $1 and wait_event_type = 'Lock' and query_start < clock_timestamp() - interval '100 ms')`, writer.PgConn().PID())
+				if time.Now().After(end) {
+					t.Fatal("it never waits for the lock")
+				}
+			}
+			if _, err := holder.Exec(t.Context(), `commit`); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-wrote; err != nil {
+				t.Fatal(err)
+			}
+			if n := pgtest.Value[int](t, db, `select count(*) from pgcast.event_log`); n != 1 {
+				t.Errorf("%d events, want 1", n)
+			}
+			var left string
+			if err := writer.QueryRow(t.Context(), `show lock_timeout`).Scan(&left); err != nil || left != "10ms" {
+				t.Errorf("the writer's lock_timeout is %s afterwards (%v)", left, err)
+			}
+		})
+	}
+}
+
 // Writers whose transactions touch several topics in random order, at every isolation
 // level: capture makes none of them fail or deadlock.
 func TestCaptureConcurrentWriters(t *testing.T) {
