@@ -20,9 +20,14 @@ const (
 type Look func(context.Context) (bool, error)
 
 const (
-	shortest    = time.Millisecond
-	safetyEvery = time.Second
-	proveEvery  = 10 * time.Second
+	shortest = time.Millisecond
+	// What nobody rings for, and a line that carries nothing, is found this soon. A look costs
+	// Postgres a tenth of a millisecond.
+	safetyEvery = 150 * time.Millisecond
+	// A look may be answered before the bell for what it found, which is then under way.
+	overtaken  = 20 * time.Millisecond
+	askEvery   = time.Second // whether there is something that keeps writers from ringing
+	proveEvery = 10 * time.Second
 	// For this many looks after work the sequencer stays awake: under load the next
 	// event is nearer than the price of one NOTIFY.
 	linger = 3
@@ -101,7 +106,7 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 	if work, err := look(ctx); work || err != nil {
 		return SourceLook, err
 	}
-	rang := time.Time{}
+	rang, asked := time.Time{}, time.Now()
 	for {
 		heard, own, err := b.line.Wait(ctx, safetyEvery)
 		switch {
@@ -113,22 +118,37 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 			b.proved, rang = time.Now(), time.Time{}
 			continue
 		}
-		work, err := look(ctx)
+		// The look before found nothing and was quick: if this one is not, the line carries
+		// nothing, and nobody else may be there to tell.
+		bounded, cancel := context.WithTimeout(ctx, hearing)
+		work, err := look(bounded)
+		cancel()
 		if err != nil {
 			return "", err
 		}
 		if work {
-			if heard, own, _ := b.line.Wait(ctx, 0); heard && !own {
-				return SourceBell, nil // which came with the look's answer
+			// Only if there is no other's bell is it certain that it failed: our own may
+			// have come before it.
+			for end := time.Now().Add(overtaken); time.Now().Before(end); {
+				heard, own, err := b.line.Wait(ctx, time.Until(end))
+				if err != nil {
+					return "", err
+				}
+				if heard && !own {
+					return SourceBell, nil
+				}
 			}
 			b.proved = time.Time{} // nobody rang for it
 			return SourceSafety, nil
 		}
-		if rings, err := b.line.Rings(ctx); !rings || err != nil {
-			return SourcePoll, err
-		}
-		if stalled, err := b.stall(ctx); stalled || err != nil {
-			return SourcePoll, err // awake, nobody needs to ring
+		if time.Since(asked) >= askEvery {
+			asked = time.Now()
+			if rings, err := b.line.Rings(ctx); !rings || err != nil {
+				return SourcePoll, err
+			}
+			if stalled, err := b.stall(ctx); stalled || err != nil {
+				return SourcePoll, err // awake, nobody needs to ring
+			}
 		}
 		switch {
 		case !rang.IsZero() && time.Since(rang) > hearing:
@@ -165,7 +185,7 @@ func (b *Bell) doubt(ctx context.Context) (Source, error) {
 
 // stall asks, once a second at most, whether whoever rings would be held up.
 func (b *Bell) stall(ctx context.Context) (bool, error) {
-	if b.stalled && time.Since(b.asked) < safetyEvery {
+	if b.stalled && time.Since(b.asked) < askEvery {
 		return true, nil
 	}
 	stalled, err := b.line.Stalled(ctx)

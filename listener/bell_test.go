@@ -174,7 +174,7 @@ func TestBellNeverSleepsWhereNobodyRings(t *testing.T) {
 		}
 		return false, nil
 	}
-	if source, err := b.Wait(t.Context(), false, fills); source != SourcePoll || err != nil || n2 != 2 {
+	if source, err := b.Wait(t.Context(), false, fills); source != SourcePoll || err != nil || n2 < 2 {
 		t.Fatalf("filled while it slept: %s, %v, %d looks", source, err, n2)
 	}
 }

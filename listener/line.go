@@ -58,6 +58,7 @@ type Line struct {
 	// What has arrived and was not told yet, by others and by this session: not how often,
 	// because anybody may ring as often as he likes while nobody waits.
 	others, own bool
+	attend      func(context.Context, func(context.Context) error) error // nil: nobody does
 }
 
 // Dial connects, and owns the session: see Reach and Own.
@@ -148,10 +149,17 @@ func (l *Line) Close() {
 	_ = l.conn.Close(ctx) // the server ends the session whether it hears this or not
 }
 
+// Attend has each of the line's own statements run by run, which may end it sooner than
+// Patience does: it has another connection to ask whether the database works on it.
+func (l *Line) Attend(run func(context.Context, func(context.Context) error) error) { l.attend = run }
+
 // do runs something cheap with Patience.
 func (l *Line) do(ctx context.Context, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
+	if l.attend != nil {
+		return l.attend(ctx, f)
+	}
 	return f(ctx)
 }
 

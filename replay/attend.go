@@ -23,11 +23,14 @@ type attendant struct {
 }
 
 const (
+	attendFirst  = 40 * time.Millisecond // doubled each time the database works on it
 	attendEvery  = 500 * time.Millisecond
 	attendAsk    = time.Second // for the answer
+	attendEnd    = 300 * time.Millisecond
 	attendShared = time.Minute
-	// Twice seen idle is enough; not to be told counts little, for then it may well be
-	// the database that has no time.
+	// Twice seen idle, without anything in between, is enough: what is asked second has come
+	// and gone by another connection meanwhile. Not to be told counts little, for then it may
+	// well be the database that has no time.
 	strikeIdle, strikeUntold, strikesOut = 30, 1, 60
 )
 
@@ -42,7 +45,7 @@ func (a attendant) run(ctx context.Context, f func(context.Context) error) error
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	timer := time.AfterFunc(attendEvery, func() { a.watch(ctx, cancel) })
+	timer := time.AfterFunc(attendFirst, func() { a.watch(ctx, cancel) })
 	defer timer.Stop()
 	err := f(ctx)
 	if err != nil && errors.Is(context.Cause(ctx), errSilent) {
@@ -52,22 +55,30 @@ func (a attendant) run(ctx context.Context, f func(context.Context) error) error
 }
 
 func (a attendant) watch(ctx context.Context, cancel context.CancelCauseFunc) {
-	for strikes := 0; ; {
-		switch works, err := a.works(ctx); {
+	last := time.Time{}
+	for strikes, every := 0, attendFirst; ; {
+		works, changed, err := a.works(ctx)
+		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
 			strikes += strikeUntold
+			every = min(2*every, attendEvery)
 		case works:
 			strikes = 0
+			every = min(2*every, attendEvery)
 		default:
+			if !changed.Equal(last) {
+				strikes = 0 // it has done something since
+			}
+			last = changed
 			strikes += strikeIdle
 		}
 		if strikes >= strikesOut {
 			cancel(errSilent)
 			return
 		}
-		if sleep(ctx, attendEvery) != nil {
+		if sleep(ctx, every) != nil {
 			return
 		}
 	}
@@ -80,26 +91,28 @@ func (a attendant) end(ctx context.Context) {
 	if a.shared {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, attendAsk)
+	ctx, cancel := context.WithTimeout(ctx, attendEnd)
 	defer cancel()
 	_, _ = a.pool.Exec(ctx, `select pg_terminate_backend(pid) from pg_locks
 		where pid = $1 and locktype = 'advisory' and classid = $2::int::oid limit 1`, a.pid, listener.LockClass)
 }
 
-// works tells whether the database works on a statement of the session.
-func (a attendant) works(ctx context.Context) (works bool, err error) {
+// works tells whether the database works on a statement of the session, and since when it does
+// or does not: zero of a session that has gone.
+func (a attendant) works(ctx context.Context) (works bool, since time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, attendAsk)
 	defer cancel()
 	var told *bool
-	err = a.pool.QueryRow(ctx, `select nullif(state, 'disabled') = 'active' and wait_event_type is distinct from 'Client'
-		from pg_stat_activity where pid = $1`, a.pid).Scan(&told)
+	var changed *time.Time
+	err = a.pool.QueryRow(ctx, `select nullif(state, 'disabled') = 'active' and wait_event_type is distinct from 'Client', state_change
+		from pg_stat_activity where pid = $1`, a.pid).Scan(&told, &changed)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return false, nil
+		return false, since, nil
 	case err != nil:
-		return false, err
-	case told == nil:
-		return false, errors.New("another role's session, or track_activities is off")
+		return false, since, err
+	case told == nil || changed == nil:
+		return false, since, errors.New("another role's session, or track_activities is off")
 	}
-	return *told, nil
+	return *told, *changed, nil
 }

@@ -113,10 +113,12 @@ func (s *Sequencer) Run(ctx context.Context) error {
 			}
 			s.opts.Logger.Log(ctx, level, "sequencer: lost its line to the database, will connect again", "error", err, "after", delay)
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(delay/2 + rand.N(delay)):
+		wait := delay/2 + rand.N(delay)
+		if errors.Is(err, errSilent) && delay == soonest {
+			wait = rand.N(soonest / 2) // the database answers, and others' lines may be as they were
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
 		}
 		delay = min(2*delay, latest)
 	}
@@ -137,6 +139,7 @@ func (s *Sequencer) session(ctx context.Context) error {
 		return err
 	}
 	if !shared {
+		line.Attend(s.attendant(line, false).run)
 		err = s.standBy(ctx, line)
 	}
 	if err == nil {

@@ -66,7 +66,7 @@ func TestSlowIsNotSilent(t *testing.T) {
 		t.Fatal("no such session")
 	}
 	await(t, "the session is gone", func() bool {
-		works, err := a.works(t.Context())
+		works, _, err := a.works(t.Context())
 		return err == nil && !works
 	})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -78,7 +78,7 @@ func TestSlowIsNotSilent(t *testing.T) {
 	hidden.Exec(t, "create role "+hidden.Name+" login")
 	t.Cleanup(func() { dropRole(t, hidden.URL, hidden.Name) })
 	other := attendant{pool: poolAs(t, hidden, hidden.Name), pid: conn.PgConn().PID()}
-	if works, err := other.works(t.Context()); works || err == nil {
+	if works, _, err := other.works(t.Context()); works || err == nil {
 		t.Errorf("another role's session works: %t, %v", works, err)
 	}
 }

@@ -96,7 +96,7 @@ func TestFault55GoneDeaf(t *testing.T) {
 		proxy.Deafen(false)
 	}
 	s.end(r)
-	r.latency("from the commit of the first event to the client (found by the safety look, each second)", first, 1100*time.Millisecond)
+	r.latency("from the commit of the first event to the client (found by the safety look, each 150 ms)", first, 250*time.Millisecond)
 	r.latency("until the log names it, after that event", named, 3500*time.Millisecond)
 	r.latency("from an event's commit to the client, from then on", then, 250*time.Millisecond)
 }

@@ -196,8 +196,13 @@ func stage(t *testing.T, url string, servers int, flags ...string) *scene {
 // serve adds a server, which may reach the database by a URL of its own.
 func (s *scene) serve(url string, flags ...string) *judge.Server {
 	s.t.Helper()
+	return s.join(judge.StartServer(s.t, url, flags...))
+}
+
+// join waits for a server that was started and lets clients connect to it.
+func (s *scene) join(server *judge.Server) *judge.Server {
+	s.t.Helper()
 	n := len(s.servers)
-	server := judge.StartServer(s.t, url, flags...)
 	server.WaitReady()
 	s.servers = append(s.servers, server)
 	s.topics = append(s.topics, judge.NewReader(s.t, "http://"+server.Listen, fmt.Sprint("topics ", n), &judge.ReaderOptions{Arrival: true}, judge.Rooms()...))

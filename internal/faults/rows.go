@@ -18,6 +18,7 @@ var Rows = []Row{
 	{"7", "TestFault07And48AnotherCluster", "restored into another cluster"},
 	{"8", "TestFault08BackendsTerminated", "the server's database sessions terminated"},
 	{"9", "TestFault09And10BlackHole", "black hole between server and Postgres"},
+	{"9", "TestFault09LostPackets", "packets lost between server and Postgres, in network namespaces"},
 	{"10", "TestFault09And10BlackHole", "half-open connection to Postgres"},
 	{"11", "TestFault11SlowPostgres", "slow Postgres"},
 	{"12", "TestFault12NotifyQueueFull", "NOTIFY queue full"},
