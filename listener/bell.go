@@ -55,8 +55,13 @@ func NewBell(line *Line, refused func()) *Bell {
 	return &Bell{line: line, delay: shortest, proved: time.Now(), awake: refused}
 }
 
+// Rise is the statement that gives ASLEEP back.
+const Rise = "select pg_advisory_unlock(1885823841, 1)"
+
 // Wait returns when the log may have grown. busy says that the caller found something
-// since the last Wait. An error means that the line is dead or deaf.
+// since the last Wait. An error means that the line is dead or deaf. After SourceBell
+// ASLEEP is still held: the caller must give it back with Rise, which can go out together
+// with what it does next on the line. Until then writers ring.
 func (b *Bell) Wait(ctx context.Context, busy bool, look Look) (Source, error) {
 	if busy {
 		b.idle, b.delay = 0, shortest
@@ -96,6 +101,9 @@ func (b *Bell) Wait(ctx context.Context, busy bool, look Look) (Source, error) {
 		return "", err
 	}
 	b.delay = shortest
+	if source == SourceBell {
+		return source, nil
+	}
 	return source, b.line.Unlock(ctx, Asleep, false)
 }
 

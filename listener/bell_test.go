@@ -75,6 +75,11 @@ func TestBellSleeps(t *testing.T) {
 	if w := <-waits; w.source != SourceBell || w.err != nil {
 		t.Fatal(w)
 	}
+	if free, err := other.TryLock(t.Context(), Asleep, false); free || err != nil {
+		t.Fatal("it has given ASLEEP back before it rises: ", free, err)
+	}
+	_, err := b.line.Conn().Exec(t.Context(), Rise)
+	ok(t, err)
 	if free, err := other.TryLock(t.Context(), Asleep, false); !free || err != nil {
 		t.Fatal("awake it still holds ASLEEP: ", free, err)
 	}

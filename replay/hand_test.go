@@ -104,7 +104,7 @@ func (h *hand) statement() *hand {
 	if h.w.err != nil {
 		return h
 	}
-	q := h.st.transaction(false).QueuedQueries[h.pc]
+	q := h.st.transaction(false, false).QueuedQueries[h.pc]
 	rows, err := h.conn.Query(h.w.ctx, q.SQL, q.Arguments...)
 	n := 0
 	if err == nil {

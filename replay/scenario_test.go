@@ -133,7 +133,7 @@ var scenarios = map[string]func(*world){
 		p.publish("a")
 		h.until(atStep)
 		stepped := make(chan error, 1)
-		q := h.st.transaction(false).QueuedQueries[atStep]
+		q := h.st.transaction(false, false).QueuedQueries[atStep]
 		go func() {
 			_, err := h.conn.Exec(w.ctx, q.SQL, q.Arguments...)
 			stepped <- err

@@ -288,12 +288,15 @@ func (s *Sequencer) steps(ctx context.Context, st *stepper, a attendant, w waker
 		})
 		return done, err
 	}
-	busy, advanced := false, time.Time{}
+	busy, rang, advanced := false, false, time.Time{}
 	for {
-		began := time.Now()
-		work, err := look(ctx)
-		if err != nil {
-			return fmt.Errorf("look at the log: %w", err)
+		began, work := time.Now(), rang
+		// Whoever rang has committed: that need not be looked for.
+		if !rang {
+			var err error
+			if work, err = look(ctx); err != nil {
+				return fmt.Errorf("look at the log: %w", err)
+			}
 		}
 		// A look that was slow and found nothing walked over what a transaction still
 		// open has written; noting a newer snapshot keeps the next looks off it. Not more
@@ -316,7 +319,7 @@ func (s *Sequencer) steps(ctx context.Context, st *stepper, a attendant, w waker
 				poke(grown)
 			}
 			if work {
-				busy = true
+				busy, rang = busy || !rang || done.events > 0 || done.more, false
 				continue
 			}
 		}
@@ -324,7 +327,8 @@ func (s *Sequencer) steps(ctx context.Context, st *stepper, a attendant, w waker
 		if err != nil {
 			return err
 		}
-		busy = false
+		busy, rang = false, source == listener.SourceBell
+		st.rise = rang
 		s.metrics.wakes.WithLabelValues(string(source)).Inc()
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/db"
+	"github.com/pgcast/pgcast/listener"
 )
 
 // errDeposed says that another sequencer has raised the term.
@@ -22,6 +23,7 @@ type stepper struct {
 	term  int64
 	batch int    // events per step, and per chunk
 	step  string // the statement; tests put mutants here
+	rise  bool   // the next step begins by giving ASLEEP back
 }
 
 func newStepper(conn *pgx.Conn, term int64, batch int) *stepper {
@@ -38,8 +40,10 @@ type stepped struct {
 // run makes one step. advance lets it note a newer snapshot even if there is nothing to
 // sequence. It sends the whole transaction at once: one round trip.
 func (s *stepper) run(ctx context.Context, advance bool) (stepped, error) {
-	r := s.conn.SendBatch(ctx, s.transaction(advance))
-	done, err := s.results(r)
+	rise := s.rise
+	s.rise = false
+	r := s.conn.SendBatch(ctx, s.transaction(advance, rise))
+	done, err := s.results(r, rise)
 	if cerr := r.Close(); cerr != nil {
 		err = cerr // the transaction's end is not known, whatever came before
 	}
@@ -49,8 +53,11 @@ func (s *stepper) run(ctx context.Context, advance bool) (stepped, error) {
 	return done, err
 }
 
-func (s *stepper) transaction(advance bool) *pgx.Batch {
+func (s *stepper) transaction(advance, rise bool) *pgx.Batch {
 	b := &pgx.Batch{}
+	if rise { // before the transaction: nobody has to ring for as long as its commit takes
+		b.Queue(listener.Rise)
+	}
 	b.Queue("begin isolation level read committed read write")
 	b.Queue("set local synchronous_commit = on")
 	b.Queue(db.SequencerHold, s.term)
@@ -59,8 +66,12 @@ func (s *stepper) transaction(advance bool) *pgx.Batch {
 	return b
 }
 
-func (s *stepper) results(r pgx.BatchResults) (done stepped, err error) {
-	for range 2 { // begin, set
+func (s *stepper) results(r pgx.BatchResults, rise bool) (done stepped, err error) {
+	first := 2 // begin, set
+	if rise {
+		first++
+	}
+	for range first {
 		if _, err := r.Exec(); err != nil {
 			return done, err
 		}
