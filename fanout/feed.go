@@ -22,7 +22,12 @@ type feed struct {
 	head     int64
 	maxCount int
 	maxBytes int
-	subs     map[*Subscription]struct{} // live members, kicked when the feed grows
+	members  []*Subscription // those with a place here, kicked when the feed grows
+
+	// A walk goes over the members from the last to the first: leaving moves the last one,
+	// which has been served then, to the place of the one that leaves.
+	walking, again bool
+	left           int // the first so many are still to be served
 }
 
 func (f *feed) number(fr *Frame) int64 {
@@ -110,7 +115,12 @@ func (f *feed) after(place int64, limit pgcast.Position, count, size int, dst []
 	if !f.known || place < f.floor {
 		return dst, true, f.floor, false
 	}
-	i := sort.Search(len(f.frames), func(i int) bool { return f.number(f.frames[i]) > place })
+	var i int
+	if f.pattern == nil {
+		i = int(min(place-f.floor, int64(len(f.frames)))) // no holes
+	} else {
+		i = sort.Search(len(f.frames), func(i int) bool { return f.number(f.frames[i]) > place })
+	}
 	for ; i < len(f.frames) && f.frames[i].Position <= limit; i++ {
 		if len(dst) >= count || size <= 0 {
 			return dst, false, f.floor, true
@@ -145,20 +155,45 @@ func (f *feed) lookup(after *int64, id pgcast.ID) (place int64, ok bool) {
 func (f *feed) join(s *Subscription) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.subs[s] = struct{}{}
+	s.at = len(f.members)
+	f.members = append(f.members, s)
 }
 
 func (f *feed) leave(s *Subscription) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	delete(f.subs, s)
+	last := len(f.members) - 1
+	f.members[s.at] = f.members[last]
+	f.members[s.at].at = s.at
+	f.members[last] = nil
+	f.members = f.members[:last]
 }
 
-// kick wakes every session that has a place here.
-func (f *feed) kick() {
+// kick has the crew walk the members, and once more if it is on its way already.
+func (f *feed) kick(c *crew) {
+	f.mu.Lock()
+	start := !f.walking && len(f.members) > 0
+	if start {
+		f.walking, f.left = true, len(f.members)
+	} else {
+		f.again = f.walking
+	}
+	f.mu.Unlock()
+	if start {
+		c.add(f)
+	}
+}
+
+// walk takes the next members of a walk. more tells that it goes on.
+func (f *feed) walk(dst []*Subscription) (subs []*Subscription, more bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for s := range f.subs {
-		s.session.kick(s)
+	f.left = min(f.left, len(f.members))
+	n := min(f.left, cap(dst))
+	dst = append(dst, f.members[f.left-n:f.left]...)
+	if f.left -= n; f.left == 0 && f.again {
+		f.left, f.again = len(f.members), false
 	}
+	f.walking = f.left > 0
+	return dst, f.walking
 }

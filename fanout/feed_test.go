@@ -14,7 +14,7 @@ import (
 func TestFeed(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		number := func(from, to int, what string) int { return rapid.IntRange(from, to).Draw(rt, what) }
-		f := &feed{key: "a", maxCount: number(1, 5, "count"), maxBytes: number(100, 1000, "bytes"), subs: map[*Subscription]struct{}{}}
+		f := &feed{key: "a", maxCount: number(1, 5, "count"), maxBytes: number(100, 1000, "bytes")}
 		if rapid.Bool().Draw(rt, "pattern") {
 			p, err := pgcast.ParsePattern("*")
 			if err != nil {

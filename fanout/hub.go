@@ -34,6 +34,7 @@ type Patterns interface {
 type Hub struct {
 	opts    HubOptions
 	reads   *reads
+	crew    *crew
 	metrics *metrics
 
 	mu       sync.Mutex
@@ -83,6 +84,7 @@ func NewHub(topics Topics, patterns Patterns, opts HubOptions) *Hub {
 	h := &Hub{opts: opts, feeds: map[string]*feed{}, patterns: map[string]*feed{}, matching: map[string][]*feed{},
 		sessions: map[*Session]struct{}{}}
 	h.metrics = newMetrics(opts.Registerer)
+	h.crew = newCrew(h.metrics)
 	h.reads = newReads(topics, patterns, opts, h.metrics)
 	return h
 }
@@ -97,7 +99,7 @@ func (h *Hub) acquire(key string, pattern *pgcast.Pattern) *feed {
 	}
 	f := all[key]
 	if f == nil {
-		f = &feed{key: key, pattern: pattern, maxCount: h.opts.Ring, maxBytes: h.opts.RingBytes, subs: map[*Subscription]struct{}{}}
+		f = &feed{key: key, pattern: pattern, maxCount: h.opts.Ring, maxBytes: h.opts.RingBytes}
 		if pattern != nil {
 			f.maxCount, f.maxBytes = 8*f.maxCount, 8*f.maxBytes
 			f.begin(int64(h.position))
@@ -162,7 +164,7 @@ func (h *Hub) Append(events []pgcast.Event) {
 	h.announce()
 	h.mu.Unlock()
 	for f := range grown {
-		f.kick()
+		f.kick(h.crew)
 	}
 }
 
@@ -178,7 +180,7 @@ func (h *Hub) pass(position pgcast.Position) {
 	}
 	h.mu.Unlock()
 	for f := range grown {
-		f.kick()
+		f.kick(h.crew)
 	}
 }
 

@@ -20,11 +20,17 @@ type buffer struct {
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
 
 // pump does what there is to do and returns when there is nothing left. At any time at
-// most one pump of a session is alive.
+// most one pump of a session is alive, and none while the crew has it.
 func (s *Session) pump() {
 	s.mu.Lock()
 	s.buffer = buffers.Get().(*buffer)
 	s.mu.Unlock()
+	if s.unfinished {
+		s.unfinished = false
+		if err := s.sink.Write(nil); err != nil {
+			s.End(err)
+		}
+	}
 	for {
 		s.mu.Lock()
 		if s.ended {
@@ -57,7 +63,7 @@ func (s *Session) pump() {
 			s.do(o)
 		}
 		s.flush()
-		if sub != nil && s.subs[sub.feed.key] == sub {
+		if sub != nil && !sub.gone {
 			s.serve(sub)
 		}
 	}
@@ -65,8 +71,11 @@ func (s *Session) pump() {
 
 // serve sends one pull of a subscription and comes back to it if there is more.
 func (s *Session) serve(sub *Subscription) {
-	if time.Now().Before(sub.due) {
-		return // the log could not be read; its turn comes when it is to be tried again
+	if !sub.due.IsZero() {
+		if time.Now().Before(sub.due) {
+			return // the log could not be read; its turn comes when it is to be tried again
+		}
+		sub.due = time.Time{}
 	}
 	items, more, retry := s.pull(s.ctx, sub, everything)
 	s.write(items)
@@ -150,6 +159,7 @@ func (s *Session) open(o *Opening) {
 
 func (s *Session) remove(sub *Subscription) {
 	delete(s.subs, sub.feed.key)
+	sub.gone = true
 	sub.feed.leave(sub)
 	s.setBehind(sub, false)
 	s.hub.release(sub.feed)
@@ -222,27 +232,18 @@ func (s *Session) write(items []Item) {
 		s.End(err)
 		return
 	}
-	var events, size int
-	var newest *Frame
+	var d delivered
+	d.add(items)
 	m := s.hub.metrics
+	m.count(&d)
 	for _, i := range items {
 		switch {
-		case i.Frame != nil:
-			events, size, newest = events+1, size+i.Frame.size(), i.Frame
-		case i.Notice != nil && i.Notice.Kind == Gap:
+		case i.Notice == nil:
+		case i.Notice.Kind == Gap:
 			m.notices.WithLabelValues("gap").Inc()
-		case i.Notice != nil && i.Notice.Kind == Reset:
+		case i.Notice.Kind == Reset:
 			m.notices.WithLabelValues("reset").Inc()
 		}
-	}
-	if newest == nil {
-		return
-	}
-	m.deliveries.Add(float64(events))
-	m.bytes.Add(float64(size))
-	if d := time.Since(newest.CreatedAt); d < time.Minute {
-		// What is older was resumed, not delivered live.
-		m.latency.Observe(max(0, d.Seconds()))
 	}
 }
 

@@ -17,12 +17,23 @@ type Sink interface {
 	Close(reason error)
 }
 
+// QuickSink is a Sink that can also be written to without waiting for its peer.
+type QuickSink interface {
+	Sink
+	// Offer is a Write that never waits. If it could not send everything it keeps the rest
+	// and reports false; then Write, perhaps of no items, is to be called and sends that
+	// first. An error ends the session.
+	Offer(items []Item) (done bool, err error)
+}
+
 // Session is one connected client, whatever the transport. Its subscriptions are places
-// in logs; a goroutine that lives only while there is something to send pulls events
-// from there and is the only one that writes.
+// in logs; one goroutine at a time pulls events from there and is the only one that
+// writes: the hub's crew as long as nothing has to be waited for, else a pump, which lives
+// only while there is something to do.
 type Session struct {
 	hub    *Hub
 	sink   Sink
+	quick  QuickSink       // sink, if it is one
 	ctx    context.Context // of the pump's reads of the log; ends when the session does
 	cancel context.CancelFunc
 
@@ -31,14 +42,15 @@ type Session struct {
 	control []op
 	bytes   int // of what control keeps of the client's and for it
 	dirty   []*Subscription
-	running bool // a pump is alive
+	running bool // a pump is alive, or the crew has it
 	ended   bool
 	reason  error
 
-	// Owned by the pump.
-	subs   map[string]*Subscription
-	orders int
-	read   pgcast.Position // the newest that was read from the log for it
+	// Owned by the pump, or by the crew in its place.
+	subs       map[string]*Subscription
+	orders     int
+	read       pgcast.Position // the newest that was read from the log for it
+	unfinished bool            // quick keeps something to be sent first
 	*buffer
 }
 
@@ -72,6 +84,7 @@ const (
 // NewSession makes a session that writes to sink. End must be called when it is over.
 func (h *Hub) NewSession(sink Sink) *Session {
 	s := &Session{hub: h, sink: sink, subs: map[string]*Subscription{}}
+	s.quick, _ = sink.(QuickSink)
 	s.room.L = &s.mu
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	h.mu.Lock()
@@ -192,16 +205,21 @@ func (s *Session) enqueue(o op) bool {
 // kick marks a subscription as having something to send.
 func (s *Session) kick(sub *Subscription) {
 	s.mu.Lock()
-	if sub.queued || s.ended {
-		s.mu.Unlock()
-		return
-	}
-	sub.queued = true
-	s.dirty = append(s.dirty, sub)
-	start := !s.running
-	s.running = true
+	start := s.mark(sub)
 	s.mu.Unlock()
 	if start {
 		go s.pump()
 	}
+}
+
+// mark is kick with s.mu held; the caller has to start a pump if it says so.
+func (s *Session) mark(sub *Subscription) (start bool) {
+	if sub.queued || s.ended {
+		return false
+	}
+	sub.queued = true
+	s.dirty = append(s.dirty, sub)
+	start = !s.running
+	s.running = true
+	return start
 }

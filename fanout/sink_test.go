@@ -15,6 +15,8 @@ type sink struct {
 	mu     sync.Mutex
 	got    []Item
 	writes int
+	offers int
+	kept   []Item        // of an offer, for the next write
 	held   chan struct{} // closed when Write may go on; nil while it need not wait
 	pause  time.Duration
 	broken error
@@ -42,9 +44,31 @@ func (s *sink) Write(items []Item) error {
 	if s.broken != nil {
 		return s.broken
 	}
-	s.got = append(s.got, items...)
+	s.got = append(append(s.got, s.kept...), items...)
+	s.kept = nil
 	s.writes++
 	return nil
+}
+
+// Offer takes what Write would take at once, except that every third time there is room for
+// half of it only.
+func (s *sink) Offer(items []Item) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.offers++
+	room := len(items)
+	switch {
+	case s.broken != nil:
+		return false, s.broken
+	case s.held != nil || s.pause > 0:
+		room = 0
+	case s.offers%3 == 0:
+		room /= 2
+	}
+	s.got = append(s.got, items[:room]...)
+	s.kept = slices.Clone(items[room:])
+	s.writes++
+	return len(s.kept) == 0, nil
 }
 
 func (s *sink) Close(reason error) {

@@ -30,6 +30,8 @@ type Subscription struct {
 	// Guarded by session.mu.
 	queued bool
 
+	at int // among the feed's members; guarded by feed.mu
+
 	// Owned by the session's pump.
 	start   int64 // the place it started from: it covers everything after
 	place   int64 // everything up to here has been sent
@@ -37,7 +39,8 @@ type Subscription struct {
 	behind  bool
 	gap     int64 // of a pattern: the newest trimmed position already told
 	retries int
-	due     time.Time // when the log is to be read again, after it could not be
+	due     time.Time // when the log is to be read again, after it could not be; else zero
+	gone    bool      // it has ended, though it may still be queued
 }
 
 const everything = pgcast.Position(math.MaxInt64)

@@ -22,6 +22,7 @@ type conn struct {
 
 	mu   sync.Mutex // one write at a time
 	torn bool       // guarded by mu: a frame was cut off, nothing may follow
+	offering
 
 	pong      atomic.Pointer[[]byte] // owed to the peer, sent as soon as mu is free
 	lastHeard atomic.Int64           // the peer lived
@@ -60,8 +61,22 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// write is Write; mu is held.
+// write is Write; mu is held. It first ends the frame that an offer has begun.
 func (c *conn) write(p []byte) (sent int, err error) {
+	if rest := c.rest; rest != nil {
+		if _, err := c.push(rest); err != nil {
+			c.torn = true
+			return 0, err
+		}
+		c.rest = nil
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	return c.push(p)
+}
+
+func (c *conn) push(p []byte) (sent int, err error) {
 	if c.torn {
 		return 0, errStalled
 	}
@@ -90,11 +105,11 @@ func (c *conn) write(p []byte) (sent int, err error) {
 
 // writing tells whether a write is under way, whose own timeout says how the peer is.
 func (c *conn) writing() bool {
-	free := c.mu.TryLock()
-	if free {
-		c.mu.Unlock()
+	if !c.mu.TryLock() {
+		return true
 	}
-	return !free
+	defer c.mu.Unlock()
+	return c.rest != nil
 }
 
 // answer sends a pong, now or after the write that is under way. The library would wait
@@ -108,6 +123,10 @@ func (c *conn) answer(payload []byte) {
 
 func (c *conn) settle() {
 	for c.pong.Load() != nil && c.mu.TryLock() {
+		if c.rest != nil { // who sends that settles
+			c.mu.Unlock()
+			return
+		}
 		var err error
 		if p := c.pong.Swap(nil); p != nil {
 			_, err = c.write(*p)
@@ -161,7 +180,7 @@ func (c *conn) last(frame []byte) {
 
 // try writes a short frame if the peer makes room for it soon; mu is held.
 func (c *conn) try(p []byte) bool {
-	if c.torn {
+	if c.torn || c.rest != nil {
 		return false
 	}
 	_ = c.SetWriteDeadline(time.Now().Add(time.Second))
@@ -207,6 +226,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, errors.Join(err, c.Close())
 	}
 	h.conn.Conn = c
+	h.conn.ready()
 	// What the client sent behind its handshake is already in the server's buffer.
 	r := bufio.NewReaderSize(h.conn, 512)
 	if early := rw.Reader.Buffered(); early > 0 {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync"
@@ -21,11 +22,26 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b
 // errBegunAnew ends a session whose client would not understand reset.
 var errBegunAnew = errors.New("the client's history no longer exists")
 
-// Write makes frames of a session's items and sends them in one write.
+// Write makes frames of a session's items and sends them in one write, behind what an
+// offer has left.
 func (c *client) Write(items []fanout.Item) error {
+	_, err := c.send(items, func(b []byte) (bool, error) {
+		if held := c.conn.finish(); held != nil {
+			b = append(held, b...)
+		}
+		_, err := c.conn.Write(b)
+		return true, err
+	})
+	return err
+}
+
+// Offer sends a session's items as far as the peer has room for them.
+func (c *client) Offer(items []fanout.Item) (bool, error) { return c.send(items, c.conn.offer) }
+
+func (c *client) send(items []fanout.Item, write func([]byte) (bool, error)) (done bool, err error) {
 	p := buffers.Get().(*[]byte)
 	defer buffers.Put(p)
-	b, err := (*p)[:0], error(nil)
+	b := (*p)[:0]
 	for len(items) > 0 && err == nil {
 		if n := c.batchable(items); n > 1 {
 			b, items = appendBatch(b, items[:n]), items[n:]
@@ -37,10 +53,8 @@ func (c *client) Write(items []fanout.Item) error {
 	if cap(b) <= 128<<10 { // one huge event is not to stay in the pool
 		*p = b
 	}
-	if _, werr := c.conn.Write(b); werr != nil {
-		return werr
-	}
-	return err
+	done, werr := write(b)
+	return done, cmp.Or(werr, err)
 }
 
 // batchable gives the number of leading items that go into one batch frame.
