@@ -59,6 +59,20 @@ func TestManyComeBack(t *testing.T) {
 			if key == "a" && s.reads.places.Load() > sessions/10 {
 				t.Errorf("the log was asked %d times for places", s.reads.places.Load())
 			}
+			if key != "a" {
+				return
+			}
+			// Whose place is in a page that is in memory need not be asked for; but no other
+			// event is believed to have been there.
+			places := s.reads.places.Load()
+			late, doubtful := s.newPeer(t), s.newPeer(t)
+			late.must(t, Request{Topic: key, After: &facts[3].seq, ID: facts[3].id, Doubted: true})
+			if n := s.reads.places.Load() - places; n != 0 {
+				t.Errorf("the log was asked %d times for a place that was known", n)
+			}
+			doubtful.must(t, Request{Topic: key, After: &facts[3].seq, ID: facts[4].id})
+			await(t, "who was elsewhere is reset", func() bool { return len(doubtful.sink.notices(Reset)) == 1 })
+			await(t, "everything has come", func() bool { return late.sink.events() == events-4 })
 		})
 	}
 }

@@ -102,6 +102,31 @@ func (r *reads) page(ctx context.Context, f *feed, last, after, floor int64) (*p
 	return r.load(ctx, f, pageKey{f.key, kind, after}, after, floor)
 }
 
+// has tells whether a page in memory holds a topic's event at a place, with the id unless
+// that is empty, and its position. If so the log need not be asked: what it would say else
+// of a restored log, the hub is told too, and then begins anew without its pages.
+func (r *reads) has(f *feed, at *int64, id pgcast.ID) (position pgcast.Position, ok bool) {
+	if f.pattern != nil || at == nil || *at < 1 {
+		return 0, false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	el := r.pages[pageKey{f.key, false, (*at - 1) / pageEvents * pageEvents}]
+	if el == nil {
+		return 0, false
+	}
+	frames := el.Value.(*page).frames
+	if len(frames) == 0 {
+		return 0, false
+	}
+	i := *at - int64(frames[0].Seq) // they have no holes
+	if i < 0 || i >= int64(len(frames)) || int64(frames[i].Seq) != *at || id != "" && frames[i].ID != id {
+		return 0, false
+	}
+	r.recent.MoveToFront(el)
+	return frames[i].Position, true
+}
+
 // kept gives a page that is in memory and complete enough; r.mu is held.
 func (r *reads) kept(key pageKey, floor int64) *page {
 	el := r.pages[key]

@@ -57,8 +57,8 @@ type Opening struct {
 	req   Request
 	err   error // of the request itself; feed is nil then
 	feed  *feed
-	asked *asked // nil: the ring knew, or it is a pattern
-	found bool   // the ring knew
+	asked *asked // nil: found, or it is a pattern
+	found bool   // the ring knew, or a page in memory
 	place int64
 	at    pgcast.Position // the log's position when place was read from it
 	reset bool
@@ -89,12 +89,16 @@ func (h *Hub) feed(name string) (*feed, error) {
 	return h.acquire(name, &p), nil
 }
 
-// ask finds the place a request starts from in the ring, or has the log asked for a
-// topic's.
+// ask finds the place a request starts from in the ring, or in a page that others had read
+// who came back to the same place; or it has the log asked for a topic's.
 func (h *Hub) ask(o *Opening) {
 	req := o.req
 	if req.After == nil || !req.Doubted || req.ID != "" {
 		if o.place, o.found = o.feed.lookup(req.After, req.ID); o.found {
+			return
+		}
+		if o.at, o.found = h.reads.has(o.feed, req.After, req.ID); o.found {
+			o.place = *req.After
 			return
 		}
 	}
