@@ -151,11 +151,38 @@ end $$;
 comment on function pgcast.resolve is 'An attachment''s options with today''s names of the columns, and what follows from them.';
 
 -- +goose StatementBegin
+create function pgcast.plain_columns(rel oid) returns text[]
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return array(select c.name from pgcast.live_columns(rel) c join pg_attribute a on a.attrelid = rel and a.attnum = c.num
+               where a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype) order by c.num);
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.plain_columns is 'A table''s columns whose values are part of a topic''s name as they are printed.';
+
+-- +goose StatementBegin
+create function pgcast.has_layout(rel oid, columns text[], layout text) returns boolean
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+  live text;
+begin
+  execute format('select concat_ws('', '', row_to_json(t.*)%s) from (select (null::%s).*) t',
+    (select string_agg(format(', pg_typeof(t.%I)::oid', u.name), '' order by u.i) from unnest(columns) with ordinality u (name, i)), rel::regclass) into live;
+  return live = layout;
+exception when others then
+  return false; -- a column is gone, or the table may not be named
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.has_layout is 'Whether a table''s columns, all in order and with their types, are those. Immutable by intent: '
+  'in an expression that names the table''s oid the planner works it out once, and again after each ALTER TABLE.';
+
+-- +goose StatementBegin
 create function pgcast.topic_sql(r jsonb, alias text) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   literals text[] := array(select jsonb_array_elements_text(r->'literals'));
   vals text[] := array(select jsonb_array_elements_text(r->'values'));
+  plain text[] := array(select jsonb_array_elements_text(r->'plain'));
   room int := (256 - octet_length(array_to_string(literals, ''))) / greatest(cardinality(vals), 1);
   simple text[] := '{}'; -- conditions under which plain concatenation is the whole work
   terms text[] := '{}';
@@ -174,6 +201,10 @@ begin
       terms := terms || quote_literal(literals[i]);
     end if;
     terms := terms || term;
+    if vals[i] = any (plain) and room >= 36 then -- as long as a uuid
+      simple := simple || format('%s is not null', term);
+      continue;
+    end if;
     -- Of whatever type: the type may have changed since. Only a name that its first
     -- value begins can be empty, or begin with __.
     simple := simple || format('octet_length(%s) %s and %s !~ %L%s', term,
@@ -294,6 +325,8 @@ revoke execute on all functions in schema pgcast from public;
 drop function pgcast.event_sql(jsonb, text, text);
 drop function pgcast.row_sql(jsonb, text[], text, boolean);
 drop function pgcast.topic_sql(jsonb, text);
+drop function pgcast.has_layout(oid, text[], text);
+drop function pgcast.plain_columns(oid);
 drop function pgcast.resolve(oid, jsonb);
 drop function pgcast.quote_numbers(json);
 drop function pgcast.base_type(oid);

@@ -106,6 +106,7 @@ declare
   is_tree boolean := is_partitioned or (select count(*) > 1 from pgcast.members_of(rel));
   r jsonb := pgcast.resolve(rel, spec);
   guard text;
+  known text;
   branches text := '';
   branch text;
   op text;
@@ -119,6 +120,13 @@ begin
                   then format('row_to_json(shape)::text = %L', layouts[1])
                 -- A column that was added at the end changes nothing.
                 else format('starts_with(row_to_json(shape)::text, %L)', rtrim(layouts[1], '}')) end;
+  -- To look at the shape costs a statement. Where a table stands alone, an expression tells
+  -- first whether it is as it was when this was made, with its types: for a writer's session
+  -- that is a comparison of two numbers (has_layout). Not so after an ALTER TABLE, nor after a
+  -- restore, where the table has another oid.
+  known := (select format('tg_relid = %s and pgcast.has_layout(%s, %L, %L)', rel, rel, array_agg(c.name order by c.num),
+                          pgcast.layout_of(rel) || string_agg(', ' || a.atttypid, '' order by c.num))
+            from pgcast.live_columns(rel) c join pg_attribute a on a.attrelid = rel and a.attnum = c.num having not is_tree and count(*) > 0);
   foreach op in array '{INSERT,UPDATE,DELETE}'::text[] loop
     branch := format(E'      %s;\n      get diagnostics written = row_count;\n', pgcast.event_sql(r, op));
     if op = 'UPDATE' and is_tree then
@@ -133,6 +141,10 @@ begin
         '    else\n'
         '      is_stale := true;\n'
         '    end if;\n', case op when 'DELETE' then 'pgcast_old' else 'pgcast_new' end, guard, branch);
+      if known is not null then
+        branch := format(E'    if %s then\n      %s;\n      get diagnostics written = row_count;\n    else\n%s    end if;\n', known,
+          pgcast.event_sql(r || jsonb_build_object('plain', pgcast.plain_columns(rel)), op), branch);
+      end if;
     end if;
     branches := branches || format(E'  %s tg_op = %L then\n%s', case when op = 'INSERT' then 'if' else 'elsif' end, op, branch);
   end loop;

@@ -103,8 +103,8 @@ func TestCaptureAlterUnderOldSnapshot(t *testing.T) {
 		t.Run(level, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t, nil)
-			db.Exec(t, `create table t (id int primary key, room text, secret text); create table other (id int);
-				select pgcast.attach('t', topic => 'r:{room}', without => '{secret}')`)
+			db.Exec(t, `create table t (id int primary key, room text, secret text); create table other (id int); create table typed (n int);
+				select pgcast.attach('t', topic => 'r:{room}', without => '{secret}'), pgcast.attach('typed', topic => 'n:{n}')`)
 			old := db.Conn(t)
 			exec := func(sql string) {
 				t.Helper()
@@ -112,11 +112,12 @@ func TestCaptureAlterUnderOldSnapshot(t *testing.T) {
 					t.Fatalf("%s: %v", sql, err)
 				}
 			}
-			exec(`insert into t values (0, 'a', 's')`)
+			exec(`insert into t values (0, 'a', 's'); insert into typed values (1)`)
 			exec(`begin isolation level ` + level)
 			exec(`select * from other`)
 			take(t, old)
-			db.Exec(t, `alter table t rename room to chat; alter table t rename secret to hidden; alter table t add later int default 3`)
+			db.Exec(t, `alter table t rename room to chat; alter table t rename secret to hidden; alter table t add later int default 3;
+				alter table typed alter n type text using n || ' *'`)
 			exec(`insert into t values (1, 'b', 'canary')`)
 			exec(`update t set chat = 'c' where id = 1`)
 			exec(`delete from t where id = 1`)
@@ -126,6 +127,10 @@ func TestCaptureAlterUnderOldSnapshot(t *testing.T) {
 			}
 			if diff := cmp.Diff(want, take(t, old)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
+			}
+			exec(`insert into typed values ('a b'), (null)`)
+			if diff := cmp.Diff([]string{`n:a%20b created {"n":"a b"}`, `n:~null created {"n":null}`}, take(t, old)); diff != "" {
+				t.Errorf("of another type (-want +got):\n%s", diff)
 			}
 			db.Exec(t, `select pgcast.refresh()`)
 			exec(`insert into t values (2, 'd', 'canary')`)
