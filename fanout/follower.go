@@ -161,7 +161,10 @@ func (f *Follower) step(ctx context.Context, at *followed, lost bool) (more bool
 				return false, err
 			}
 			if f.hub.skip(position) {
+				// Nobody to read it for. Whatever comes now wakes us again; to read on at once
+				// would be to read without a pause while somebody writes.
 				at.last = last
+				return false, nil
 			}
 		}
 	}
