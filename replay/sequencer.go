@@ -288,7 +288,7 @@ func (s *Sequencer) steps(ctx context.Context, st *stepper, a attendant, w waker
 		})
 		return done, err
 	}
-	busy, rang, advanced := false, false, time.Time{}
+	busy, rang, advanced, dense := false, false, time.Time{}, breathing{}
 	for {
 		began, work := time.Now(), rang
 		// Whoever rang has committed: that need not be looked for.
@@ -320,9 +320,15 @@ func (s *Sequencer) steps(ctx context.Context, st *stepper, a attendant, w waker
 			}
 			if work {
 				busy, rang = busy || !rang || done.events > 0 || done.more, false
+				if d := dense.after(done, time.Since(began)); d > 0 {
+					if err := sleep(ctx, d); err != nil {
+						return err
+					}
+				}
 				continue
 			}
 		}
+		dense = breathing{}
 		source, err := w.Wait(ctx, busy, look)
 		if err != nil {
 			return err
