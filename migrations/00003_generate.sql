@@ -161,6 +161,32 @@ end $$;
 comment on function pgcast.plain_columns is 'A table''s columns whose values are part of a topic''s name as they are printed.';
 
 -- +goose StatementBegin
+create function pgcast.is_plain(rel oid) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return not exists (select from pg_inherits i where i.inhparent = rel) and (select c.relkind = 'r' from pg_class c where c.oid = rel)
+    and (select bool_and(a.atttypid in ('bool'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype, 'text'::regtype,
+           'varchar'::regtype, 'bpchar'::regtype, 'uuid'::regtype, 'json'::regtype, 'jsonb'::regtype))
+         from pgcast.live_columns(rel) c join pg_attribute a on a.attrelid = rel and a.attnum = c.num) is true;
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.is_plain is 'Whether a table has no children and no setting of a session changes how its values are printed.';
+
+-- +goose StatementBegin
+create function pgcast.print_as(settings text[]) returns text[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  names text[] := '{timezone,datestyle,intervalstyle,extra_float_digits,bytea_output,lc_monetary}';
+  was text[];
+begin
+  was := array(select current_setting(u.name) from unnest(names) with ordinality u (name, i) order by u.i);
+  perform set_config(u.name, u.value, true) from unnest(names, settings) u (name, value);
+  return was;
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.print_as is 'Sets, for the transaction, what values look like; returns what was set.';
+
+-- +goose StatementBegin
 create function pgcast.has_layout(rel oid, columns text[], layout text) returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -326,6 +352,8 @@ drop function pgcast.event_sql(jsonb, text, text);
 drop function pgcast.row_sql(jsonb, text[], text, boolean);
 drop function pgcast.topic_sql(jsonb, text);
 drop function pgcast.has_layout(oid, text[], text);
+drop function pgcast.print_as(text[]);
+drop function pgcast.is_plain(oid);
 drop function pgcast.plain_columns(oid);
 drop function pgcast.resolve(oid, jsonb);
 drop function pgcast.quote_numbers(json);

@@ -105,8 +105,13 @@ declare
   layouts text[] := array(select distinct pgcast.layout_of(m.rel) from pgcast.members_of(rel) m);
   is_tree boolean := is_partitioned or (select count(*) > 1 from pgcast.members_of(rel));
   r jsonb := pgcast.resolve(rel, spec);
+  is_plain boolean := pgcast.is_plain(rel);
   guard text;
   known text;
+  -- What a value looks like must not depend on the writer's session. Where it does not anyway
+  -- the function is not given the settings (capture_sql): they cost a tenth of it. Then they are
+  -- set for the moment in which the types may be others.
+  pin text := case when is_plain then E'    was := pgcast.print_as(''{UTC,ISO,postgres,1,hex,C}'');\n' else '' end;
   branches text := '';
   branch text;
   op text;
@@ -134,7 +139,7 @@ begin
                        '      else\n      %s;\n      get diagnostics written = row_count;\n      end if;\n',
                        branch, pgcast.event_sql(r, 'UPDATE BY KEY'));
     end if;
-    if op <> 'INSERT' or is_tree or (r->>'listed')::boolean or r->'values' <> '[]' then
+    if op <> 'INSERT' or is_tree or (r->>'listed')::boolean or r->'values' <> '[]' or is_plain then
       branch := format(
         E'    select t.* into shape from %s t limit 0;\n'
         '    if %s then\n%s'
@@ -142,8 +147,8 @@ begin
         '      is_stale := true;\n'
         '    end if;\n', case op when 'DELETE' then 'pgcast_old' else 'pgcast_new' end, guard, branch);
       if known is not null then
-        branch := format(E'    if %s then\n      %s;\n      get diagnostics written = row_count;\n    else\n%s    end if;\n', known,
-          pgcast.event_sql(r || jsonb_build_object('plain', pgcast.plain_columns(rel)), op), branch);
+        branch := format(E'    if %s then\n      %s;\n      get diagnostics written = row_count;\n    else\n%s%s    end if;\n', known,
+          pgcast.event_sql(r || jsonb_build_object('plain', pgcast.plain_columns(rel)), op), pin, branch);
       end if;
     end if;
     branches := branches || format(E'  %s tg_op = %L then\n%s', case when op = 'INSERT' then 'if' else 'elsif' end, op, branch);
@@ -155,6 +160,7 @@ begin
     '  written bigint := 0;\n'
     '  shape record;\n'
     '  is_stale boolean := false;\n'
+    '  was text[];\n'
     '%s'
     'begin\n'
     '%s'
@@ -163,6 +169,7 @@ begin
     '  end if;\n'
     '%s'
     '  else\n'
+    '%s'
     '    written := pgcast.capture_truncate(tg_relid, tg_when, tg_nargs > 0, %L);\n'
     '  end if;\n'
     '  if is_stale then -- until pgcast.refresh() has run\n'
@@ -172,6 +179,9 @@ begin
     '    exception when others then\n'
     '      raise warning ''pgcast: a write to %% was not captured: %%'', tg_relid::regclass, sqlerrm;\n'
     '    end;\n'
+    '  end if;\n'
+    '  if was is not null then\n'
+    '    perform pgcast.print_as(was);\n'
     '  end if;\n'
     '  if written > 0 and current_setting(''max_prepared_transactions'') = ''0'' then\n'
     '    if not pg_try_advisory_xact_lock_shared(1885823841, 1) then\n'
@@ -201,7 +211,7 @@ begin
     case when is_partitioned then E'\n    or tg_nargs > 0 and pg_partition_root(tg_relid) is null /* detached since */'
          when is_tree then E'\n    or tg_nargs > 0 and not exists (select from pg_inherits i where i.inhrelid = tg_relid) /* no child any more */'
          else '' end,
-    branches, spec,
+    branches, pin, spec,
     case when is_tree then 'case when tg_op = ''UPDATE'' then ''UPDATE BY KEY'' else tg_op end' else 'tg_op' end, spec);
 end $$;
 -- +goose StatementEnd
@@ -213,18 +223,18 @@ language plpgsql stable set search_path = pg_catalog, pg_temp set quote_all_iden
 declare
   name text := format('pgcast.%I()', capture);
 begin
-  -- What a value looks like must not depend on the writer's session. And the plan of
-  -- the session's first statement is kept: it must not be one that is only good for
+  -- The plan of the session's first statement is kept: it must not be one that is only good for
   -- few rows (nested loop) or for many (a big hash table, compiled code). Growing the log's
   -- files takes its turns, on a busy disk for longer than a writer's lock_timeout allows; no
   -- write may fail for that.
   return next format(
     E'create or replace function %s returns trigger\n'
     'language plpgsql security definer\n'
-    'set search_path = pg_catalog, pg_temp set timezone = ''UTC'' set datestyle = ''ISO'' set intervalstyle = ''postgres''\n'
-    'set extra_float_digits = 1 set bytea_output = ''hex'' set lc_monetary = ''C''\n'
+    'set search_path = pg_catalog, pg_temp%s\n'
     'set enable_nestloop = off set enable_hashjoin = off set jit = off set lock_timeout = 0\n'
-    'as %s', name, pgcast.dollar_quote(pgcast.capture_body(rel, capture, spec, by_row)));
+    'as %s', name,
+    case when pgcast.is_plain(rel) then '' else ' set timezone = ''UTC'' set datestyle = ''ISO'' set intervalstyle = ''postgres'''
+      || E'\nset extra_float_digits = 1 set bytea_output = ''hex'' set lc_monetary = ''C''' end, pgcast.dollar_quote(pgcast.capture_body(rel, capture, spec, by_row)));
   return next format('revoke execute on function %s from public', name);
   return next format('comment on function %s is %L', name, 'pgcast: writes the events of ' || rel::regclass);
 end $$;

@@ -49,6 +49,31 @@ func TestCaptureValues(t *testing.T) {
 	})
 }
 
+// A table whose values look the same in every session is captured without the settings they
+// depend on elsewhere, until one of its columns is given another type.
+func TestCaptureValuesOfAnotherType(t *testing.T) {
+	t.Parallel()
+	const settings = `set timezone = 'Asia/Tokyo'; set datestyle = 'German'; set bytea_output = 'escape';`
+	const unchanged = `do $$ begin assert current_setting('timezone') = 'Asia/Tokyo' and current_setting('datestyle') like 'German%'
+		and current_setting('bytea_output') = 'escape' and current_setting('search_path') = '"$user", public'; end $$`
+	const altered = `alter table t alter a type timestamptz using null, alter b type bytea using null, alter c type date using null;`
+	const insert = `insert into t values (1, '2026-01-02 03:04:05+00', '\x00ff', '2026-01-02')`
+	for _, topic := range []string{"t", "t:{c}"} {
+		name := strings.Replace(topic, "{c}", "2026-01-02", 1)
+		row := `{"id":1,"a":"2026-01-02T03:04:05+00:00","b":"\\x00ff","c":"2026-01-02"}`
+		run(t, nil, []step{
+			{sql: `create table t (id int primary key, a text, b text, c text); select pgcast.attach('t', topic => '` + topic + `')`},
+			{sql: `do $$ begin assert not exists (select from pg_proc p, unnest(p.proconfig) c where p.proname like 'capture@_t@_%' escape '@' and c ilike 'timezone=%'); end $$`},
+			{`insert into t values (0, '', '', '2026-01-02'); delete from t`, []string{name + ` created {"id":0,"a":"","b":"","c":"2026-01-02"}`, name + ` deleted old {"id":0}`}},
+			{settings + altered + `begin;` + insert + `;` + unchanged + `; commit;` + unchanged, []string{name + " created " + row}},
+			{`delete from t;` + unchanged + `; select pgcast.refresh()`, []string{name + ` deleted old {"id":1}`}},
+			{insert + `;` + unchanged, []string{name + " created " + row}},
+			{sql: `do $$ begin assert pgcast.refresh() = 0; assert not exists (select from pgcast.drift());
+				assert exists (select from pg_proc p, unnest(p.proconfig) c where p.proname like 'capture@_t@_%' escape '@' and c ilike 'timezone=%'); end $$`},
+		})
+	}
+}
+
 func TestCaptureNumbersAsText(t *testing.T) {
 	t.Parallel()
 	asText := strings.NewReplacer(`"i8":9007199254740993`, `"i8":"9007199254740993"`, `"n":123456789012345678901234567890.1234500`, `"n":"123456789012345678901234567890.1234500"`,
