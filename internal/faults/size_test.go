@@ -101,5 +101,5 @@ func TestFault45BulkCopy(t *testing.T) {
 	}
 	longest := slices.Max(behind)
 	r.figure("another topic's longest after they committed, and that for each row in between", fmt.Sprint(round(longest), ", ", longest/time.Duration(rows)), "within 20 % of the p99 before", float64(longest) <= 1.2*float64(a))
-	r.because("what committed before another transaction began comes first, over all topics: an event committed behind that many others waits until they have their places, and most of that is Postgres writing three unique indexes")
+	r.because("what committed before another transaction began comes first, over all topics: an event committed behind that many others waits until they have their places, and nearly half of that is Postgres writing three unique indexes")
 }
