@@ -105,7 +105,7 @@ func (s *Session) visit(sub *Subscription, b *buffer, d *delivered) {
 	served := s.offer(sub, d)
 	s.mu.Lock()
 	s.buffer = nil
-	s.running = !served || len(s.dirty) > 0 || len(s.control) > 0 || s.ended
+	s.running = !served || len(s.dirty) > 0 || len(s.control) > 0 || len(s.views) > 0 || s.ended
 	start := s.running
 	s.mu.Unlock()
 	if start {

@@ -49,7 +49,9 @@ func (s *Session) pump() {
 			sub, s.dirty = s.dirty[0], s.dirty[1:]
 			sub.queued = false
 		}
-		if n == 0 && sub == nil {
+		views := s.views
+		s.views = nil
+		if n == 0 && sub == nil && len(views) == 0 {
 			s.running, s.control, s.dirty = false, nil, nil
 			buffers.Put(s.buffer)
 			s.buffer = nil
@@ -61,6 +63,11 @@ func (s *Session) pump() {
 
 		for _, o := range ops {
 			s.do(o)
+		}
+		for v := range views {
+			for _, text := range v.Pull() {
+				s.emit(Item{Raw: text})
+			}
 		}
 		s.flush()
 		if sub != nil && !sub.gone {
@@ -254,7 +261,7 @@ func (s *Session) close() {
 	}
 	s.mu.Lock()
 	left := s.control
-	s.control, s.dirty = nil, nil
+	s.control, s.dirty, s.views = nil, nil, nil
 	reason := s.reason
 	s.mu.Unlock()
 	for _, o := range left {

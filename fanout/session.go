@@ -42,7 +42,8 @@ type Session struct {
 	control []op
 	bytes   int // of what control keeps of the client's and for it
 	dirty   []*Subscription
-	running bool // a pump is alive, or the crew has it
+	running bool              // a pump is alive, or the crew has it
+	views   map[View]struct{} // to be pulled
 	ended   bool
 	reason  error
 

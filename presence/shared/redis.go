@@ -1,0 +1,195 @@
+// Package shared is what servers share through Redis: rosters and their messages, behind a
+// circuit breaker. Everything here may be lost at any time.
+package shared
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+	"github.com/sony/gobreaker/v2"
+
+	"github.com/pgcast/pgcast"
+)
+
+// State is a backend's, as its circuit breaker sees it.
+type State string
+
+// The states.
+const (
+	Healthy State = "healthy" // calls go through
+	Broken  State = "broken"  // calls fail at once
+	Probing State = "probing" // one call goes through, to find out
+)
+
+// Options of a Redis; URL is required.
+type Options struct {
+	URL    string // redis:// or rediss://, as go-redis reads it
+	Prefix string // of every key and channel; default pgcast
+	// OnState is called after each change of state, and must not wait.
+	OnState    func(State)
+	Registerer prometheus.Registerer // nil: no metrics
+	Logger     *slog.Logger          // default slog.Default()
+}
+
+const (
+	callTimeout = time.Second // of one round trip
+	tripAfter   = 3           // failures in a row that open the circuit
+	probeAfter  = time.Second // that it stays open
+)
+
+// Redis is one Redis server behind a circuit breaker. All methods are safe for concurrent
+// use.
+type Redis struct {
+	client  *redis.Client
+	prefix  string
+	breaker *gobreaker.CircuitBreaker[any]
+	opts    Options
+	state   atomic.Value // State
+	metrics *metrics
+}
+
+// Open makes a Redis. It connects to nothing yet. Errors are *[pgcast.Error] with code
+// invalid: the URL cannot be read.
+func Open(options *Options) (*Redis, error) {
+	o := *options
+	if o.Prefix == "" {
+		o.Prefix = "pgcast"
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	quiet.Do(func() { redis.SetLogger(silent{}) })
+	opts, err := redis.ParseURL(o.URL)
+	if err != nil {
+		// Not err: it has the URL in it, and that its password.
+		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the Redis URL cannot be read", Hint: "redis://user:password@host:6379/0, or rediss:// for TLS"}
+	}
+	if strings.ContainsAny(o.Prefix, "{}") {
+		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the Redis prefix has a brace", Hint: "braces name the slot in a cluster; leave them out"}
+	}
+	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout = callTimeout, callTimeout, callTimeout
+	opts.Dialer = dialer(opts.TLSConfig)
+	opts.ContextTimeoutEnabled = true
+	opts.DialerRetries = 1
+	opts.MaxRetries = -1 // what it does twice it must not do; the callers know better
+	opts.ClientName = "pgcast"
+	opts.DisableIdentity = true
+	r := &Redis{client: redis.NewClient(opts), prefix: o.Prefix, opts: o, metrics: newMetrics(o.Registerer)}
+	r.state.Store(Healthy)
+	r.breaker = gobreaker.NewCircuitBreaker[any](gobreaker.Settings{
+		Name: "redis", MaxRequests: 1, Timeout: probeAfter,
+		ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
+		IsSuccessful:  func(err error) bool { return err == nil || answered(err) },
+		OnStateChange: func(_ string, _, to gobreaker.State) { r.changed(states[to]) },
+	})
+	return r, nil
+}
+
+// dialer makes connections that notice within seconds that nobody is there any more, also
+// the one that only listens.
+func dialer(secure *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	d := &net.Dialer{Timeout: callTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 3 * time.Second, Interval: time.Second, Count: 3}}
+	if secure != nil {
+		return (&tls.Dialer{NetDialer: d, Config: secure}).DialContext
+	}
+	return d.DialContext
+}
+
+// What the library would log by itself the breaker says once.
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
+
+var quiet sync.Once
+
+var states = map[gobreaker.State]State{gobreaker.StateClosed: Healthy, gobreaker.StateOpen: Broken, gobreaker.StateHalfOpen: Probing}
+
+// answered tells whether Redis did answer, if not as hoped; or whether the caller had gone.
+func answered(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, redis.Nil) {
+		return true
+	}
+	var e redis.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	// What it says while it cannot serve, or may not: that is as good as no answer.
+	for _, p := range []string{"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "NOAUTH", "WRONGPASS", "NOPERM"} {
+		if strings.HasPrefix(e.Error(), p) {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *Redis) changed(to State) {
+	from := r.state.Swap(to).(State)
+	r.metrics.set(to)
+	switch {
+	case to == Broken && from == Healthy:
+		r.opts.Logger.Warn("Redis does not answer; presence, cursors and groups are this server's alone, rate limits are local", "prefix", r.prefix)
+	case to == Healthy:
+		r.opts.Logger.Info("Redis answers again")
+	}
+	if r.opts.OnState != nil {
+		r.opts.OnState(to)
+	}
+}
+
+// State tells how it stands.
+func (r *Redis) State() State { return r.state.Load().(State) }
+
+// Do makes a call, or fails at once while the circuit is open. Errors match
+// pgcast.ErrUnavailable where Redis was not asked or did not answer.
+func (r *Redis) Do(ctx context.Context, f func(ctx context.Context, c *redis.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err := r.breaker.Execute(func() (any, error) { return nil, f(ctx, r.client) })
+	switch {
+	case err == nil || answered(err):
+		return err
+	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
+		return errOpen
+	}
+	return fmt.Errorf("ask Redis: %w", errors.Join(pgcast.ErrUnavailable, err))
+}
+
+var errOpen = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "Redis does not answer right now", Hint: "try again in a moment"}
+
+// Key makes a key or a channel of parts; the part slot decides where in a cluster it is.
+func (r *Redis) Key(kind, slot string, rest ...string) string {
+	key := r.prefix + ":" + kind + ":{" + braces.Replace(slot) + "}"
+	for _, s := range rest {
+		key += ":" + s
+	}
+	return key
+}
+
+// A slot ends at its first brace; topics may have braces.
+var braces = strings.NewReplacer("{", "%7B", "}", "%7D", "%", "%25")
+
+// Run keeps an eye on Redis while nobody asks anything of it, until ctx ends, and closes
+// the connections.
+func (r *Redis) Run(ctx context.Context) error {
+	defer r.client.Close()
+	tick := time.NewTicker(probeAfter)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+			_ = r.Do(ctx, func(ctx context.Context, c *redis.Client) error { return c.Ping(ctx).Err() })
+		}
+	}
+}

@@ -1,0 +1,141 @@
+package presence
+
+// Changes are what a view has not sent yet. Where Whole is set, Set is everything there is
+// and replaces what the client has.
+type Changes struct {
+	Topic   string
+	Whole   bool
+	Set     []Entry
+	Removed []string
+}
+
+// Dialect makes a client's texts of changes. Views with the same dialect share what was
+// encoded, so a dialect is made once and passed by pointer.
+type Dialect struct {
+	Encode func(Changes) [][]byte
+}
+
+// View is one session's place in a roster's changes. Pull is called by one goroutine at a
+// time.
+type View struct {
+	board   *board
+	topic   string
+	dialect *Dialect
+	hide    string // the key of an entry that is not shown: one's own cursor
+	kick    func(*View)
+	release func()
+	version uint64
+	started bool
+}
+
+// diff is what was encoded for a step between two places.
+type diff struct {
+	dialect  *Dialect
+	from, to uint64
+	whole    bool
+	texts    [][]byte
+}
+
+// maxDiffs is how many encoded steps are kept: sessions that keep up are all at one place.
+const maxDiffs = 8
+
+// Pull gives the texts for what has changed since the last one; first, or after too long
+// a while, for everything there is.
+func (v *View) Pull() [][]byte {
+	b := v.board
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.opened {
+		return nil
+	}
+	whole := !v.started || v.version < b.oldest
+	if !whole && v.version == b.version {
+		return nil
+	}
+	from := v.version
+	v.started, v.version = true, b.version
+	if whole {
+		from = 0
+	}
+	if hidden := v.hidden(from, whole); !hidden {
+		for _, d := range b.diffs {
+			if d.dialect == v.dialect && d.whole == whole && d.from == from && d.to == b.version {
+				return d.texts
+			}
+		}
+		d := diff{dialect: v.dialect, from: from, to: b.version, whole: whole, texts: v.dialect.Encode(v.changes(from, whole))}
+		if len(b.diffs) == maxDiffs {
+			b.diffs = append(b.diffs[:0], b.diffs[1:]...)
+		}
+		b.diffs = append(b.diffs, d)
+		return d.texts
+	}
+	c := v.changes(from, whole)
+	if !whole && len(c.Set) == 0 && len(c.Removed) == 0 {
+		return nil
+	}
+	return v.dialect.Encode(c)
+}
+
+// hidden tells whether the entry that is not shown is among the changes.
+func (v *View) hidden(from uint64, whole bool) bool {
+	if v.hide == "" {
+		return false
+	}
+	n := v.board.nodes[v.hide]
+	return n != nil && (n.version > from || whole)
+}
+
+func (v *View) changes(from uint64, whole bool) Changes {
+	c := Changes{Topic: v.topic, Whole: whole}
+	if whole {
+		for _, e := range v.board.all() {
+			if e.Key != v.hide {
+				c.Set = append(c.Set, e)
+			}
+		}
+		return c
+	}
+	first := &v.board.ring
+	for first.prev != &v.board.ring && first.prev.version > from {
+		first = first.prev
+	}
+	for n := first; n != &v.board.ring; n = n.next {
+		switch {
+		case n.Key == v.hide:
+		case n.removed:
+			c.Removed = append(c.Removed, n.Key)
+		default:
+			c.Set = append(c.Set, n.Entry)
+		}
+	}
+	return c
+}
+
+// Again has everything sent anew with the next Pull.
+func (v *View) Again() {
+	v.board.mu.Lock()
+	v.started = false
+	v.board.mu.Unlock()
+	v.kick(v)
+}
+
+// Close ends the view; it is not told of anything any more.
+func (v *View) Close() {
+	v.board.mu.Lock()
+	_, open := v.board.views[v]
+	delete(v.board.views, v)
+	v.board.mu.Unlock()
+	if open {
+		v.release()
+	}
+}
+
+// view opens a view and has it pulled.
+func (b *board) view(topic string, d *Dialect, hide string, kick func(*View)) *View {
+	v := &View{board: b, topic: topic, dialect: d, hide: hide, kick: kick}
+	b.mu.Lock()
+	b.views[v] = struct{}{}
+	b.mu.Unlock()
+	return v
+}
