@@ -1,5 +1,7 @@
 package pgcast
 
+import "time"
+
 // Code says what kind of failure an [Error] is. Codes are stable: they appear on the
 // wire in error frames, and clients may switch on them.
 type Code string
@@ -17,6 +19,8 @@ const (
 	CodeInternal     Code = "internal"      // our fault
 	CodeForbidden    Code = "forbidden"     // not for this caller
 	CodeReset        Code = "reset"         // the history the caller saw no longer exists
+	CodeRateLimited  Code = "rate_limited"  // too often; not before RetryAfter
+	CodeClosed       Code = "closed"        // the group takes nobody any more
 )
 
 // Error is a failure that somebody outside can do something about: what was tried
@@ -25,6 +29,8 @@ type Error struct {
 	Code    Code
 	Message string
 	Hint    string
+	// RetryAfter is how long to wait before trying again; 0 where that says nothing.
+	RetryAfter time.Duration
 }
 
 // Error gives the message, and the hint behind it where there is one.

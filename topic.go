@@ -21,8 +21,8 @@ func CheckTopic(name string) error {
 		return err
 	}
 	if IsPattern(name) {
-		return &Error{CodeInvalidTopic, fmt.Sprintf("topic %q is a pattern", name),
-			"a topic's segments cannot be * or **; patterns are for subscribing"}
+		return &Error{Code: CodeInvalidTopic, Message: fmt.Sprintf("topic %q is a pattern", name),
+			Hint: "a topic's segments cannot be * or **; patterns are for subscribing"}
 	}
 	return nil
 }
@@ -30,16 +30,16 @@ func CheckTopic(name string) error {
 func checkName(name string) error {
 	switch {
 	case name == "":
-		return &Error{CodeInvalidTopic, "the topic is empty", "a topic is 1 to 256 printable ASCII bytes"}
+		return &Error{Code: CodeInvalidTopic, Message: "the topic is empty", Hint: "a topic is 1 to 256 printable ASCII bytes"}
 	case len(name) > MaxTopic:
-		return &Error{CodeInvalidTopic, fmt.Sprintf("the topic is %d bytes long", len(name)), "256 bytes at most"}
+		return &Error{Code: CodeInvalidTopic, Message: fmt.Sprintf("the topic is %d bytes long", len(name)), Hint: "256 bytes at most"}
 	case strings.HasPrefix(name, "__"):
-		return &Error{CodeInvalidTopic, fmt.Sprintf("topic %q is the server's own", name), "names that begin with __ are reserved"}
+		return &Error{Code: CodeInvalidTopic, Message: fmt.Sprintf("topic %q is the server's own", name), Hint: "names that begin with __ are reserved"}
 	}
 	for i := range len(name) {
 		if c := name[i]; c < 0x20 || c > 0x7e || c == '"' || c == '\\' {
-			return &Error{CodeInvalidTopic, fmt.Sprintf("topic %q has byte 0x%02x at %d", name, c, i),
-				`printable ASCII without " and \ only; encode the rest as %XX`}
+			return &Error{Code: CodeInvalidTopic, Message: fmt.Sprintf("topic %q has byte 0x%02x at %d", name, c, i),
+				Hint: `printable ASCII without " and \ only; encode the rest as %XX`}
 		}
 	}
 	return nil
@@ -54,8 +54,8 @@ func CheckEventName(name string) error {
 		bad = c < 0x20 || c > 0x7e || c == '"' || c == '\\'
 	}
 	if bad {
-		return &Error{CodeInvalidEvent, fmt.Sprintf("%.40q is not an event name", name),
-			`1 to 128 printable ASCII bytes without " and \`}
+		return &Error{Code: CodeInvalidEvent, Message: fmt.Sprintf("%.40q is not an event name", name),
+			Hint: `1 to 128 printable ASCII bytes without " and \`}
 	}
 	return nil
 }
@@ -92,8 +92,8 @@ func ParsePattern(s string) (Pattern, error) {
 	}
 	for _, seg := range p.segs {
 		if seg == "**" {
-			return Pattern{}, &Error{CodeInvalidTopic, fmt.Sprintf("pattern %q has ** before its end", s),
-				"** stands for any tail and must be the last segment"}
+			return Pattern{}, &Error{Code: CodeInvalidTopic, Message: fmt.Sprintf("pattern %q has ** before its end", s),
+				Hint: "** stands for any tail and must be the last segment"}
 		}
 	}
 	return p, nil

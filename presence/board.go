@@ -84,7 +84,7 @@ func (b *board) remove(key string) bool {
 		return false
 	}
 	b.unlink(n)
-	n.removed, n.Value = true, nil
+	n.removed = true
 	b.live--
 	b.gone++
 	b.append(n)

@@ -210,7 +210,7 @@ func TestLeaveWithGrace(t *testing.T) {
 		w.put(a, "room:1", "ann", `{}`)
 		w.put(a, "room:1", "amy", `{}`)
 		sees(t, watcher, "amy", "ann")
-		if err := a.Leave(t.Context(), 2*time.Second); err != nil {
+		if err := a.Depart(t.Context(), 2*time.Second); err != nil {
 			t.Fatal(err)
 		}
 		a.kill()

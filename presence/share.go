@@ -240,9 +240,9 @@ func (r *Rosters) failed(err error) {
 	}
 }
 
-// Leave tells the others that this server is going, and that its sessions may come to one
+// Depart tells the others that this server is going, and that its sessions may come to one
 // of them within grace; nobody is announced as gone before that. Run must have ended.
-func (r *Rosters) Leave(ctx context.Context, grace time.Duration) error {
+func (r *Rosters) Depart(ctx context.Context, grace time.Duration) error {
 	if r.opts.Store == nil {
 		return nil
 	}

@@ -6,7 +6,7 @@ type Changes struct {
 	Topic   string
 	Whole   bool
 	Set     []Entry
-	Removed []string
+	Removed []Entry // with the values they had
 }
 
 // Dialect makes a client's texts of changes. Views with the same dialect share what was
@@ -104,7 +104,7 @@ func (v *View) changes(from uint64, whole bool) Changes {
 		switch {
 		case n.Key == v.hide:
 		case n.removed:
-			c.Removed = append(c.Removed, n.Key)
+			c.Removed = append(c.Removed, n.Entry)
 		default:
 			c.Set = append(c.Set, n.Entry)
 		}

@@ -121,8 +121,8 @@ func (c *client) pull(v *presence.View) {
 		if in.Whole {
 			clear(c.has)
 		}
-		for _, key := range in.Removed {
-			delete(c.has, key)
+		for _, e := range in.Removed {
+			delete(c.has, e.Key)
 		}
 		for _, e := range in.Set {
 			c.has[e.Key] = string(e.Value)

@@ -30,13 +30,15 @@ type client struct {
 	session *fanout.Session
 
 	// Told by the client, read by the session's goroutine.
-	batch, reset, resumed atomic.Bool
+	said, batch, reset, resumed atomic.Bool
 
 	// Owned by run.
 	seen    map[string]pgcast.Seq // by resume: where topics stood
 	doubted bool                  // seen comes from another cluster or timeline
 	names   map[string]struct{}   // subscriptions asked for; the session may not have come to them
 	message io.Reader             // the newest
+	id      string                // of the session; its owner's secret
+	live    live
 	bad     int
 	refused int           // frames, and places of a subscribe-batch, in all
 	debt    time.Duration // for which nothing is read, for what was refused
@@ -46,8 +48,8 @@ type client struct {
 const freshMark = "fresh"
 
 // sessionID names a session, and the cluster whose seqs its client will have seen.
-func (g *Gateway) sessionID(fresh bool) string {
-	id := rand.Text() + "." + g.opts.Identity()
+func (g *Gateway) sessionID(own string, fresh bool) string {
+	id := own + "." + g.opts.Identity()
 	if fresh {
 		id += "." + freshMark
 	}
@@ -58,7 +60,10 @@ func (g *Gateway) sessionID(fresh bool) string {
 func (c *client) run() {
 	defer c.g.forget(c)
 	defer func() { _ = c.conn.Close() }()
-	c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(false)))
+	c.id = rand.Text()
+	c.knownAs(c.id, nil)
+	c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(c.id, false)))
+	defer c.endLive()
 	err := c.read()
 	var ce closeError
 	if !errors.As(err, &ce) {
@@ -164,6 +169,10 @@ func (c *client) serve(f wire.Frame, bytes int) {
 	defer cancel()
 	switch f.Type {
 	case wire.Hello:
+		c.said.Store(true)
+		if f.User != nil {
+			c.knownAs(c.id, f.User)
+		}
 		c.batch.Store(slices.Contains(f.Caps, wire.CapBatch))
 		c.reset.Store(slices.Contains(f.Caps, wire.CapReset))
 	case wire.Resume:
@@ -178,6 +187,8 @@ func (c *client) serve(f wire.Frame, bytes int) {
 		c.subscribe(ctx, f.Topics, f.Ref)
 	case wire.Unsubscribe:
 		delete(c.names, f.Topic)
+		c.unwatch(f.Topic)
+		c.depart(f.Topic)
 		c.session.Unsubscribe(f.Topic, f.Ref)
 	case wire.Publish:
 		c.publish(ctx, f)
@@ -185,6 +196,8 @@ func (c *client) serve(f wire.Frame, bytes int) {
 		c.history(ctx, f)
 	case wire.Replay:
 		c.replay(ctx, f)
+	case wire.Presence:
+		c.presence(ctx, f)
 	default:
 		c.refuse(bytes)
 		c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "this server does not serve frames of type " + quote(string(f.Type))})
@@ -194,8 +207,8 @@ func (c *client) serve(f wire.Frame, bytes int) {
 func (c *client) resume(f wire.Frame) {
 	c.resumed.Store(true)
 	c.seen, c.doubted = f.LastSeenSeqs, false
-	// The id is rand.identity or rand.identity.fresh, and identity has one dot itself.
-	_, rest, _ := strings.Cut(f.SessionID, ".")
+	// The id is own.identity or own.identity.fresh, and identity has one dot itself.
+	own, rest, _ := strings.Cut(f.SessionID, ".")
 	switch identity := c.g.opts.Identity(); {
 	case rest == identity+"."+freshMark:
 		c.seen = nil
@@ -203,6 +216,12 @@ func (c *client) resume(f wire.Frame) {
 		c.doubted = true
 	}
 	c.session.Send(wire.AppendResumed(nil))
+	if c.g.opts.Live.Presence != nil && len(own) == len(c.id) && len(c.live.joined) == 0 {
+		// To others it is who it was, and stays it the next time.
+		c.id = own
+		c.knownAs(own, c.live.said)
+		c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(own, false)))
+	}
 }
 
 // subscribe asks the log for all places at once, and answers them in their order.
@@ -219,6 +238,9 @@ func (c *client) subscribe(ctx context.Context, places []wire.Place, ref json.Ra
 // ask begins a subscription; what it returns waits for the log and answers.
 func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (answer func()) {
 	_, there := c.names[p.Topic]
+	if strings.HasPrefix(p.Topic, "__") && c.attend(p.Topic, ref) {
+		return func() {}
+	}
 	if _, err := pgcast.ParsePattern(p.Topic); err != nil {
 		c.refuse(0)
 		return func() { c.session.Deny(p.Topic, ref, wire.ReasonInvalidTopic) }
@@ -240,6 +262,7 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (an
 		err := c.session.Open(ctx, opening)
 		if err == nil {
 			c.names[p.Topic] = struct{}{}
+			c.arrive(p.Topic)
 			if req.After != nil {
 				c.g.metrics.resumes.Inc()
 			}
@@ -259,7 +282,7 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (an
 // fail answers a frame with an error.
 func (c *client) fail(ref json.RawMessage, err error) {
 	e := c.g.explain(err)
-	c.session.Send(wire.AppendError(nil, ref, e.Code, e.Error()))
+	c.session.Send(wire.AppendError(nil, ref, e.Code, e.Error(), e.RetryAfter.Milliseconds()))
 }
 
 // explain makes of an error what a client may be told, and counts it. What is not the

@@ -85,6 +85,7 @@ type Options struct {
 	// be read yet, when nobody can be told where they stand and so nobody is let in.
 	// Default: one that never changes.
 	Identity   func() string
+	Live       Live
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // default slog.Default()
 }

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"cmp"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -123,7 +124,7 @@ func (c *client) appendItem(b []byte, i fanout.Item) ([]byte, error) {
 		if c.resumed.Load() && !c.reset.Load() {
 			// It would not understand. With a session id that stands for no history it
 			// comes back and starts at the head.
-			t, err = wire.AppendWelcome(nil, c.g.sessionID(true)), errBegunAnew
+			t, err = wire.AppendWelcome(nil, c.g.sessionID(rand.Text(), true)), errBegunAnew
 		}
 	}
 	return append(appendHeader(b, len(t)), t...), err

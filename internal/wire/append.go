@@ -161,12 +161,16 @@ func AppendPublished(dst []byte, ref json.RawMessage, id pgcast.ID) []byte {
 	return append(dst, '}')
 }
 
-// AppendError appends the answer to a frame that could not be served.
-func AppendError(dst []byte, ref json.RawMessage, code pgcast.Code, message string) []byte {
+// AppendError appends the answer to a frame that could not be served. retryAfter, in
+// milliseconds, is left out when it is 0.
+func AppendError(dst []byte, ref json.RawMessage, code pgcast.Code, message string, retryAfter int64) []byte {
 	dst = open(dst, Error)
 	dst = member(dst, "ref", ref)
 	dst = text(dst, "code", string(code))
 	dst = text(dst, "message", message)
+	if retryAfter > 0 {
+		dst = number(dst, "retry_after", retryAfter)
+	}
 	return append(dst, '}')
 }
 

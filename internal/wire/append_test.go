@@ -206,7 +206,7 @@ func TestAppendersDoNotAllocate(t *testing.T) {
 		"event":      func() { AppendEventEnd(AppendEventBody(buf, benchEvent), 7) },
 		"subscribed": func() { AppendSubscribed(buf, "room:1", ref, 41) },
 		"gap":        func() { AppendGap(buf, "room:1", 1, 5, 9) },
-		"error":      func() { AppendError(buf, ref, pgcast.CodeBadFrame, "bad \"frame\"") },
+		"error":      func() { AppendError(buf, ref, pgcast.CodeBadFrame, "bad \"frame\"", 0) },
 	} {
 		if n := testing.AllocsPerRun(100, f); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)

@@ -16,6 +16,7 @@ func AppendFrame(dst []byte, f *Frame) []byte {
 	case Hello:
 		dst = appendCaps(dst, f.Caps)
 		dst = optional(dst, "token", f.Token)
+		dst = member(dst, "user", f.User)
 	case Subscribe:
 		dst = text(dst, "topic", f.Topic)
 		dst = appendPlace(dst, f.After, f.ID)
@@ -52,6 +53,8 @@ func AppendFrame(dst []byte, f *Frame) []byte {
 			dst = number(dst, "since", *f.After)
 		}
 		dst = member(dst, "reqId", f.ReqID)
+	case Presence, Cursor, CursorSnapshot, Group:
+		dst = appendLive(dst, f)
 	}
 	return append(dst, '}')
 }

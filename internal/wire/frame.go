@@ -9,8 +9,8 @@ import (
 // Type is the value of a frame's member "type".
 type Type string
 
-// Types of client frames. Those after Replay are reserved: a server that does not
-// serve them answers error with code unsupported.
+// Types of client frames. Reply is reserved: a server answers it with error, code
+// unsupported.
 const (
 	Hello          Type = "hello"
 	Subscribe      Type = "subscribe"
@@ -21,11 +21,12 @@ const (
 	History        Type = "history" // also the server's answer
 	Replay         Type = "replay"
 
-	Reply          Type = "reply"
-	Presence       Type = "presence"
+	Presence       Type = "presence" // also the server's answer
 	Cursor         Type = "cursor"
 	CursorSnapshot Type = "cursor-snapshot"
-	Group          Type = "group"
+	Group          Type = "group" // also the server's answer
+
+	Reply Type = "reply"
 )
 
 // Types of server frames.
@@ -74,7 +75,32 @@ type Frame struct {
 
 	Caps  []string
 	Token string
+	User  json.RawMessage // of a hello: what the client says of its user
+
+	// Op is what a presence, cursor or group frame is to do; "" for a cursor that moves.
+	Op     Op
+	Group  string // the group's name
+	Role   string
+	Member string // a member's key
+	Max    int    // of a group's creation; 0 when absent
 }
+
+// Op is what a frame of live state is to do.
+type Op string
+
+// The ops. Which frame has which is in docs/protocol.md.
+const (
+	OpJoin   Op = "join"
+	OpLeave  Op = "leave"
+	OpSync   Op = "sync"
+	OpUnsync Op = "unsync"
+	OpList   Op = "list"
+	OpCount  Op = "count"
+	OpCreate Op = "create"
+	OpSend   Op = "send"
+	OpSet    Op = "set"
+	OpClose  Op = "close"
+)
 
 // Place is one item of a subscribe-batch.
 type Place struct {
@@ -101,4 +127,10 @@ type ServerFrame struct {
 	Reason    string    // of subscribe-denied
 	Code      pgcast.Code
 	Message   string // of error
+
+	RetryAfter int64 // of error: milliseconds; 0 when absent
+
+	Op    Op              // of presence and group
+	Group string          // of group
+	Data  json.RawMessage // of presence and group
 }

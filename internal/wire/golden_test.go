@@ -86,7 +86,7 @@ var serverSamples = map[string]struct {
 	"server/published": {AppendPublished(nil, json.RawMessage(`5`), "2f-64d2c5b1f6723"),
 		ServerFrame{Type: Published, Ref: json.RawMessage(`5`), ID: "2f-64d2c5b1f6723"}},
 	"server/error": {
-		AppendError(nil, json.RawMessage(`8`), pgcast.CodeBadFrame, `after is "41"; it must be a whole number, 0 or more, in plain digits`),
+		AppendError(nil, json.RawMessage(`8`), pgcast.CodeBadFrame, `after is "41"; it must be a whole number, 0 or more, in plain digits`, 0),
 		ServerFrame{Type: Error, Ref: json.RawMessage(`8`), Code: pgcast.CodeBadFrame,
 			Message: `after is "41"; it must be a whole number, 0 or more, in plain digits`},
 	},

@@ -46,6 +46,7 @@ type members struct {
 	topics, sessionID, lastSeenSeqs              []byte
 	event, data, key, limit, caps, token         []byte
 	since, reqID                                 []byte
+	live                                         liveMembers
 }
 
 // slot finds the place for a member, nil for one that no frame has.
@@ -88,7 +89,7 @@ func (m *members) slot(name []byte) *[]byte {
 	case "reqId":
 		return &m.reqID
 	}
-	return nil
+	return m.live.slot(string(name))
 }
 
 // readFrame walks over the whole text. With an error it still returns the members
@@ -145,6 +146,7 @@ func (r *reader) read(f *Frame, m *members) {
 	case Hello:
 		f.Caps = r.caps(m.caps)
 		f.Token = r.text("token", m.token)
+		f.User = r.user(m.live.user)
 	case Subscribe:
 		f.Topic = r.needText("topic", m.topic)
 		f.After, f.ID = r.place(m.after, m.id)
@@ -172,6 +174,8 @@ func (r *reader) read(f *Frame, m *members) {
 		f.Topic = r.needText("topic", m.topic)
 		f.After = r.whole("since", m.since)
 		f.ReqID = r.token("reqId", m.reqID)
+	case Presence, Cursor, CursorSnapshot, Group:
+		r.live(f, m)
 	}
 }
 

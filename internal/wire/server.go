@@ -47,6 +47,7 @@ type serverMembers struct {
 	typ, topic, ref, seq, id, after, tail, head []byte
 	event, data, old, oversize, position        []byte
 	events, sessionID, reason, code, message    []byte
+	retryAfter, op, group                       []byte
 }
 
 func (m *serverMembers) slot(name []byte) *[]byte {
@@ -87,6 +88,12 @@ func (m *serverMembers) slot(name []byte) *[]byte {
 		return &m.code
 	case "message":
 		return &m.message
+	case "retry_after":
+		return &m.retryAfter
+	case "op":
+		return &m.op
+	case "group":
+		return &m.group
 	}
 	return nil
 }
@@ -143,6 +150,15 @@ func (r *reader) server(f *ServerFrame, m *serverMembers) {
 		f.Ref = r.ref(m.ref)
 		f.Code = pgcast.Code(r.needText("code", m.code))
 		f.Message = r.text("message", m.message)
+		if n := r.whole("retry_after", m.retryAfter); n != nil {
+			f.RetryAfter = *n
+		}
+	case Presence:
+		f.Topic, f.Ref = r.needText("topic", m.topic), r.ref(m.ref)
+		f.Op, f.Data = Op(r.needText("op", m.op)), m.data
+	case Group:
+		f.Group, f.Ref = r.needText("group", m.group), r.ref(m.ref)
+		f.Op, f.Data = Op(r.needText("op", m.op)), m.data
 	}
 }
 

@@ -1,0 +1,228 @@
+package gateway
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/wire"
+	"github.com/pgcast/pgcast/presence"
+)
+
+// Live is the live state a gateway serves beside the log. What is nil is answered with
+// unsupported.
+type Live struct {
+	Presence *presence.Users
+	// JoinOn selects the topics whose subscribers are present there without asking.
+	JoinOn   []pgcast.Pattern
+	Identity presence.Identity
+}
+
+// live is a client's part in live state. Owned by its reader.
+type live struct {
+	said   json.RawMessage // of its user, by the client
+	user   presence.User
+	joined map[string]stay           // by topic
+	views  map[string]*presence.View // by the server's own topic
+}
+
+// stay is a session's on a topic.
+type stay struct {
+	key   string
+	asked bool // by a presence frame; else it came with a subscription
+}
+
+// knownAs is who the session is from now on.
+func (c *client) knownAs(session string, said json.RawMessage) {
+	c.live.said = said
+	c.live.user = c.g.opts.Live.Identity.Of(nil, said, publicKey(session))
+}
+
+// publicKey makes of a session's secret id what others may know it by.
+func publicKey(session string) string {
+	own, _, _ := strings.Cut(session, ".")
+	sum := sha256.Sum256([]byte(own))
+	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:10]))
+}
+
+func (c *client) presence(ctx context.Context, f wire.Frame) {
+	users := c.g.opts.Live.Presence
+	if users == nil {
+		c.fail(f.Ref, errNoLive)
+		return
+	}
+	if err := pgcast.CheckTopic(f.Topic); err != nil {
+		c.fail(f.Ref, err)
+		return
+	}
+	answer, err := []byte(nil), error(nil)
+	switch f.Op {
+	case wire.OpJoin:
+		if answer, err = c.join(ctx, f); err == nil {
+			c.session.Send(wire.AppendPresence(nil, f.Ref, f.Topic, f.Op, answer))
+			err = c.watch(f.Topic, wire.PresenceOf, users.Rosters, stateDialect, "")
+			if err == nil {
+				return
+			}
+		}
+	case wire.OpSync:
+		err = c.watch(f.Topic, wire.PresenceOf, users.Rosters, stateDialect, "")
+	case wire.OpLeave:
+		c.part(f.Topic, true)
+		c.unwatch(wire.PresenceOf + f.Topic)
+	case wire.OpUnsync:
+		c.unwatch(wire.PresenceOf + f.Topic)
+	case wire.OpCount:
+		var n int
+		n, err = users.Count(ctx, f.Topic)
+		answer = strconv.AppendInt([]byte(`{"count":`), int64(n), 10)
+		answer = append(answer, '}')
+	case wire.OpList:
+		var list []presence.Entry
+		list, err = users.List(ctx, f.Topic)
+		answer = append(appendUsers([]byte(`{"users":`), list), '}')
+	}
+	if err == nil && len(answer) > wire.MaxServerFrame-1024 {
+		err = &pgcast.Error{Code: pgcast.CodeTooLarge, Message: "the answer is larger than a frame may be", Hint: "GET /topics/{topic}/presence"}
+	}
+	if err != nil {
+		c.fail(f.Ref, err)
+		return
+	}
+	if f.Ref != nil || answer != nil {
+		c.session.Send(wire.AppendPresence(nil, f.Ref, f.Topic, f.Op, answer))
+	}
+}
+
+var errNoLive = &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "this server does not serve live state"}
+
+// join has the session's user be on a topic.
+func (c *client) join(ctx context.Context, f wire.Frame) (answer []byte, err error) {
+	if f.Data != nil {
+		if len(f.Data) > wire.MaxUser || f.Data[0] != '{' {
+			return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "data is not an object of at most 4 KiB"}
+		}
+		c.knownAs(c.id, f.Data)
+	}
+	user := c.live.user
+	before, there := c.live.joined[f.Topic]
+	if !there && len(c.live.joined) >= c.g.opts.MaxSubscriptions {
+		return nil, errTooManyLive
+	}
+	if err := c.g.opts.Live.Presence.Join(ctx, f.Topic, user); err != nil {
+		return nil, err
+	}
+	if there {
+		c.g.opts.Live.Presence.Leave(f.Topic, before.key, true)
+	}
+	c.stay(f.Topic, stay{user.Key, true})
+	key, err := json.Marshal(map[string]string{"key": user.Key})
+	return key, err
+}
+
+var errTooManyLive = &pgcast.Error{Code: pgcast.CodeTooMany, Message: "this session is on too many topics", Hint: "leave some first"}
+
+func (c *client) stay(topic string, s stay) {
+	if c.live.joined == nil {
+		c.live.joined = map[string]stay{}
+	}
+	c.live.joined[topic] = s
+}
+
+// arrive does what comes with a subscription to a topic.
+func (c *client) arrive(topic string) {
+	l := c.g.opts.Live
+	if l.Presence == nil || pgcast.IsPattern(topic) || !selects(l.JoinOn, topic) {
+		return
+	}
+	if _, there := c.live.joined[topic]; there || len(c.live.joined) >= c.g.opts.MaxSubscriptions {
+		return
+	}
+	l.Presence.Enter(topic, c.live.user)
+	c.stay(topic, stay{c.live.user.Key, false})
+	if c.said.Load() {
+		_ = c.watch(topic, wire.PresenceOf, l.Presence.Rosters, stateDialect, "")
+	}
+}
+
+func selects(patterns []pgcast.Pattern, topic string) bool {
+	return slices.ContainsFunc(patterns, func(p pgcast.Pattern) bool { return p.Match(topic) })
+}
+
+// depart does what comes with the end of a subscription.
+func (c *client) depart(topic string) {
+	if s, there := c.live.joined[topic]; there && !s.asked {
+		c.part(topic, true)
+		c.unwatch(wire.PresenceOf + topic)
+	}
+}
+
+// part takes the session from a topic; meant says that it wants to go.
+func (c *client) part(topic string, meant bool) {
+	if s, there := c.live.joined[topic]; there {
+		delete(c.live.joined, topic)
+		c.g.opts.Live.Presence.Leave(topic, s.key, meant)
+	}
+}
+
+// watch has the session told of a roster. Once it is told, it is told everything again.
+func (c *client) watch(topic, of string, rosters *presence.Rosters, d *presence.Dialect, hide string) error {
+	if v := c.live.views[of+topic]; v != nil {
+		v.Again()
+		return nil
+	}
+	if len(c.live.views) >= c.g.opts.MaxSubscriptions {
+		return errTooManyLive
+	}
+	if c.live.views == nil {
+		c.live.views = map[string]*presence.View{}
+	}
+	session := c.session
+	c.live.views[of+topic] = rosters.View(topic, d, hide, func(v *presence.View) { session.Pull(v) })
+	return nil
+}
+
+func (c *client) unwatch(own string) {
+	if v := c.live.views[own]; v != nil {
+		delete(c.live.views, own)
+		v.Close()
+	}
+}
+
+// attend answers a subscription to a topic of the server's own, and tells whether it is one
+// that is served.
+func (c *client) attend(topic string, ref json.RawMessage) bool {
+	l := c.g.opts.Live
+	var err error
+	switch about, ok := strings.CutPrefix(topic, wire.PresenceOf); {
+	case topic == wire.System:
+	case ok && l.Presence != nil && pgcast.CheckTopic(about) == nil:
+		err = c.watch(about, wire.PresenceOf, l.Presence.Rosters, listDialect, "")
+	default:
+		return false
+	}
+	if err != nil {
+		c.session.Deny(topic, ref, wire.ReasonTooMany)
+	} else if ref != nil {
+		c.session.Send(wire.AppendSubscribed(nil, topic, ref, 0))
+	}
+	return true
+}
+
+// endLive takes the session from everything; it may come back.
+func (c *client) endLive() {
+	for topic := range c.live.joined {
+		c.part(topic, false)
+	}
+	for own := range c.live.views {
+		c.unwatch(own)
+	}
+}
+
+var _ fanout.View = (*presence.View)(nil)
