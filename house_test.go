@@ -27,7 +27,7 @@ var arrows = []struct {
 	{"listener", nil, []string{"net/http", "github.com/coder"}},
 	{"replay", []string{"", "db", "listener"}, []string{"github.com/coder", "github.com/redis"}},
 	{"fanout", []string{""}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
-	{"presence", []string{""}, []string{"github.com/jackc", "github.com/redis", "github.com/coder", "net/http"}},
+	{"presence", []string{""}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
 	{"presence/shared", []string{"", "presence"}, []string{"github.com/jackc", "github.com/coder"}},
 	{"internal/wire", []string{""}, []string{"github.com/", "net/http"}},
 	{"internal/gateway", []string{"", "fanout", "internal/wire", "presence"}, []string{"github.com/jackc", "github.com/redis"}},

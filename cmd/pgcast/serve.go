@@ -63,7 +63,7 @@ func (a *app) serverOptions(log *slog.Logger) *server.Options {
 		MaxFrame: s.MaxFrame, MaxEvent: s.MaxEvent,
 		MaxSubscriptions: s.MaxSubscriptions, MaxSessions: s.MaxSessions, RingSize: s.RingSize,
 		WriteTimeout: s.WriteTimeout, PingInterval: s.PingInterval, DrainTimeout: s.DrainTimeout,
-		Profile: s.Profile, Logger: log, Version: version().version,
+		Profile: s.Profile, Live: s.Live, Logger: log, Version: version().version,
 	}
 }
 

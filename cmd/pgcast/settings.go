@@ -1,8 +1,10 @@
 package main
 
 import (
+	"slices"
 	"time"
 
+	"github.com/pgcast/pgcast/internal/server"
 	"github.com/pgcast/pgcast/replay"
 )
 
@@ -31,6 +33,8 @@ type settings struct {
 	PingInterval     time.Duration
 	DrainTimeout     time.Duration
 	Profile          bool
+
+	Live server.LiveOptions
 
 	NoDemo bool
 	PGBin  string
@@ -74,7 +78,9 @@ type setting struct {
 }
 
 // allSettings is the one list of them, in the order people read them.
-var allSettings = []setting{
+var allSettings = slices.Concat(mainSettings, liveSettings)
+
+var mainSettings = []setting{
 	{name: "database-url", kind: "url", scope: forDatabase, secret: true,
 		help: "Postgres to use: postgres://user:password@host:5432/database",
 		read: databaseURL(func(s *settings) *string { return &s.DatabaseURL })},

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgcast/pgcast"
 )
 
 // The readers of the settings' texts. Each checks what it reads; its error says what is
@@ -256,4 +258,37 @@ func redactKeywords(conn string) string {
 		shown += " password=xxxxx"
 	}
 	return shown
+}
+
+// patterns reads topics and patterns.
+func patterns(field func(*settings) *[]pgcast.Pattern) func(*settings, string) error {
+	return func(s *settings, v string) error {
+		*field(s) = nil
+		for _, part := range split(v) {
+			p, err := pgcast.ParsePattern(part)
+			if err != nil {
+				return &wrong{fmt.Sprintf("has something in it that is not a topic or pattern: %v", err), "write them with commas in between, as room:*,board:**"}
+			}
+			*field(s) = append(*field(s), p)
+		}
+		return nil
+	}
+}
+
+// names reads words.
+func names(field func(*settings) *[]string) func(*settings, string) error {
+	return func(s *settings, v string) error {
+		*field(s) = append([]string{}, split(v)...)
+		return nil
+	}
+}
+
+// split gives the parts between commas, without what is empty.
+func split(v string) (parts []string) {
+	for part := range strings.SplitSeq(v, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			parts = append(parts, part)
+		}
+	}
+	return parts
 }

@@ -63,6 +63,7 @@ func (c *client) run() {
 	c.id = rand.Text()
 	c.knownAs(c.id, nil)
 	c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(c.id, false)))
+	c.greet()
 	defer c.endLive()
 	err := c.read()
 	var ce closeError

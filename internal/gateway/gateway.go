@@ -60,8 +60,9 @@ type Gateway struct {
 	mu       sync.Mutex
 	clients  map[transport]*fanout.Session // nil while the handshake goes on
 	draining bool
-	empty    chan struct{} // closed when draining and the last client has gone
-	spread   time.Duration // when draining: over which clients are asked to come back
+	empty    chan struct{}   // closed when draining and the last client has gone
+	degraded map[string]bool // backends
+	spread   time.Duration   // when draining: over which clients are asked to come back
 }
 
 // Options; the zero value of each field stands for its default.
@@ -131,7 +132,7 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 		opts.Logger = slog.Default()
 	}
 	return &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
-		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[transport]*fanout.Session{}, empty: make(chan struct{})}
+		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[transport]*fanout.Session{}, degraded: map[string]bool{}, empty: make(chan struct{})}
 }
 
 // slot waits for room among the requests under way. What is then asked of the database is

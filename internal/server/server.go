@@ -50,6 +50,7 @@ type Options struct {
 	PingInterval      time.Duration
 	DrainTimeout      time.Duration // for sessions to be told and flushed; default 10 s
 	RetentionEvery    time.Duration
+	Live              LiveOptions
 	// Public serves the public listener's paths that are not the server's own.
 	Public http.Handler
 	// Guard, if set, stands before everything on the public listener.
@@ -71,6 +72,7 @@ type Server struct {
 	follower  *fanout.Follower
 	sequencer *replay.Sequencer
 	gateway   *gateway.Gateway
+	live      *live
 	registry  *prometheus.Registry
 
 	identity atomic.Pointer[string] // nil until the database was first read
@@ -122,7 +124,10 @@ func New(options *Options) (*Server, error) {
 	if s.pool, err = pgxpool.NewWithConfig(context.Background(), cfg); err != nil {
 		return nil, fmt.Errorf("make the connection pool: %w", err)
 	}
-	s.build()
+	if err := s.build(); err != nil {
+		s.pool.Close()
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -133,7 +138,7 @@ func setDefault[T comparable](v *T, d T) {
 	}
 }
 
-func (s *Server) build() {
+func (s *Server) build() (err error) {
 	o := &s.opts
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), poolCollector{s.pool})
 
@@ -151,10 +156,14 @@ func (s *Server) build() {
 		Registerer: s.registry, Logger: o.Logger})
 	// A small budget: what is stored compressed may be some hundred times as large.
 	whole := replay.NewLog(s.pool, &replay.LogOptions{MaxEvent: math.MaxInt, MaxRead: 256 << 10})
+	if s.live, err = s.newLive(); err != nil {
+		return err
+	}
 	s.gateway = gateway.New(s.hub, s.log, s.log, gateway.Options{Whole: whole, Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
 		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions, MaxRequests: requests, WriteTimeout: o.WriteTimeout,
-		PingInterval: o.PingInterval, Identity: s.identified,
+		PingInterval: o.PingInterval, Identity: s.identified, Live: s.live.gateway(&o.Live),
 		Registerer: s.registry, Logger: o.Logger})
+	return nil
 }
 
 // identify learns which cluster the database is now; sessions that know only a seq are
@@ -197,6 +206,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.follower.Run(engine) })
 	g.Go(func() error { return s.sequencer.Run(engine) })
 	g.Go(func() error { return s.gateway.Run(engine) })
+	g.Go(func() error { return s.live.run(engine) })
 	g.Go(func() error { return rest(engine, s.hub.Count, debug.FreeOSMemory) })
 	g.Go(func() error { return serve(front, public) })
 	g.Go(func() error { return serve(back, admin) })

@@ -69,10 +69,12 @@ func Open(options *Options) (*Redis, error) {
 		o.Logger = slog.Default()
 	}
 	quiet.Do(func() { redis.SetLogger(silent{}) })
+	if err := CheckURL(o.URL); err != nil {
+		return nil, err
+	}
 	opts, err := redis.ParseURL(o.URL)
 	if err != nil {
-		// Not err: it has the URL in it, and that its password.
-		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the Redis URL cannot be read", Hint: "redis://user:password@host:6379/0, or rediss:// for TLS"}
+		return nil, err
 	}
 	if strings.ContainsAny(o.Prefix, "{}") {
 		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the Redis prefix has a brace", Hint: "braces name the slot in a cluster; leave them out"}
@@ -93,6 +95,15 @@ func Open(options *Options) (*Redis, error) {
 		OnStateChange: func(_ string, _, to gobreaker.State) { r.changed(states[to]) },
 	})
 	return r, nil
+}
+
+// CheckURL tells why a URL cannot be that of a Redis, or returns nil. The error has nothing
+// of the URL in it: there may be a password in that.
+func CheckURL(url string) error {
+	if _, err := redis.ParseURL(url); err != nil {
+		return &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the Redis URL cannot be read", Hint: "redis://user:password@host:6379/0, or rediss:// for TLS"}
+	}
+	return nil
 }
 
 // dialer makes connections that notice within seconds that nobody is there any more, also
