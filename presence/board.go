@@ -38,6 +38,9 @@ type node struct {
 	Entry
 	version    uint64
 	removed    bool
+	since      uint64 // the version with which it came
+	left       uint64 // the version with which it had gone before that; 0 if that is not remembered
+	valued     uint64 // the version with which it got its value
 	prev, next *node
 }
 
@@ -58,12 +61,12 @@ func (b *board) set(key string, value json.RawMessage) {
 	n := b.nodes[key]
 	switch {
 	case n == nil:
-		n = &node{Entry: Entry{Key: key}}
+		n = &node{Entry: Entry{Key: key}, since: b.version + 1}
 		b.nodes[key] = n
 		b.live++
 	case n.removed:
 		b.unlink(n)
-		n.removed = false
+		n.removed, n.left, n.since = false, n.version, b.version+1
 		b.live++
 		b.gone--
 	case string(n.Value) == string(value):
@@ -71,7 +74,7 @@ func (b *board) set(key string, value json.RawMessage) {
 	default:
 		b.unlink(n)
 	}
-	n.Value = value
+	n.Value, n.valued = value, b.version+1
 	b.append(n)
 }
 

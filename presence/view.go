@@ -7,6 +7,12 @@ type Changes struct {
 	Whole   bool
 	Set     []Entry
 	Removed []Entry // with the values they had
+	// Unclear says that some of Set may be there already for the client, having changed or
+	// having gone and come back, or that some of Removed may not have been, or not with
+	// that value.
+	Unclear bool
+	Count   int            // of all entries there are now
+	All     func() []Entry `json:"-"` // all entries there are now; to be called by Encode
 }
 
 // Dialect makes a client's texts of changes. Views with the same dialect share what was
@@ -57,21 +63,24 @@ func (v *View) Pull() [][]byte {
 	if whole {
 		from = 0
 	}
-	if hidden := v.hidden(from, whole); !hidden {
+	if !v.hidden(from, whole) {
 		for _, d := range b.diffs {
 			if d.dialect == v.dialect && d.whole == whole && d.from == from && d.to == b.version {
 				return d.texts
 			}
 		}
-		d := diff{dialect: v.dialect, from: from, to: b.version, whole: whole, texts: v.dialect.Encode(v.changes(from, whole))}
+		d := diff{dialect: v.dialect, from: from, to: b.version, whole: whole, texts: v.encode(v.changes(from, whole))}
 		if len(b.diffs) == maxDiffs {
 			b.diffs = append(b.diffs[:0], b.diffs[1:]...)
 		}
 		b.diffs = append(b.diffs, d)
 		return d.texts
 	}
-	c := v.changes(from, whole)
-	if !whole && len(c.Set) == 0 && len(c.Removed) == 0 {
+	return v.encode(v.changes(from, whole))
+}
+
+func (v *View) encode(c Changes) [][]byte {
+	if !c.Whole && len(c.Set) == 0 && len(c.Removed) == 0 {
 		return nil
 	}
 	return v.dialect.Encode(c)
@@ -87,7 +96,7 @@ func (v *View) hidden(from uint64, whole bool) bool {
 }
 
 func (v *View) changes(from uint64, whole bool) Changes {
-	c := Changes{Topic: v.topic, Whole: whole}
+	c := Changes{Topic: v.topic, Whole: whole, Count: v.board.live, All: v.board.all}
 	if whole {
 		for _, e := range v.board.all() {
 			if e.Key != v.hide {
@@ -103,10 +112,13 @@ func (v *View) changes(from uint64, whole bool) Changes {
 	for n := first; n != &v.board.ring; n = n.next {
 		switch {
 		case n.Key == v.hide:
+		case n.removed && n.since > from && n.left <= from: // it came and went in between
 		case n.removed:
 			c.Removed = append(c.Removed, n.Entry)
+			c.Unclear = c.Unclear || n.valued > from
 		default:
 			c.Set = append(c.Set, n.Entry)
+			c.Unclear = c.Unclear || n.since <= from || n.left > from
 		}
 	}
 	return c
