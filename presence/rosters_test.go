@@ -221,3 +221,40 @@ func TestLeaveWithGrace(t *testing.T) {
 		}
 	})
 }
+
+// A store that has been emptied has no more room than before.
+func TestLimitAfterFlush(t *testing.T) {
+	shares(t, presence.Options{}, func(t *testing.T, w *world) {
+		const limit = 10
+		a, b, c := w.server(), w.server(), w.server()
+		watchers := []*client{a.watch("g", ""), b.watch("g", ""), c.watch("g", "")}
+		var all []string
+		for i := range limit - 1 {
+			key := fmt.Sprintf("user%d", i)
+			all = append(all, key)
+			if err := a.Put(t.Context(), "g", key, json.RawMessage(`{}`), limit); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, c := range watchers {
+			sees(t, c, all...)
+		}
+		w.redis.Flush()
+		in := 0
+		for i, s := range []*server{b, c, b, c} {
+			switch err := s.Put(t.Context(), "g", fmt.Sprintf("xtra%d", i), json.RawMessage(`{}`), limit); {
+			case err == nil:
+				in++
+			case !errors.Is(err, presence.ErrFull):
+				t.Fatal(err)
+			}
+		}
+		if in != 1 {
+			t.Errorf("%d were let in; want 1", in)
+		}
+		a.Refresh()
+		for _, c := range watchers {
+			sees(t, c, append(all[:len(all):len(all)], "xtra0")...)
+		}
+	})
+}

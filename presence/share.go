@@ -88,6 +88,9 @@ func (r *Rosters) apply(ctx context.Context, work map[*roster][]*put, whole bool
 		}
 		for _, p := range puts {
 			b.Changes = append(b.Changes, p.Change)
+			if p.Max > 0 && b.Others == nil {
+				b.Others = ro.alive()
+			}
 		}
 		batches, order = append(batches, b), append(order, ro)
 	}
@@ -115,6 +118,17 @@ func (r *Rosters) apply(ctx context.Context, work map[*roster][]*put, whole bool
 		}
 	}
 	return lost
+}
+
+// alive gives the number of entries of each other server that has some and has not lapsed.
+func (ro *roster) alive() map[string]int {
+	others, now := map[string]int{}, time.Now()
+	for server, p := range ro.others {
+		if len(p.entries) > 0 && p.lapses.After(now) {
+			others[server] = len(p.entries)
+		}
+	}
+	return others
 }
 
 // catchUp reads what is stale.

@@ -23,6 +23,10 @@ type Batch struct {
 	Changes []Change
 	// Held is how many entries this server has in the store if the store has lost nothing.
 	Held int
+	// Others is, where a change has a Max, how many entries each other server that is alive
+	// for all this one knows has. One that is not in the store, which must have been emptied,
+	// has them still, and will be back with them.
+	Others map[string]int
 	// Lease, if not 0, is how long the entries live on without a beat, instead of the TTL:
 	// the server is leaving, and its sessions may come to another.
 	Lease time.Duration

@@ -2,7 +2,8 @@
 -- KEYS: servers (zset by the end of their lease), the server's own entries (hash), version
 -- ARGV: server, lease in ms, TTL of the version in ms, channel, prefix of all servers' hashes,
 --       whole (1: what is given is all the server has), how many entries the server has
---       here if nothing was lost, then for each change: key, value, max
+--       here if nothing was lost, the number of other servers that should have entries
+--       here, for each its name and how many, then for each change: key, value, max
 -- Values are JSON text and never empty: an empty one takes the entry away.
 -- Returns: for each change 1 if it was refused by max, else 0; or nil, and nothing was
 -- done, where something was lost.
@@ -16,17 +17,24 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', servers, '-inf', now)
 redis.call('ZADD', servers, now + lease, server)
 
+local changes = 9 + 2 * tonumber(ARGV[8])
 local live
+local lost = 0 -- what servers have that will be back with it
 local function room(key, max)
   if redis.call('HEXISTS', own, key) == 1 then return true end
-  live = live or redis.call('ZRANGE', servers, 0, -1)
-  local sum = 0
+  if not live then
+    live = redis.call('ZRANGE', servers, 0, -1)
+    for i = 9, changes - 1, 2 do
+      if redis.call('HLEN', prefix .. ARGV[i]) == 0 then lost = lost + tonumber(ARGV[i + 1]) end
+    end
+  end
+  local sum = lost
   for _, s in ipairs(live) do
     if redis.call('HEXISTS', prefix .. s, key) == 1 then return true end
     sum = sum + redis.call('HLEN', prefix .. s)
   end
   if sum < max then return true end
-  local distinct, seen = 0, {} -- a key may be on several servers
+  local distinct, seen = lost, {} -- a key may be on several servers
   for _, s in ipairs(live) do
     for _, k in ipairs(redis.call('HKEYS', prefix .. s)) do
       if not seen[k] then seen[k] = true; distinct = distinct + 1 end
@@ -38,7 +46,7 @@ end
 local answer, set, del = {}, {}, {}
 if whole then redis.call('DEL', own) end
 local final, order = {}, {}
-for i = 8, #ARGV, 3 do
+for i = changes, #ARGV, 3 do
   local key, value, max = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 2])
   local refused = 0
   if value == '' then

@@ -68,8 +68,11 @@ func (s *Store) Apply(ctx context.Context, batches []presence.Batch) ([][]bool, 
 		if b.Whole {
 			whole = "1"
 		}
-		args := make([]any, 0, 7+3*len(b.Changes))
-		args = append(args, s.server, lease.Milliseconds(), s.remember(), s.redis.channel(s.kind, b.Topic), s.hashes(b.Topic), whole, b.Held)
+		args := make([]any, 0, 8+2*len(b.Others)+3*len(b.Changes))
+		args = append(args, s.server, lease.Milliseconds(), s.remember(), s.redis.channel(s.kind, b.Topic), s.hashes(b.Topic), whole, b.Held, len(b.Others))
+		for server, n := range b.Others {
+			args = append(args, server, n)
+		}
 		for _, c := range b.Changes {
 			args = append(args, c.Key, []byte(c.Value), c.Max)
 		}
