@@ -105,7 +105,11 @@ const relayPing = 3 * time.Second // of silence, after which the connection must
 // who listen are told.
 func (l *Relay) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.sub.Close() })
-	defer stop()
+	defer func() {
+		if stop() { // the client was closed first, which ends the loop but not the library's goroutine
+			_ = l.sub.Close()
+		}
+	}()
 	for m := range l.sub.ChannelWithSubscriptions(redis.WithChannelHealthCheckInterval(relayPing), redis.WithChannelSize(1000)) {
 		switch m := m.(type) {
 		case *redis.Subscription:
