@@ -18,6 +18,7 @@ type roster struct {
 	known bool // read is closed
 
 	mine      map[string]json.RawMessage
+	ahead     map[string]json.RawMessage // what will be in mine, or not be if nil, and is shown already
 	others    map[string]*peer
 	version   uint64    // of the newest batch that is in others
 	certain   bool      // the last that was asked of the store was answered
@@ -32,7 +33,7 @@ type peer struct {
 }
 
 func newRoster(topic string, every time.Duration) *roster {
-	return &roster{topic: topic, board: newBoard(every), read: make(chan struct{}), mine: map[string]json.RawMessage{}, others: map[string]*peer{}}
+	return &roster{topic: topic, board: newBoard(every), read: make(chan struct{}), mine: map[string]json.RawMessage{}, ahead: map[string]json.RawMessage{}, others: map[string]*peer{}}
 }
 
 // understood notes whether the store has answered, and lets those look who waited for it.
@@ -64,9 +65,14 @@ func (ro *roster) shows(key string) bool {
 // value is what is shown of a key that several servers may have: this one's, or that of
 // the first by name.
 func (ro *roster) value(key string) (value json.RawMessage, there bool) {
-	if value, there = ro.mine[key]; there {
+	value, there = ro.ahead[key]
+	if !there {
+		value, there = ro.mine[key]
+	}
+	if value != nil {
 		return value, true
 	}
+	there = false
 	first := ""
 	for server, p := range ro.others {
 		if v, has := p.entries[key]; has && (!there || server < first) {

@@ -24,7 +24,10 @@ type Options struct {
 	// 90 s. Beat is how often a server says that it is not; default a third of TTL.
 	TTL, Beat time.Duration
 	// Every is how often a client is told of changes, at most; default 20 ms.
-	Every      time.Duration
+	Every time.Duration
+	// Pace, if not 0, is for what changes all the time: what is posted and dropped is shown
+	// here at once, whether others can be told or not, and they are told at most so often.
+	Pace       time.Duration
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // default slog.Default()
 }
@@ -119,6 +122,10 @@ func (r *Rosters) submit(topic string, p *put) {
 		r.settle(p, p.Max > 0 && !p.roster.shows(p.Key) && p.roster.board.count() >= p.Max, nil)
 		return
 	}
+	if p.done == nil && r.opts.Pace > 0 {
+		p.roster.ahead[p.Key] = p.Value
+		p.roster.show(p.Key)
+	}
 	if p.done != nil {
 		delete(r.queued, place{topic, p.Key})
 	} else if before := r.queued[place{topic, p.Key}]; before != nil {
@@ -144,6 +151,9 @@ func (r *Rosters) settle(p *put, full bool, err error) {
 		ro.uncertain, answer = true, ErrUnavailable
 	default:
 		ro.uncertain = ro.uncertain || err != nil
+		if r.queued[place{ro.topic, p.Key}] == nil {
+			delete(ro.ahead, p.Key) // else a newer one is shown already
+		}
 		ro.give(p.Key, p.Value)
 	}
 	if p.done != nil {

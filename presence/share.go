@@ -17,18 +17,25 @@ func (r *Rosters) Run(ctx context.Context) error {
 	defer beat.Stop()
 	lapse := time.NewTimer(r.opts.TTL)
 	defer lapse.Stop()
+	wake, rested := r.wake, (<-chan time.Time)(nil)
 	for {
 		due := false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-r.wake:
+		case <-wake:
+		case <-rested:
+			wake, rested = r.wake, nil
+			continue
 		case <-beat.C:
 			due = true
 		case <-lapse.C:
 			due = true
 		}
 		r.flush(ctx)
+		if r.opts.Pace > 0 {
+			wake, rested = nil, time.After(r.opts.Pace)
+		}
 		r.catchUp(ctx)
 		if r.wanted() || due {
 			r.beat(ctx)
@@ -101,6 +108,9 @@ func (r *Rosters) apply(ctx context.Context, work map[*roster][]*put, whole bool
 	r.failed(err)
 	for i, ro := range order {
 		puts := work[ro]
+		if err != nil && !ro.known {
+			ro.understood(false)
+		}
 		if err == nil && full[i] == nil {
 			if lost == nil {
 				lost = map[*roster][]*put{}

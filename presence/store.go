@@ -85,6 +85,7 @@ type Message struct {
 type Relay interface {
 	// Watch has a topic's messages handed to f, from now on, and calls ready whenever it
 	// is certain that from here on they arrive: at first, and after each time they may not
-	// have. Both are called by one goroutine, which they must not hold up.
+	// have. Where that cannot be had within a second it calls ready once all the same. Both
+	// must not hold up who calls them.
 	Watch(topic string, f func(Message), ready func()) (stop func())
 }

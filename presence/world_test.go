@@ -21,6 +21,7 @@ type world struct {
 	redis *redistest.Redis // nil: one server
 	opts  presence.Options
 	names int
+	store func(presence.Store) presence.Store // what stands between servers and Redis; nil: nothing
 }
 
 // each runs a test with one server of its own and with servers that share a Redis.
@@ -73,6 +74,9 @@ func (w *world) server() *server {
 			ttl = 90 * time.Second
 		}
 		o.Store, o.Relay = s.redis.Store(o.Kind, o.Server, ttl), relay.Kind(o.Kind)
+		if w.store != nil {
+			o.Store = w.store(o.Store)
+		}
 		done.Go(func() { _ = s.redis.Run(ctx) })
 		done.Go(func() { _ = relay.Run(ctx) })
 	}

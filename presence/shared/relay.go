@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -24,8 +25,9 @@ type Relay struct {
 }
 
 type watch struct {
-	message func(payload string)
-	ready   func()
+	message   func(payload string)
+	ready     func()
+	confirmed atomic.Bool // Redis has said that it will tell
 }
 
 // Relay makes a relay; its Run carries.
@@ -54,16 +56,23 @@ func (k kindRelay) Watch(topic string, f func(presence.Message), ready func()) (
 // Listen has a channel's messages handed to message; ready is called as presence.Relay
 // says. One at a time may listen to a channel.
 func (l *Relay) Listen(channel string, message func(payload string), ready func()) (stop func()) {
-	w := &watch{message, ready}
+	w := &watch{message: message, ready: ready}
 	l.mu.Lock()
 	l.channels[channel] = w
 	l.mu.Unlock()
+	// Whoever waits is to find out for himself that nobody answers.
+	patience := time.AfterFunc(callTimeout, func() {
+		if !w.confirmed.Load() {
+			ready()
+		}
+	})
 	go func() {
 		if l.subscribe(channel) != nil {
-			ready() // whoever waits is to find out for himself that nobody answers
+			ready()
 		}
 	}()
 	return func() {
+		patience.Stop()
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.channels[channel] == w {
@@ -114,6 +123,7 @@ func (l *Relay) Run(ctx context.Context) error {
 		switch m := m.(type) {
 		case *redis.Subscription:
 			if w := l.find(m.Channel); w != nil && m.Kind == "subscribe" {
+				w.confirmed.Store(true)
 				w.ready()
 			}
 		case *redis.Message:
