@@ -180,7 +180,7 @@ func (r *Rosters) beat(ctx context.Context) {
 		if ro.uncertain {
 			repairs, repaired = append(repairs, ro.whole()), append(repaired, ro)
 		}
-		rosters, holds = append(rosters, ro), append(holds, Hold{topic, len(ro.mine) > 0})
+		rosters, holds = append(rosters, ro), append(holds, Hold{topic, len(ro.mine)})
 	}
 	r.mu.Unlock()
 	if len(holds) == 0 || !r.repair(ctx, repairs, repaired) {

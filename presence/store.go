@@ -35,7 +35,7 @@ type Batch struct {
 // Hold is what a server believes of a topic when it says that it is alive.
 type Hold struct {
 	Topic string
-	Held  bool // it has entries there
+	Held  int // its entries there
 }
 
 // Standing is how a topic stands in the store.

@@ -104,11 +104,7 @@ func (s *Store) Beat(ctx context.Context, holds []presence.Hold) ([]presence.Sta
 	calls := make([]call, len(holds))
 	for i, h := range holds {
 		servers, own, version := s.keys(h.Topic)
-		held := 0
-		if h.Held {
-			held = 1
-		}
-		calls[i] = call{beatScript, []string{servers, own, version}, []any{s.server, s.ttl.Milliseconds(), s.remember(), held}}
+		calls[i] = call{beatScript, []string{servers, own, version}, []any{s.server, s.ttl.Milliseconds(), s.remember(), h.Held}}
 	}
 	replies, err := s.redis.run(ctx, calls)
 	if err != nil {
