@@ -30,6 +30,7 @@ type board struct {
 	told    time.Time
 	timer   *time.Timer // a telling is due
 	diffs   []diff      // the newest ones encoded
+	alives  []alive     // of the newest beat
 }
 
 // node is an entry's place in the order of changes. A removed one stays for a while, to be
@@ -144,6 +145,51 @@ func (b *board) open() {
 	defer b.mu.Unlock()
 	b.opened = true
 	b.kick()
+}
+
+// alive is what one dialect says at one place of who is still there.
+type alive struct {
+	dialect *Dialect
+	at      uint64
+	text    []byte
+}
+
+// pulse has those views told who is still there that want to know, while they are not too
+// many to be told each time.
+func (b *board) pulse() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.alives = nil
+	if !b.opened || b.live > MaxPulse {
+		return
+	}
+	for v := range b.views {
+		if v.dialect.Pulse != nil {
+			v.pulsed = true
+			v.kick(v)
+		}
+	}
+}
+
+// alive makes the text of a beat, once for each dialect.
+func (b *board) alive(v *View) []byte {
+	for _, a := range b.alives {
+		if a.dialect == v.dialect && a.at == b.version {
+			return a.text
+		}
+	}
+	if b.live > MaxPulse {
+		return nil
+	}
+	keys := make([]string, 0, b.live)
+	for n := b.ring.next; n != &b.ring; n = n.next {
+		if !n.removed {
+			keys = append(keys, n.Key)
+		}
+	}
+	a := alive{v.dialect, b.version, v.dialect.Pulse(v.topic, keys)}
+	b.alives = append(b.alives, a)
+	return a.text
 }
 
 func (b *board) kick() {

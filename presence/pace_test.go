@@ -18,7 +18,7 @@ type slow struct {
 	calls atomic.Int64
 }
 
-func (s *slow) Apply(ctx context.Context, batches []presence.Batch) ([][]bool, error) {
+func (s *slow) Apply(ctx context.Context, batches []presence.Batch) []presence.Applied {
 	s.calls.Add(1)
 	select {
 	case <-s.gate:

@@ -1,6 +1,7 @@
 package presence
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -12,6 +13,7 @@ type roster struct {
 	topic string
 	board *board
 	refs  int
+	puts  int    // changes that are not settled
 	stop  func() // of the relay
 	// closed once there is something to be shown: the store has answered, or cannot
 	read  chan struct{}
@@ -22,9 +24,13 @@ type roster struct {
 	others    map[string]*peer
 	version   uint64    // of the newest batch that is in others
 	certain   bool      // the last that was asked of the store was answered
-	stale     bool      // must be read from the store
-	uncertain bool      // the store may not have what mine has
-	early     []Message // while it must be read
+	blind     bool      // it was not, and no beat has been since
+	stale     bool      // must be read from the store,
+	readAt    time.Time // but not before this
+	reading   bool      // it is just being read
+	uncertain bool      // the store may not have what mine has; it is told,
+	tellAt    time.Time // but not before this
+	early     []Message // heard until it has been read
 }
 
 type peer struct {
@@ -44,6 +50,12 @@ func (ro *roster) understood(certain bool) {
 		close(ro.read)
 		ro.board.open()
 	}
+}
+
+// has tells whether an entry of this server's, or its absence, is as a value says.
+func (ro *roster) has(key string, value json.RawMessage) bool {
+	mine, there := ro.mine[key]
+	return there == (value != nil) && bytes.Equal(mine, value) && !ro.uncertain
 }
 
 // give changes an entry of this server's.
@@ -96,7 +108,7 @@ func (r *Rosters) hear(ro *roster, m Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case ro.stale:
+	case ro.stale || ro.reading:
 		if len(ro.early) < maxEarly {
 			ro.early = append(ro.early, m)
 		}
@@ -106,13 +118,13 @@ func (r *Rosters) hear(ro *roster, m Message) {
 		r.merge(ro, m)
 	default: // one was lost
 		r.metrics.missed.Inc()
-		ro.stale, ro.early = true, append(ro.early[:0], m)
-		r.poke()
+		ro.early = append(ro.early[:0], m)
+		r.outdated(ro, time.Time{})
 	}
 }
 
-// maxEarly bounds the messages kept while a roster is read; where there are more, it is
-// found out of date by the next message and read again.
+// maxEarly bounds the messages kept while a roster is to be read; where there were more, it
+// is read once more.
 const maxEarly = 1000
 
 func (r *Rosters) merge(ro *roster, m Message) {
@@ -141,15 +153,22 @@ func (r *Rosters) merge(ro *roster, m Message) {
 	for _, key := range gone {
 		ro.show(key)
 	}
-	r.poke() // there is a new lease to watch
+	r.watch(p.lapses)
 }
 
-// stale has a roster read from the store.
-func (r *Rosters) stale(ro *roster) {
+// watch has a lease's end looked at when it comes.
+func (r *Rosters) watch(lapse time.Time) {
+	if lapse.Before(r.lapse) {
+		r.lapse = lapse
+		r.poke()
+	}
+}
+
+// miss has a roster read from the store: messages may not have come.
+func (r *Rosters) miss(ro *roster) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ro.stale = true
-	r.poke()
+	r.outdated(ro, time.Time{})
 }
 
 // take replaces what is known of the others by what the store has. A server that is alive
@@ -157,21 +176,31 @@ func (r *Rosters) stale(ro *roster) {
 // come back to it with its next beat, and until its lease ends it stays.
 func (r *Rosters) take(ro *roster, s State) {
 	now := time.Now()
-	ro.version, ro.stale = s.Version, false
+	ro.version = s.Version
+	// Who is on two servers is not to be gone in between: first all is taken, then shown.
+	touched := map[string]struct{}{}
 	for server, in := range s.Peers {
 		if server == r.opts.Server {
 			continue
 		}
-		before := ro.others[server]
-		ro.others[server] = &peer{lapses: now.Add(in.Lease), entries: in.Entries}
-		for key := range in.Entries {
-			ro.show(key)
-		}
-		if before != nil {
+		if before := ro.others[server]; before != nil {
 			for key := range before.entries {
-				ro.show(key)
+				touched[key] = struct{}{}
 			}
 		}
+		for key := range in.Entries {
+			touched[key] = struct{}{}
+		}
+		ro.others[server] = &peer{lapses: now.Add(in.Lease), entries: in.Entries}
+		r.watch(now.Add(in.Lease))
+	}
+	for key := range touched {
+		ro.show(key)
+	}
+	// Only what was asked of the store before is in mine. If the store has something else of
+	// this server's it is a store of an earlier day.
+	if !maps.EqualFunc(s.Peers[r.opts.Server].Entries, ro.mine, same) {
+		r.doubt(ro)
 	}
 	early := ro.early
 	ro.early = nil
@@ -181,24 +210,29 @@ func (r *Rosters) take(ro *roster, s State) {
 			ro.version = m.Version
 			r.merge(ro, m)
 		} else if m.Version > ro.version {
-			ro.stale = true
-			r.poke()
+			r.outdated(ro, time.Time{})
 			return
 		}
 	}
+	if len(early) == maxEarly {
+		r.outdated(ro, time.Time{})
+	}
 }
+
+func same(a, b json.RawMessage) bool { return bytes.Equal(a, b) }
 
 // bury takes away what servers had that are gone.
 func (ro *roster) bury(now time.Time) (gone int) {
+	var keys []string
 	for server, p := range ro.others {
 		if p.lapses.After(now) {
 			continue
 		}
 		delete(ro.others, server)
-		for key := range p.entries {
-			ro.show(key)
-			gone++
-		}
+		keys = slices.AppendSeq(keys, maps.Keys(p.entries))
 	}
-	return gone
+	for _, key := range keys {
+		ro.show(key)
+	}
+	return len(keys)
 }

@@ -38,11 +38,15 @@ type Rosters struct {
 	metrics *metrics
 	wake    chan struct{} // there is work for Run
 
-	mu      sync.Mutex
-	rosters map[string]*roster
-	pending []*put
-	queued  map[place]*put // the newest put of each entry that nobody waits for
-	due     bool           // a beat is wanted now
+	mu       sync.Mutex
+	rosters  map[string]*roster
+	pending  []*put
+	queued   map[place]*put // the newest put of each entry that nobody waits for
+	due      bool           // a beat is wanted now
+	lapse    time.Time      // before which no other server's lease ends
+	stale    map[*roster]struct{}
+	doubtful map[*roster]struct{}
+	warned   time.Time // when an error was last logged
 }
 
 // place is an entry's.
@@ -52,8 +56,9 @@ type place struct{ topic, key string }
 type put struct {
 	roster *roster
 	Change
-	had  bool       // the entry was there before
 	done chan error // nil: nobody waits, and what fails is made good later
+	// What became of it: taken to the store, or withdrawn before that.
+	taken, withdrawn bool
 }
 
 // Errors of Put.
@@ -83,7 +88,8 @@ func NewRosters(options *Options) *Rosters {
 		o.Logger = slog.Default()
 	}
 	return &Rosters{opts: o, metrics: newMetrics(o.Registerer, o.Kind), wake: make(chan struct{}, 1),
-		rosters: map[string]*roster{}, queued: map[place]*put{}}
+		rosters: map[string]*roster{}, queued: map[place]*put{}, lapse: time.Now().Add(o.TTL),
+		stale: map[*roster]struct{}{}, doubtful: map[*roster]struct{}{}}
 }
 
 // Put adds or changes an entry of this server's and waits until all servers have it. It is
@@ -97,11 +103,23 @@ func (r *Rosters) Put(ctx context.Context, topic, key string, value json.RawMess
 		return err
 	case <-ctx.Done():
 	}
-	if !p.had {
-		// It may be on its way; taking it back goes the same way, behind it.
-		r.Drop(topic, key)
+	if r.withdraw(p) {
+		return fmt.Errorf("put %s on %s: %w", key, topic, ctx.Err())
 	}
-	return fmt.Errorf("put %s on %s: %w", key, topic, ctx.Err())
+	return <-p.done // it is with the store, which has its own bounds
+}
+
+// withdraw takes back a put, unless it is too late for that.
+func (r *Rosters) withdraw(p *put) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.taken || p.withdrawn {
+		return false
+	}
+	p.withdrawn = true
+	p.roster.puts--
+	r.release(p.roster)
+	return true
 }
 
 // Post is Put for those who do not wait: while the others cannot be told it is an entry of
@@ -117,24 +135,32 @@ func (r *Rosters) submit(topic string, p *put) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p.roster = r.hold(topic)
-	_, p.had = p.roster.mine[p.Key]
+	at := place{topic, p.Key}
 	if r.opts.Store == nil {
+		p.roster.puts++
 		r.settle(p, p.Max > 0 && !p.roster.shows(p.Key) && p.roster.board.count() >= p.Max, nil)
 		return
 	}
-	if p.done == nil && r.opts.Pace > 0 {
-		p.roster.ahead[p.Key] = p.Value
-		p.roster.show(p.Key)
-	}
-	if p.done != nil {
-		delete(r.queued, place{topic, p.Key})
-	} else if before := r.queued[place{topic, p.Key}]; before != nil {
-		before.Value = p.Value // the last value wins
-		r.release(p.roster)
-		return
+	if p.done == nil {
+		before := r.queued[at]
+		if before == nil && p.roster.puts == 0 && p.roster.has(p.Key, p.Value) {
+			r.release(p.roster) // all is as it should be
+			return
+		}
+		if r.opts.Pace > 0 {
+			p.roster.ahead[p.Key] = p.Value
+			p.roster.show(p.Key)
+		}
+		if before != nil {
+			before.Value = p.Value // the last value wins
+			r.release(p.roster)
+			return
+		}
+		r.queued[at] = p
 	} else {
-		r.queued[place{topic, p.Key}] = p
+		delete(r.queued, at) // what comes after it is not to go before it
 	}
+	p.roster.puts++
 	r.pending = append(r.pending, p)
 	r.poke()
 }
@@ -142,23 +168,29 @@ func (r *Rosters) submit(topic string, p *put) {
 // settle ends a put whose fate in the store is known, or unknown with an error.
 func (r *Rosters) settle(p *put, full bool, err error) {
 	ro, answer := p.roster, error(nil)
+	p.taken = true
 	switch {
 	case full:
 		answer = ErrFull
 		r.metrics.full.Inc()
 	case err != nil && p.done != nil:
-		// The store may have it or not; it is put right with the next beat.
-		ro.uncertain, answer = true, ErrUnavailable
+		// The store may have it or not; it is put right as soon as it can be.
+		answer = ErrUnavailable
 	default:
-		ro.uncertain = ro.uncertain || err != nil
 		if r.queued[place{ro.topic, p.Key}] == nil {
 			delete(ro.ahead, p.Key) // else a newer one is shown already
 		}
+		before := len(ro.mine)
 		ro.give(p.Key, p.Value)
+		r.metrics.entries.Add(float64(len(ro.mine) - before))
+	}
+	if err != nil {
+		r.doubt(ro)
 	}
 	if p.done != nil {
 		p.done <- answer
 	}
+	ro.puts--
 	r.release(ro)
 }
 
@@ -228,7 +260,7 @@ func (r *Rosters) hold(topic string) *roster {
 		if r.opts.Store == nil {
 			ro.understood(true)
 		} else {
-			ro.stop = r.opts.Relay.Watch(topic, func(m Message) { r.hear(ro, m) }, func() { r.stale(ro) })
+			ro.stop = r.opts.Relay.Watch(topic, func(m Message) { r.hear(ro, m) }, func() { r.miss(ro) })
 		}
 	}
 	ro.refs++
@@ -240,16 +272,46 @@ func (r *Rosters) release(ro *roster) {
 		return
 	}
 	delete(r.rosters, ro.topic)
+	delete(r.stale, ro)
 	r.metrics.rosters.Dec()
 	if ro.stop != nil {
 		ro.stop()
 	}
 }
 
+// outdated has a roster read from the store, not before a time.
+func (r *Rosters) outdated(ro *roster, at time.Time) {
+	if r.rosters[ro.topic] != ro {
+		return // it has been let go of, and the relay has not heard of it yet
+	}
+	ro.stale, ro.readAt = true, at
+	r.stale[ro] = struct{}{}
+	r.poke()
+}
+
+// doubt has the store told everything this server has on a topic.
+func (r *Rosters) doubt(ro *roster) {
+	if r.rosters[ro.topic] != ro {
+		return
+	}
+	ro.uncertain = true
+	r.doubtful[ro] = struct{}{}
+	r.poke()
+}
+
 func (r *Rosters) poke() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
+	}
+}
+
+// pulse has the views that want it told who is still there.
+func (r *Rosters) pulse() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ro := range r.rosters {
+		ro.board.pulse()
 	}
 }
 

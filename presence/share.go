@@ -2,21 +2,21 @@ package presence
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
+
+	"github.com/pgcast/pgcast"
 )
 
 // Run shares the rosters with the other servers until ctx ends. Everything that is asked
 // of the store is asked here, one thing after the other, so that what the store has of
 // this server is always what an earlier moment had.
 func (r *Rosters) Run(ctx context.Context) error {
-	if r.opts.Store == nil {
-		<-ctx.Done()
-		return ctx.Err()
-	}
 	beat := time.NewTicker(r.opts.Beat)
 	defer beat.Stop()
-	lapse := time.NewTimer(r.opts.TTL)
-	defer lapse.Stop()
+	alarm := time.NewTimer(r.opts.TTL)
+	defer alarm.Stop()
 	wake, rested := r.wake, (<-chan time.Time)(nil)
 	for {
 		due := false
@@ -29,57 +29,89 @@ func (r *Rosters) Run(ctx context.Context) error {
 			continue
 		case <-beat.C:
 			due = true
-		case <-lapse.C:
-			due = true
+			r.pulse()
+		case <-alarm.C: // somebody may be gone, or what failed is to be tried again
+		}
+		if r.opts.Store == nil {
+			continue
 		}
 		r.flush(ctx)
 		if r.opts.Pace > 0 {
 			wake, rested = nil, time.After(r.opts.Pace)
 		}
+		r.repair(ctx)
 		r.catchUp(ctx)
 		if r.wanted() || due {
 			r.beat(ctx)
+			r.repair(ctx)
 			r.catchUp(ctx)
 		}
-		lapse.Reset(r.nextLapse())
+		alarm.Reset(r.nextLook())
 	}
 }
 
+// wanted tells whether a beat is, now.
 func (r *Rosters) wanted() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	due := r.due
+	due := r.due || !time.Now().Before(r.lapse)
 	r.due = false
 	return due
 }
 
-// maxFlush bounds the changes of one round trip.
-const maxFlush = 4096
+// nextLook is when there may be something to do without anybody's asking.
+func (r *Rosters) nextLook() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := time.Until(r.lapse) + 5*time.Millisecond
+	if len(r.stale)+len(r.doubtful) > 0 {
+		next = min(next, retryAfter/4)
+	}
+	return max(next, 5*time.Millisecond)
+}
+
+const (
+	maxFlush   = 4096        // changes of one round trip
+	maxTopics  = 256         // that are read, put right or kept alive in one round trip
+	retryAfter = time.Second // when what has failed is tried again
+)
 
 // flush applies what is pending.
 func (r *Rosters) flush(ctx context.Context) {
 	for ctx.Err() == nil {
-		r.mu.Lock()
-		n := min(len(r.pending), maxFlush)
-		puts := r.pending[:n:n]
-		if r.pending = r.pending[n:]; len(r.pending) == 0 {
-			r.pending = nil
-		}
-		work := map[*roster][]*put{}
-		for _, p := range puts {
-			if key := (place{p.roster.topic, p.Key}); r.queued[key] == p {
-				delete(r.queued, key)
-			}
-			work[p.roster] = append(work[p.roster], p)
-		}
-		r.mu.Unlock()
-		if n == 0 {
+		work := r.pick()
+		if len(work) == 0 {
 			return
 		}
 		if lost := r.apply(ctx, work, false); len(lost) > 0 {
 			r.apply(ctx, lost, true)
 		}
 	}
+}
+
+// pick takes what one round trip can of what is pending.
+func (r *Rosters) pick() map[*roster][]*put {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	work := map[*roster][]*put{}
+	n := 0
+	for picked := 0; n < len(r.pending) && picked < maxFlush; n++ {
+		p := r.pending[n]
+		if p.withdrawn {
+			continue
+		}
+		p.taken = true
+		if key := (place{p.roster.topic, p.Key}); r.queued[key] == p {
+			delete(r.queued, key)
+		}
+		work[p.roster] = append(work[p.roster], p)
+		picked++
+	}
+	clear(r.pending[:n])
+	if r.pending = r.pending[n:]; len(r.pending) == 0 {
+		r.pending = nil
+	}
+	return work
 }
 
 // apply has the store make changes and settles them. Where the store has lost what this
@@ -102,69 +134,120 @@ func (r *Rosters) apply(ctx context.Context, work map[*roster][]*put, whole bool
 		batches, order = append(batches, b), append(order, ro)
 	}
 	r.mu.Unlock()
-	full, err := r.opts.Store.Apply(ctx, batches)
+	applied := r.opts.Store.Apply(ctx, batches)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.failed(err)
 	for i, ro := range order {
-		puts := work[ro]
-		if err != nil && !ro.known {
-			ro.understood(false)
-		}
-		if err == nil && full[i] == nil {
+		puts, a := work[ro], applied[i]
+		if a.Lost {
 			if lost == nil {
 				lost = map[*roster][]*put{}
 			}
 			lost[ro] = puts
 			continue
 		}
-		if err == nil && batches[i].Whole {
-			ro.uncertain = false
-			r.metrics.repairs.Inc()
+		if r.failed(a.Err) {
+			ro.tellAt = time.Now().Add(retryAfter)
+			if !ro.known {
+				ro.understood(false)
+			}
+		} else if batches[i].Whole {
+			r.repaired(ro)
 		}
 		r.metrics.changes.Add(float64(len(puts)))
 		for j, p := range puts {
-			r.settle(p, err == nil && full[i][len(full[i])-len(puts)+j], err)
+			r.settle(p, a.Err == nil && a.Full[len(a.Full)-len(puts)+j], a.Err)
 		}
 	}
 	return lost
 }
 
-// alive gives the number of entries of each other server that has some and has not lapsed.
+// alive gives the number of entries of each other server that has some and is not known to
+// have lapsed.
 func (ro *roster) alive() map[string]int {
 	others, now := map[string]int{}, time.Now()
 	for server, p := range ro.others {
-		if len(p.entries) > 0 && p.lapses.After(now) {
+		if len(p.entries) > 0 && (ro.blind || p.lapses.After(now)) {
 			others[server] = len(p.entries)
 		}
 	}
 	return others
 }
 
-// catchUp reads what is stale.
-func (r *Rosters) catchUp(ctx context.Context) {
+// repair has the store told all that this server has where it may have something else.
+func (r *Rosters) repair(ctx context.Context) {
 	r.mu.Lock()
-	var stale []*roster
-	var topics []string
-	for topic, ro := range r.rosters {
-		if ro.stale {
-			stale, topics = append(stale, ro), append(topics, topic)
+	var due []*roster
+	for ro := range r.doubtful {
+		if !ro.tellAt.After(time.Now()) {
+			due = append(due, ro)
 		}
 	}
 	r.mu.Unlock()
-	if len(topics) == 0 {
-		return
-	}
-	states, err := r.opts.Store.Read(ctx, topics)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.failed(err)
-	for i, ro := range stale {
-		if err != nil {
-			ro.understood(false) // what is known is shown; it is read with the next beat
-			continue
+	for len(due) > 0 && ctx.Err() == nil {
+		var batches []Batch
+		r.mu.Lock()
+		for size := 0; len(batches) < min(len(due), maxTopics) && size < maxFlush; {
+			b := due[len(batches)].whole()
+			size += len(b.Changes)
+			batches = append(batches, b)
 		}
-		r.take(ro, states[i])
+		r.mu.Unlock()
+		applied := r.opts.Store.Apply(ctx, batches)
+		r.mu.Lock()
+		for i, a := range applied {
+			ro := due[i]
+			if r.failed(a.Err) {
+				ro.tellAt = time.Now().Add(retryAfter)
+				continue
+			}
+			ro.refs++
+			r.repaired(ro)
+			r.release(ro) // if that was all it was kept for
+		}
+		r.mu.Unlock()
+		due = due[len(batches):]
+	}
+}
+
+// repaired notes that the store has what this server has.
+func (r *Rosters) repaired(ro *roster) {
+	ro.uncertain = false
+	delete(r.doubtful, ro)
+	r.metrics.repairs.Inc()
+}
+
+// catchUp reads what is stale.
+func (r *Rosters) catchUp(ctx context.Context) {
+	r.mu.Lock()
+	var due []*roster
+	for ro := range r.stale {
+		if !ro.readAt.After(time.Now()) {
+			// Should it be outdated while it is read, it is read again.
+			ro.stale, ro.reading = false, true
+			delete(r.stale, ro)
+			due = append(due, ro)
+		}
+	}
+	r.mu.Unlock()
+	for part := range slices.Chunk(due, maxTopics) {
+		topics := make([]string, len(part))
+		for i, ro := range part {
+			topics[i] = ro.topic
+		}
+		states := r.opts.Store.Read(ctx, topics)
+		r.mu.Lock()
+		for i, ro := range part {
+			ro.reading = false
+			if r.failed(states[i].Err) {
+				r.outdated(ro, time.Now().Add(retryAfter))
+				ro.blind = true
+				ro.understood(false) // what is known is shown
+			} else {
+				r.take(ro, states[i])
+			}
+		}
+		r.mu.Unlock()
 	}
 }
 
@@ -174,63 +257,64 @@ func (r *Rosters) beat(ctx context.Context) {
 	r.mu.Lock()
 	var rosters []*roster
 	var holds []Hold
-	var repairs []Batch
-	var repaired []*roster
 	for topic, ro := range r.rosters {
-		if ro.uncertain {
-			repairs, repaired = append(repairs, ro.whole()), append(repaired, ro)
-		}
+		ro.readAt, ro.tellAt = time.Time{}, time.Time{}
 		rosters, holds = append(rosters, ro), append(holds, Hold{topic, len(ro.mine)})
 	}
+	// Whatever is learned meanwhile may only bring it forward.
+	r.lapse = time.Now().Add(r.opts.TTL)
 	r.mu.Unlock()
-	if len(holds) == 0 || !r.repair(ctx, repairs, repaired) {
-		return
+	for len(holds) > 0 {
+		n := min(len(holds), maxHolds)
+		standings := r.opts.Store.Beat(ctx, holds[:n])
+		r.mu.Lock()
+		for i, s := range standings {
+			r.stands(rosters[i], s)
+		}
+		r.mu.Unlock()
+		holds, rosters = holds[n:], rosters[n:]
 	}
-	standings, err := r.opts.Store.Beat(ctx, holds)
-	now := time.Now()
-	r.mu.Lock()
-	r.failed(err)
-	repairs, repaired = nil, nil
-	for i, ro := range rosters {
-		if err != nil {
-			ro.certain = false
-			continue
-		}
-		s := standings[i]
-		ro.stale = ro.stale || s.Version != ro.version || !ro.certain
-		if s.Held != len(ro.mine) {
-			repairs, repaired = append(repairs, ro.whole()), append(repaired, ro)
-		}
-		for server, lease := range s.Leases {
-			if p := ro.others[server]; p != nil {
-				p.lapses = now.Add(lease)
-			}
-		}
-		r.metrics.buried.Add(float64(ro.bury(now)))
-	}
-	r.mu.Unlock()
-	r.repair(ctx, repairs, repaired)
 }
 
-// repair has the store told all that this server has, where it may have something else.
-func (r *Rosters) repair(ctx context.Context, batches []Batch, rosters []*roster) bool {
-	if len(batches) == 0 {
-		return true
+// maxHolds bounds the topics of a beat that go in one round trip; a server with more needs
+// more of them.
+const maxHolds = 4096
+
+// stands takes what the store has answered to a beat.
+func (r *Rosters) stands(ro *roster, s Standing) {
+	now := time.Now()
+	if r.failed(s.Err) {
+		ro.certain, ro.blind = false, true
+		r.watch(now.Add(retryAfter))
+		return
 	}
-	_, err := r.opts.Store.Apply(ctx, batches)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.failed(err)
-	if err != nil {
-		return false
+	if s.Version != ro.version || !ro.certain {
+		r.outdated(ro, time.Time{})
 	}
-	r.metrics.repairs.Add(float64(len(batches)))
-	for _, ro := range rosters {
-		ro.uncertain = false
-		ro.refs++
-		r.release(ro) // if that was all it was kept for
+	if s.Held != len(ro.mine) {
+		r.doubt(ro)
 	}
-	return true
+	for server, p := range ro.others {
+		if lease, there := s.Leases[server]; there {
+			p.lapses = now.Add(lease)
+		} else if ro.blind {
+			// The store has not been there for a while, and the other may not have found it yet
+			// again: it has the time until its next beat.
+			p.lapses = later(p.lapses, now.Add((r.opts.TTL+r.opts.Beat)/2))
+		}
+	}
+	ro.blind = false
+	r.metrics.buried.Add(float64(ro.bury(now)))
+	for _, p := range ro.others {
+		r.watch(p.lapses)
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 func (ro *roster) whole() Batch {
@@ -241,27 +325,18 @@ func (ro *roster) whole() Batch {
 	return b
 }
 
-// nextLapse is when the first of the other servers may be gone.
-func (r *Rosters) nextLapse() time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	first := time.Now().Add(r.opts.TTL)
-	for _, ro := range r.rosters {
-		for _, p := range ro.others {
-			if p.lapses.Before(first) {
-				first = p.lapses
-			}
-		}
+// failed tells whether the store has, and counts it. That it cannot be reached is logged by
+// the one that opens and closes the circuit; what else it says, here, now and then.
+func (r *Rosters) failed(err error) bool {
+	if err == nil {
+		return false
 	}
-	// Not at once: while the store cannot be asked nobody is buried, and it is asked again.
-	return max(time.Until(first)+5*time.Millisecond, min(250*time.Millisecond, r.opts.Beat))
-}
-
-// failed notes whether the store answers. The one that opens and closes the circuit logs it.
-func (r *Rosters) failed(err error) {
-	if err != nil {
-		r.metrics.failures.Inc()
+	r.metrics.failures.Inc()
+	if !errors.Is(err, pgcast.ErrUnavailable) && !errors.Is(err, context.Canceled) && time.Since(r.warned) > time.Minute {
+		r.warned = time.Now()
+		r.opts.Logger.Warn("live state cannot be shared", "kind", r.opts.Kind, "error", err)
 	}
+	return true
 }
 
 // Depart tells the others that this server is going, and that its sessions may come to one
@@ -270,6 +345,7 @@ func (r *Rosters) Depart(ctx context.Context, grace time.Duration) error {
 	if r.opts.Store == nil {
 		return nil
 	}
+	r.flush(ctx) // who meant to go has gone
 	r.mu.Lock()
 	var batches []Batch
 	for _, ro := range r.rosters {
@@ -280,9 +356,11 @@ func (r *Rosters) Depart(ctx context.Context, grace time.Duration) error {
 		}
 	}
 	r.mu.Unlock()
-	if len(batches) == 0 {
-		return nil
+	var errs []error
+	for part := range slices.Chunk(batches, maxTopics) {
+		for _, a := range r.opts.Store.Apply(ctx, part) {
+			errs = append(errs, a.Err)
+		}
 	}
-	_, err := r.opts.Store.Apply(ctx, batches)
-	return err
+	return errors.Join(errs...)
 }

@@ -32,6 +32,15 @@ type Batch struct {
 	Lease time.Duration
 }
 
+// Applied is what became of a batch.
+type Applied struct {
+	Full []bool // for each change, whether it was refused by Max
+	// Lost says that the batch, which was not whole, was not made: the store does not have
+	// what it should have.
+	Lost bool
+	Err  error // nothing is known of what was done
+}
+
 // Hold is what a server believes of a topic when it says that it is alive.
 type Hold struct {
 	Topic string
@@ -43,12 +52,14 @@ type Standing struct {
 	Version uint64                   // of the newest batch; never the same again after a flush
 	Held    int                      // this server's entries
 	Leases  map[string]time.Duration // of each live server
+	Err     error                    // then nothing else is known
 }
 
 // State is a topic as the store has it.
 type State struct {
 	Version uint64
-	Peers   map[string]Peer // by server
+	Peers   map[string]Peer // by server, this one included
+	Err     error           // then nothing else is known
 }
 
 // Peer is one server's part of a topic.
@@ -59,16 +70,15 @@ type Peer struct {
 
 // Store shares rosters between servers. What it holds of a server goes when that server
 // has not said for a TTL that it is alive, without anybody's doing. Every method is one
-// round trip, and an error means that nothing is known of what was done.
+// round trip and answers for each thing it was asked; one that failed says nothing of the
+// others.
 type Store interface {
-	// Apply makes changes, in order, and has all servers told. It answers for each change
-	// of each batch whether it was refused by Max; nil for a batch that is not whole and
-	// was not made, because the store does not have what it should have.
-	Apply(ctx context.Context, batches []Batch) (full [][]bool, err error)
+	// Apply makes changes, in order, and has all servers told.
+	Apply(ctx context.Context, batches []Batch) []Applied
 	// Beat says for each topic that this server is alive.
-	Beat(ctx context.Context, holds []Hold) ([]Standing, error)
+	Beat(ctx context.Context, holds []Hold) []Standing
 	// Read gives whole topics.
-	Read(ctx context.Context, topics []string) ([]State, error)
+	Read(ctx context.Context, topics []string) []State
 }
 
 // Message is what a server tells the others of a batch.

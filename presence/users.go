@@ -27,6 +27,7 @@ type Users struct {
 type stay struct {
 	sessions int
 	sure     bool        // the rosters have it, or will
+	until    time.Time   // for which a session that broke off may come back
 	leaving  *time.Timer // when the last session has gone
 }
 
@@ -93,7 +94,7 @@ func (u *Users) enter(topic string, user User) (s *stay, there bool) {
 }
 
 // Leave takes a session of a user from a topic. If it was the last one, the user is gone
-// at once when it meant to go, and after the grace period otherwise.
+// at once when all have meant to go, and after the grace period otherwise.
 func (u *Users) Leave(topic, key string, meant bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -102,16 +103,20 @@ func (u *Users) Leave(topic, key string, meant bool) {
 	if s == nil {
 		return
 	}
+	if !meant {
+		s.until = time.Now().Add(u.grace)
+	}
 	if s.sessions--; s.sessions > 0 {
 		return
 	}
-	if meant || u.grace == 0 {
+	wait := time.Until(s.until)
+	if wait <= 0 {
 		delete(u.stays, at)
 		u.Drop(topic, key)
 		return
 	}
 	var timer *time.Timer
-	timer = time.AfterFunc(u.grace, func() {
+	timer = time.AfterFunc(wait, func() {
 		u.mu.Lock()
 		defer u.mu.Unlock()
 		if s.leaving == timer && u.stays[at] == s {

@@ -1,5 +1,7 @@
 package presence
 
+import "slices"
+
 // Changes are what a view has not sent yet. Where Whole is set, Set is everything there is
 // and replaces what the client has.
 type Changes struct {
@@ -19,7 +21,13 @@ type Changes struct {
 // encoded, so a dialect is made once and passed by pointer.
 type Dialect struct {
 	Encode func(Changes) [][]byte
+	// Pulse, if not nil, makes the text that says with each beat who is still there, of the
+	// keys of a roster of at most MaxPulse entries.
+	Pulse func(topic string, keys []string) []byte
 }
+
+// MaxPulse is the largest roster whose views are told with each beat who is still there.
+const MaxPulse = 1000
 
 // View is one session's place in a roster's changes. Pull is called by one goroutine at a
 // time.
@@ -32,6 +40,8 @@ type View struct {
 	release func()
 	version uint64
 	started bool
+	pulsed  bool // a beat is to be told
+	closed  bool
 }
 
 // diff is what was encoded for a step between two places.
@@ -43,6 +53,7 @@ type diff struct {
 }
 
 // maxDiffs is how many encoded steps are kept: sessions that keep up are all at one place.
+// Of whole states the newest is kept, one for each dialect.
 const maxDiffs = 8
 
 // Pull gives the texts for what has changed since the last one; first, or after too long
@@ -51,9 +62,21 @@ func (v *View) Pull() [][]byte {
 	b := v.board
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.opened {
+	if !b.opened || v.closed {
 		return nil
 	}
+	texts := v.pull()
+	if v.pulsed {
+		v.pulsed = false
+		if text := b.alive(v); text != nil {
+			texts = append(slices.Clip(texts), text)
+		}
+	}
+	return texts
+}
+
+func (v *View) pull() [][]byte {
+	b := v.board
 	whole := !v.started || v.version < b.oldest
 	if !whole && v.version == b.version {
 		return nil
@@ -64,17 +87,10 @@ func (v *View) Pull() [][]byte {
 		from = 0
 	}
 	if !v.hidden(from, whole) {
-		for _, d := range b.diffs {
-			if d.dialect == v.dialect && d.whole == whole && d.from == from && d.to == b.version {
-				return d.texts
-			}
+		if whole {
+			return v.state()
 		}
-		d := diff{dialect: v.dialect, from: from, to: b.version, whole: whole, texts: v.encode(v.changes(from, whole))}
-		if len(b.diffs) == maxDiffs {
-			b.diffs = append(b.diffs[:0], b.diffs[1:]...)
-		}
-		b.diffs = append(b.diffs, d)
-		return d.texts
+		return v.step(from, false)
 	}
 	return v.encode(v.changes(from, whole))
 }
@@ -84,6 +100,38 @@ func (v *View) encode(c Changes) [][]byte {
 		return nil
 	}
 	return v.dialect.Encode(c)
+}
+
+// state gives everything there is: as it was a moment ago, if that is encoded, and what has
+// changed since. So who comes to a large roster with many others has it encoded once.
+func (v *View) state() [][]byte {
+	b := v.board
+	for _, d := range b.diffs {
+		if d.dialect == v.dialect && d.whole && d.to >= b.oldest && b.version-d.to <= uint64(b.live/16) {
+			if d.to == b.version {
+				return d.texts
+			}
+			return append(slices.Clip(d.texts), v.step(d.to, false)...)
+		}
+	}
+	return v.step(0, true)
+}
+
+// step gives what was encoded from one place to the newest, or encodes it.
+func (v *View) step(from uint64, whole bool) [][]byte {
+	b := v.board
+	for _, d := range b.diffs {
+		if d.dialect == v.dialect && d.whole == whole && d.from == from && d.to == b.version {
+			return d.texts
+		}
+	}
+	d := diff{dialect: v.dialect, from: from, to: b.version, whole: whole, texts: v.encode(v.changes(from, whole))}
+	b.diffs = slices.DeleteFunc(b.diffs, func(old diff) bool { return whole && old.whole && old.dialect == v.dialect })
+	if n := slices.IndexFunc(b.diffs, func(old diff) bool { return !old.whole }); len(b.diffs) >= maxDiffs {
+		b.diffs = slices.Delete(b.diffs, max(n, 0), max(n, 0)+1)
+	}
+	b.diffs = append(b.diffs, d)
+	return d.texts
 }
 
 // hidden tells whether the entry that is not shown is among the changes.
@@ -137,6 +185,10 @@ func (v *View) Close() {
 	v.board.mu.Lock()
 	_, open := v.board.views[v]
 	delete(v.board.views, v)
+	v.closed = true
+	if len(v.board.views) == 0 {
+		v.board.diffs = nil
+	}
 	v.board.mu.Unlock()
 	if open {
 		v.release()

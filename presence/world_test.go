@@ -7,8 +7,11 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pgcast/pgcast/internal/redistest"
 	"github.com/pgcast/pgcast/presence"
@@ -22,6 +25,23 @@ type world struct {
 	opts  presence.Options
 	names int
 	store func(presence.Store) presence.Store // what stands between servers and Redis; nil: nothing
+	all   *prometheus.Registry                // of the first server
+}
+
+// figure reads a metric of the first server.
+func (w *world) figure(name string) (sum float64) {
+	families, err := w.all.Gather()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == "pgcast_live_"+name {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
 }
 
 // each runs a test with one server of its own and with servers that share a Redis.
@@ -45,19 +65,50 @@ func shares(t *testing.T, opts presence.Options, f func(t *testing.T, w *world))
 // server is one server's rosters.
 type server struct {
 	*presence.Rosters
+	name  string
+	stop  func() // Run
 	kill  func() // without a word
 	redis *shared.Redis
 }
 
+// loser has a server lose messages while it is told to.
+type loser struct {
+	on   atomic.Bool
+	lost atomic.Int64
+}
+
+// lossy is a relay with a loser.
+type lossy struct {
+	presence.Relay
+	*loser
+}
+
+func (l lossy) Watch(topic string, f func(presence.Message), ready func()) (stop func()) {
+	return l.Relay.Watch(topic, func(m presence.Message) {
+		if l.on.Load() {
+			l.lost.Add(1)
+			return
+		}
+		f(m)
+	}, ready)
+}
+
 // server starts one; in memory there is only ever one.
-func (w *world) server() *server {
+func (w *world) server() *server { return w.lossyServer(new(loser)) }
+
+func (w *world) lossyServer(loses *loser) *server {
 	w.t.Helper()
 	w.names++
 	o := w.opts
 	o.Kind, o.Server = "presence", fmt.Sprintf("server%d", w.names)
+	if w.all == nil {
+		w.all = prometheus.NewRegistry()
+		o.Registerer = w.all
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	var done sync.WaitGroup
-	s := &server{kill: func() { cancel(); done.Wait() }}
+	own, stop := context.WithCancel(ctx)
+	var done, ran sync.WaitGroup
+	s := &server{name: o.Server, stop: func() { stop(); ran.Wait() }, kill: func() { cancel(); ran.Wait(); done.Wait() }}
 	if w.redis != nil {
 		var err error
 		s.redis, err = shared.Open(&shared.Options{URL: w.redis.URL, OnState: func(to shared.State) {
@@ -73,7 +124,7 @@ func (w *world) server() *server {
 		if ttl == 0 {
 			ttl = 90 * time.Second
 		}
-		o.Store, o.Relay = s.redis.Store(o.Kind, o.Server, ttl), relay.Kind(o.Kind)
+		o.Store, o.Relay = s.redis.Store(o.Kind, o.Server, ttl), lossy{relay.Kind(o.Kind), loses}
 		if w.store != nil {
 			o.Store = w.store(o.Store)
 		}
@@ -81,7 +132,7 @@ func (w *world) server() *server {
 		done.Go(func() { _ = relay.Run(ctx) })
 	}
 	s.Rosters = presence.NewRosters(&o)
-	done.Go(func() { _ = s.Run(ctx) })
+	ran.Go(func() { _ = s.Run(own) })
 	w.t.Cleanup(s.kill)
 	return s
 }
@@ -154,6 +205,14 @@ func (c *client) counts(key string) (joins, parts int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.joins[key], c.parts[key]
+}
+
+// forget counts from now on.
+func (c *client) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.joins)
+	clear(c.parts)
 }
 
 // until waits for something that should be so within a moment.

@@ -9,11 +9,18 @@ import (
 
 // How presence is told: whole states and diffs, which the native protocol has from the
 // peer's 0.5, and lists and single steps, as clients of 0.3 expect who subscribe to the
-// server's own topic themselves.
+// server's own topic themselves. Both peers' stores may let users expire of whom no beat
+// tells; who asks by a presence frame needs none.
 var (
 	stateDialect = &presence.Dialect{Encode: encodeState}
-	listDialect  = &presence.Dialect{Encode: encodeList}
+	peerDialect  = &presence.Dialect{Encode: encodeState, Pulse: encodePulse}
+	listDialect  = &presence.Dialect{Encode: encodeList, Pulse: encodePulse}
 )
+
+func encodePulse(topic string, keys []string) []byte {
+	data, _ := json.Marshal(keys) // strings always can be
+	return wire.AppendLive(nil, wire.PresenceOf+topic, "heartbeat", data)
+}
 
 // room is what a text of live state may take; clients drop longer frames.
 const room = wire.MaxServerFrame - 1024

@@ -24,14 +24,17 @@ const (
 const maxWait = 60 // seconds of a long poll
 
 // Topics serves what there is over HTTP: events to read, to wait for and to publish under
-// /topics/{topic}/events, and a stream of them under /topics/{topic}/sse.
+// /topics/{topic}/events, a stream of them under /topics/{topic}/sse, and who is here under
+// /topics/{topic}/presence.
 func (g *Gateway) Topics() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /topics/{topic}/events", g.getEvents)
 	mux.HandleFunc("POST /topics/{topic}/events", g.postEvent)
 	mux.HandleFunc("GET /topics/{topic}/sse", g.streamEvents)
+	mux.HandleFunc("GET /topics/{topic}/presence", g.getPresence)
 	mux.HandleFunc("OPTIONS /topics/{topic}/events", g.preflight)
 	mux.HandleFunc("OPTIONS /topics/{topic}/sse", g.preflight)
+	mux.HandleFunc("OPTIONS /topics/{topic}/presence", g.preflight)
 	return mux
 }
 

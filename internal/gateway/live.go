@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,14 +35,21 @@ type live struct {
 
 // stay is a session's on a topic.
 type stay struct {
-	key   string
-	asked bool // by a presence frame; else it came with a subscription
+	key     string
+	asked   bool // by a presence frame; else it came with a subscription
+	watched bool // so did the view
 }
 
-// knownAs is who the session is from now on.
+// knownAs is who the session is from now on, also where it is already.
 func (c *client) knownAs(session string, said json.RawMessage) {
-	c.live.said = said
-	c.live.user = c.g.opts.Live.Identity.Of(nil, said, publicKey(session))
+	user := c.g.opts.Live.Identity.Of(nil, said, publicKey(session))
+	c.live.said, c.live.user = said, user
+	for topic, s := range c.live.joined {
+		c.g.opts.Live.Presence.Enter(topic, user)
+		c.g.opts.Live.Presence.Leave(topic, s.key, true)
+		s.key = user.Key
+		c.live.joined[topic] = s
+	}
 }
 
 // publicKey makes of a session's secret id what others may know it by.
@@ -73,6 +81,10 @@ func (c *client) presence(ctx context.Context, f wire.Frame) {
 		}
 	case wire.OpSync:
 		err = c.watch(f.Topic, wire.PresenceOf, users.Rosters, stateDialect, "")
+		if s, there := c.live.joined[f.Topic]; there {
+			s.watched = false
+			c.live.joined[f.Topic] = s
+		}
 	case wire.OpLeave:
 		c.part(f.Topic, true)
 		c.unwatch(wire.PresenceOf + f.Topic)
@@ -81,12 +93,11 @@ func (c *client) presence(ctx context.Context, f wire.Frame) {
 	case wire.OpCount:
 		var n int
 		n, err = users.Count(ctx, f.Topic)
-		answer = strconv.AppendInt([]byte(`{"count":`), int64(n), 10)
-		answer = append(answer, '}')
+		answer, err = appendCount(nil, n), liveError(err)
 	case wire.OpList:
 		var list []presence.Entry
 		list, err = users.List(ctx, f.Topic)
-		answer = append(appendUsers([]byte(`{"users":`), list), '}')
+		answer, err = append(appendUsers([]byte(`{"users":`), list), '}'), liveError(err)
 	}
 	if err == nil && len(answer) > wire.MaxServerFrame-1024 {
 		err = &pgcast.Error{Code: pgcast.CodeTooLarge, Message: "the answer is larger than a frame may be", Hint: "GET /topics/{topic}/presence"}
@@ -98,6 +109,18 @@ func (c *client) presence(ctx context.Context, f wire.Frame) {
 	if f.Ref != nil || answer != nil {
 		c.session.Send(wire.AppendPresence(nil, f.Ref, f.Topic, f.Op, answer))
 	}
+}
+
+// liveError is what a client is told when live state cannot be asked in time.
+func liveError(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return presence.ErrUnavailable
+	}
+	return err
+}
+
+func appendCount(dst []byte, n int) []byte {
+	return append(strconv.AppendInt(append(dst, `{"count":`...), int64(n), 10), '}')
 }
 
 var errNoLive = &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "this server does not serve live state"}
@@ -116,12 +139,12 @@ func (c *client) join(ctx context.Context, f wire.Frame) (answer []byte, err err
 		return nil, errTooManyLive
 	}
 	if err := c.g.opts.Live.Presence.Join(ctx, f.Topic, user); err != nil {
-		return nil, err
+		return nil, liveError(err)
 	}
 	if there {
 		c.g.opts.Live.Presence.Leave(f.Topic, before.key, true)
 	}
-	c.stay(f.Topic, stay{user.Key, true})
+	c.stay(f.Topic, stay{key: user.Key, asked: true})
 	key, err := json.Marshal(map[string]string{"key": user.Key})
 	return key, err
 }
@@ -145,10 +168,11 @@ func (c *client) arrive(topic string) {
 		return
 	}
 	l.Presence.Enter(topic, c.live.user)
-	c.stay(topic, stay{c.live.user.Key, false})
-	if c.said.Load() {
-		_ = c.watch(topic, wire.PresenceOf, l.Presence.Rosters, stateDialect, "")
+	s := stay{key: c.live.user.Key}
+	if c.said.Load() && c.live.views[wire.PresenceOf+topic] == nil {
+		s.watched = c.watch(topic, wire.PresenceOf, l.Presence.Rosters, peerDialect, "") == nil
 	}
+	c.stay(topic, s)
 }
 
 func selects(patterns []pgcast.Pattern, topic string) bool {
@@ -159,7 +183,9 @@ func selects(patterns []pgcast.Pattern, topic string) bool {
 func (c *client) depart(topic string) {
 	if s, there := c.live.joined[topic]; there && !s.asked {
 		c.part(topic, true)
-		c.unwatch(wire.PresenceOf + topic)
+		if s.watched {
+			c.unwatch(wire.PresenceOf + topic)
+		}
 	}
 }
 

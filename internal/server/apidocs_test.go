@@ -82,10 +82,10 @@ func TestOpenAPI(t *testing.T) {
 		_, text := get(t, "http://"+r.listen+"/topics/room:1/events")
 		return strings.Contains(text, `"head":3`)
 	})
-	seen := map[string]bool{}
+	seen, listen := map[string]bool{}, r.listen
 	call := func(method, path, query, body string, status int, header ...string) {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.listen+strings.ReplaceAll(path, "{topic}", "room:1")+query, strings.NewReader(body))
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+listen+strings.ReplaceAll(path, "{topic}", "room:1")+query, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -114,7 +114,7 @@ func TestOpenAPI(t *testing.T) {
 		}
 		d.check(t, text, where...)
 	}
-	const events, sse = "/topics/{topic}/events", "/topics/{topic}/sse"
+	const events, sse, present = "/topics/{topic}/events", "/topics/{topic}/sse", "/topics/{topic}/presence"
 	asJSON := []string{"Content-Type", "application/json", "Pgcast-Event", "said"}
 	call("GET", events, "?after=1&limit=1&wait=0", "", 200)
 	call("GET", events, "?after=9", "", 410)
@@ -129,6 +129,14 @@ func TestOpenAPI(t *testing.T) {
 	call("GET", sse, "?topic=room:2", "", 200)
 	call("GET", sse, "?topic=room:*", "", 400)
 	call("GET", sse, "", "", 403, "Origin", "https://evil.example")
+	call("GET", present, "", "", 200)
+	call("GET", present, "?count", "", 200)
+	call("GET", present, "?count=some", "", 400)
+	call("GET", present, "", "", 403, "Origin", "https://evil.example")
+	// Nobody listens at port 1: the other servers cannot be asked.
+	listen = start(t, db.URL, func(o *Options) { o.Live.RedisURL = "redis://127.0.0.1:1" }).awaitReady(t).listen
+	call("GET", present, "", "", 503)
+	listen = r.listen
 	for _, path := range []string{"/healthz", "/readyz", "/openapi.json", "/asyncapi.json"} {
 		call("GET", path, "", "", 200)
 	}

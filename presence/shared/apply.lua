@@ -11,13 +11,18 @@
 local servers, own, version = KEYS[1], KEYS[2], KEYS[3]
 local server, lease, channel, prefix = ARGV[1], tonumber(ARGV[2]), ARGV[4], ARGV[5]
 local whole = ARGV[6] == '1'
+local changes = 9 + 2 * tonumber(ARGV[8]) -- where they begin
 if not whole and redis.call('HLEN', own) ~= tonumber(ARGV[7]) then return false end
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
+-- A Redis that is full refuses what needs room as long as a script has written nothing, so
+-- that comes first; entries are taken away all the same.
+local adds = false
+for i = changes + 1, #ARGV, 3 do adds = adds or ARGV[i] ~= '' end
+if adds then redis.call('ZADD', servers, now + lease, server) end
 redis.call('ZREMRANGEBYSCORE', servers, '-inf', now)
 redis.call('ZADD', servers, now + lease, server)
 
-local changes = 9 + 2 * tonumber(ARGV[8])
 local live
 local lost = 0 -- what servers have that will be back with it
 local function room(key, max)

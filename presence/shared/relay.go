@@ -3,6 +3,7 @@ package shared
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,20 +20,23 @@ func (r *Redis) channel(kind, topic string) string { return r.Key(kind, topic, "
 type Relay struct {
 	redis *Redis
 	sub   *redis.PubSub
+	wake  chan struct{} // there is something in changed
 
 	mu       sync.Mutex
 	channels map[string]*watch
+	changed  map[string]struct{} // channels that somebody began or ceased to listen to
 }
 
 type watch struct {
-	message   func(payload string)
-	ready     func()
-	confirmed atomic.Bool // Redis has said that it will tell
+	message func(payload string)
+	ready   func()
+	told    atomic.Bool // ready has been called
 }
 
 // Relay makes a relay; its Run carries.
 func (r *Redis) Relay() *Relay {
-	return &Relay{redis: r, sub: r.client.Subscribe(context.Background()), channels: map[string]*watch{}}
+	return &Relay{redis: r, sub: r.client.Subscribe(context.Background()), wake: make(chan struct{}, 1),
+		channels: map[string]*watch{}, changed: map[string]struct{}{}}
 }
 
 // Kind gives the relay of one kind of rosters.
@@ -54,58 +58,95 @@ func (k kindRelay) Watch(topic string, f func(presence.Message), ready func()) (
 }
 
 // Listen has a channel's messages handed to message; ready is called as presence.Relay
-// says. One at a time may listen to a channel.
+// says. One at a time may listen to a channel; a second one takes the first one's place.
 func (l *Relay) Listen(channel string, message func(payload string), ready func()) (stop func()) {
 	w := &watch{message: message, ready: ready}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.channels[channel] = w
-	l.mu.Unlock()
+	l.change(channel)
 	// Whoever waits is to find out for himself that nobody answers.
 	patience := time.AfterFunc(callTimeout, func() {
-		if !w.confirmed.Load() {
+		if !w.told.Swap(true) {
 			ready()
 		}
 	})
-	go func() {
-		if l.subscribe(channel) != nil {
-			ready()
-		}
-	}()
 	return func() {
 		patience.Stop()
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.channels[channel] == w {
 			delete(l.channels, channel)
-			go l.unsubscribe(channel)
+			l.change(channel)
 		}
 	}
 }
 
-// subscribe and unsubscribe may meet each other; the order of what they send is that of
-// what they found.
-func (l *Relay) subscribe(channel string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-	defer cancel()
-	return l.sub.Subscribe(ctx, channel)
+func (l *Relay) change(channel string) {
+	l.changed[channel] = struct{}{}
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
 }
 
-func (l *Relay) unsubscribe(channel string) {
-	l.mu.Lock()
-	_, again := l.channels[channel]
-	l.mu.Unlock()
-	if again {
-		return
+// maxChannels bounds what one command subscribes to.
+const maxChannels = 1000
+
+// follow has Redis told which channels are listened to, by one goroutine: so what was told
+// last is what was so last, and however many there are, they wait for one that does not
+// answer together. The library subscribes by itself when it has connected again, but not to
+// a channel on which it has just found the connection broken.
+func (l *Relay) follow(ctx context.Context) {
+	var again []string // could not be subscribed to
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.wake:
+		case <-retry.C:
+		}
+		var on, off []string
+		l.mu.Lock()
+		for _, channel := range again {
+			l.changed[channel] = struct{}{}
+		}
+		again = nil
+		for channel := range l.changed {
+			if l.channels[channel] != nil {
+				on = append(on, channel)
+			} else {
+				off = append(off, channel)
+			}
+		}
+		clear(l.changed)
+		l.mu.Unlock()
+		for part := range slices.Chunk(off, maxChannels) {
+			_ = l.tell(ctx, l.sub.Unsubscribe, part) // at worst there is more to pass over
+		}
+		for part := range slices.Chunk(on, maxChannels) {
+			if l.tell(ctx, l.sub.Subscribe, part) == nil {
+				continue // each will be confirmed
+			}
+			for _, channel := range part {
+				if w := l.find(channel); w != nil && !w.told.Swap(true) {
+					w.ready()
+				}
+			}
+			again = append(again, part...)
+		}
+		if len(again) > 0 {
+			retry.Reset(callTimeout)
+		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+}
+
+func (l *Relay) tell(ctx context.Context, do func(context.Context, ...string) error, channels []string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_ = l.sub.Unsubscribe(ctx, channel)
-	l.mu.Lock()
-	_, again = l.channels[channel]
-	l.mu.Unlock()
-	if again {
-		_ = l.subscribe(channel)
-	}
+	return do(ctx, channels...)
 }
 
 const relayPing = 3 * time.Second // of silence, after which the connection must prove itself
@@ -119,11 +160,14 @@ func (l *Relay) Run(ctx context.Context) error {
 			_ = l.sub.Close()
 		}
 	}()
+	var follows sync.WaitGroup
+	follows.Go(func() { l.follow(ctx) })
+	defer follows.Wait()
 	for m := range l.sub.ChannelWithSubscriptions(redis.WithChannelHealthCheckInterval(relayPing), redis.WithChannelSize(1000)) {
 		switch m := m.(type) {
 		case *redis.Subscription:
 			if w := l.find(m.Channel); w != nil && m.Kind == "subscribe" {
-				w.confirmed.Store(true)
+				w.told.Store(true)
 				w.ready()
 			}
 		case *redis.Message:

@@ -57,7 +57,7 @@ func (s *Store) hashes(topic string) string { return s.redis.Key(s.kind, topic, 
 func (s *Store) remember() int64 { return 4 * s.ttl.Milliseconds() }
 
 // Apply implements [presence.Store].
-func (s *Store) Apply(ctx context.Context, batches []presence.Batch) ([][]bool, error) {
+func (s *Store) Apply(ctx context.Context, batches []presence.Batch) []presence.Applied {
 	calls := make([]call, len(batches))
 	for i, b := range batches {
 		servers, own, version := s.keys(b.Topic)
@@ -76,45 +76,43 @@ func (s *Store) Apply(ctx context.Context, batches []presence.Batch) ([][]bool, 
 		for _, c := range b.Changes {
 			args = append(args, c.Key, []byte(c.Value), c.Max)
 		}
-		calls[i] = call{applyScript, []string{servers, own, version}, args}
+		calls[i] = call{script: applyScript, keys: []string{servers, own, version}, args: args}
 	}
-	replies, err := s.redis.run(ctx, calls)
-	if err != nil {
-		return nil, fmt.Errorf("apply %d batches: %w", len(batches), err)
+	s.redis.run(ctx, calls)
+	applied := make([]presence.Applied, len(batches))
+	for i, c := range calls {
+		list, ok := c.reply.([]any)
+		switch {
+		case c.err != nil:
+			applied[i].Err = fmt.Errorf("apply %d changes to %s: %w", len(batches[i].Changes), batches[i].Topic, c.err)
+		case c.reply == nil:
+			applied[i].Lost = true
+		case !ok || len(list) != len(batches[i].Changes):
+			applied[i].Err = fmt.Errorf("apply to %s: Redis answered %d things for %d", batches[i].Topic, len(list), len(batches[i].Changes))
+		default:
+			applied[i].Full = make([]bool, len(list))
+			for j, v := range list {
+				applied[i].Full[j] = v == int64(1)
+			}
+		}
 	}
-	full := make([][]bool, len(batches))
-	for i, b := range batches {
-		if replies[i] == nil {
-			continue // something was lost
-		}
-		list, ok := replies[i].([]any)
-		if !ok || len(list) != len(b.Changes) {
-			return nil, fmt.Errorf("apply to %s: Redis answered %d things for %d", b.Topic, len(list), len(b.Changes))
-		}
-		full[i] = make([]bool, len(list))
-		for j, v := range list {
-			full[i][j] = v == int64(1)
-		}
-	}
-	return full, nil
+	return applied
 }
 
 // Beat implements [presence.Store].
-func (s *Store) Beat(ctx context.Context, holds []presence.Hold) ([]presence.Standing, error) {
+func (s *Store) Beat(ctx context.Context, holds []presence.Hold) []presence.Standing {
 	calls := make([]call, len(holds))
 	for i, h := range holds {
 		servers, own, version := s.keys(h.Topic)
-		calls[i] = call{beatScript, []string{servers, own, version}, []any{s.server, s.ttl.Milliseconds(), s.remember(), h.Held}}
+		calls[i] = call{script: beatScript, keys: []string{servers, own, version}, args: []any{s.server, s.ttl.Milliseconds(), s.remember(), h.Held}}
 	}
-	replies, err := s.redis.run(ctx, calls)
-	if err != nil {
-		return nil, fmt.Errorf("beat for %d topics: %w", len(holds), err)
-	}
+	s.redis.run(ctx, calls)
 	standings := make([]presence.Standing, len(holds))
-	for i := range holds {
-		list, version, err := answer(replies[i])
+	for i, c := range calls {
+		list, version, err := c.answer()
 		if err != nil || len(list) < 1 {
-			return nil, fmt.Errorf("beat for %s: Redis answered %v: %w", holds[i].Topic, list, err)
+			standings[i].Err = fmt.Errorf("beat for %s: Redis answered %v: %w", holds[i].Topic, list, err)
+			continue
 		}
 		held, _ := list[0].(int64)
 		standings[i] = presence.Standing{Version: version, Held: int(held), Leases: map[string]time.Duration{}}
@@ -123,25 +121,23 @@ func (s *Store) Beat(ctx context.Context, holds []presence.Hold) ([]presence.Sta
 			standings[i].Leases[server] = lease
 		}
 	}
-	return standings, nil
+	return standings
 }
 
 // Read implements [presence.Store].
-func (s *Store) Read(ctx context.Context, topics []string) ([]presence.State, error) {
+func (s *Store) Read(ctx context.Context, topics []string) []presence.State {
 	calls := make([]call, len(topics))
 	for i, topic := range topics {
 		servers, _, version := s.keys(topic)
-		calls[i] = call{readScript, []string{servers, version}, []any{s.hashes(topic)}}
+		calls[i] = call{script: readScript, keys: []string{servers, version}, args: []any{s.hashes(topic)}}
 	}
-	replies, err := s.redis.run(ctx, calls)
-	if err != nil {
-		return nil, fmt.Errorf("read %d topics: %w", len(topics), err)
-	}
+	s.redis.run(ctx, calls)
 	states := make([]presence.State, len(topics))
-	for i := range topics {
-		list, version, err := answer(replies[i])
+	for i, c := range calls {
+		list, version, err := c.answer()
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", topics[i], err)
+			states[i].Err = fmt.Errorf("read %s: %w", topics[i], err)
+			continue
 		}
 		states[i] = presence.State{Version: version, Peers: map[string]presence.Peer{}}
 		for ; len(list) >= 3; list = list[3:] {
@@ -156,14 +152,26 @@ func (s *Store) Read(ctx context.Context, topics []string) ([]presence.State, er
 			states[i].Peers[server] = presence.Peer{Lease: lease, Entries: entries}
 		}
 	}
-	return states, nil
+	return states
+}
+
+// call is one script's, and what came of it.
+type call struct {
+	script *redis.Script
+	keys   []string
+	args   []any
+	reply  any // nil for the script's nil
+	err    error
 }
 
 // answer splits a script's answer into the version and the rest.
-func answer(reply any) (rest []any, version uint64, err error) {
-	list, ok := reply.([]any)
+func (c *call) answer() (rest []any, version uint64, err error) {
+	if c.err != nil {
+		return nil, 0, c.err
+	}
+	list, ok := c.reply.([]any)
 	if !ok || len(list) == 0 {
-		return nil, 0, fmt.Errorf("Redis answered %T", reply)
+		return nil, 0, fmt.Errorf("Redis answered %T", c.reply)
 	}
 	text, _ := list[0].(string)
 	version, err = strconv.ParseUint(text, 10, 64)
@@ -176,17 +184,10 @@ func peer(list []any) (server string, lease time.Duration) {
 	return server, time.Duration(ms) * time.Millisecond
 }
 
-// call is one script's.
-type call struct {
-	script *redis.Script
-	keys   []string
-	args   []any
-}
-
-// run has scripts run in one round trip; one more where Redis does not know them yet.
-func (r *Redis) run(ctx context.Context, calls []call) (replies []any, err error) {
-	replies = make([]any, len(calls))
-	err = r.Do(ctx, func(ctx context.Context, c *redis.Client) error {
+// run has scripts run in one round trip; one more where Redis does not know them yet. What
+// Redis says to one of them says nothing of the others, nor of Redis.
+func (r *Redis) run(ctx context.Context, calls []call) {
+	err := r.Do(ctx, func(ctx context.Context, c *redis.Client) error {
 		cmds := make([]*redis.Cmd, len(calls))
 		_, _ = c.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for i, k := range calls {
@@ -208,14 +209,26 @@ func (r *Redis) run(ctx context.Context, calls []call) (replies []any, err error
 				return nil
 			})
 		}
+		var unanswered error
 		for i, cmd := range cmds {
-			v, err := cmd.Result()
-			if err != nil && !errors.Is(err, redis.Nil) {
-				return err
+			reply, err := cmd.Result()
+			if errors.Is(err, redis.Nil) {
+				reply, err = nil, nil
 			}
-			replies[i] = v
+			calls[i].reply, calls[i].err = reply, err
+			if err != nil && !answered(err) && unanswered == nil {
+				unanswered = err
+			}
 		}
-		return nil
+		return unanswered
 	})
-	return replies, err
+	if err == nil {
+		return
+	}
+	for i := range calls {
+		// Where the circuit is open nothing was asked, and no call has an error of its own.
+		if own := calls[i].err; own == nil && calls[i].reply == nil || own != nil && !answered(own) {
+			calls[i].err = err
+		}
+	}
 }
