@@ -241,12 +241,19 @@ func (ro *roster) whole() Batch {
 	return b
 }
 
-// nextLapse is when the first of the other servers may be gone.
+// retryAfter is how soon the store is told again what it may not have heard.
+const retryAfter = time.Second
+
+// nextLapse is when the first of the other servers may be gone, or something is to be
+// tried again.
 func (r *Rosters) nextLapse() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	first := time.Now().Add(r.opts.TTL)
 	for _, ro := range r.rosters {
+		if again := time.Now().Add(retryAfter); ro.uncertain && again.Before(first) {
+			first = again
+		}
 		for _, p := range ro.others {
 			if p.lapses.Before(first) {
 				first = p.lapses

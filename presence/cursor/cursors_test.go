@@ -59,10 +59,7 @@ func TestIdleEverywhere(t *testing.T) {
 func TestServerGone(t *testing.T) {
 	for name, leave := range map[string]bool{"dies": false, "leaves": true} {
 		t.Run(name, func(t *testing.T) {
-			each(t, func(t *testing.T, w *world) {
-				if w.redis == nil {
-					t.Skip("one server is alone")
-				}
+			shares(t, func(t *testing.T, w *world) {
 				if w.ttl = 2 * time.Second; leave {
 					w.ttl = 10 * time.Minute
 				}
@@ -95,10 +92,7 @@ func TestRedisAway(t *testing.T) {
 		"flushed": func(w *world) func() { w.redis.Flush(); return func() {} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			each(t, func(t *testing.T, w *world) {
-				if w.redis == nil {
-					t.Skip("it needs none")
-				}
+			shares(t, func(t *testing.T, w *world) {
 				w.ttl, w.opts.Idle = 5*time.Second, time.Hour
 				a, b := w.server(), w.server()
 				ann, bob := a.Pointer(), b.Pointer()

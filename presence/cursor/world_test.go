@@ -41,6 +41,12 @@ func each(t *testing.T, f func(t *testing.T, w *world)) {
 	})
 }
 
+// shares runs a test with servers that share a Redis.
+func shares(t *testing.T, f func(t *testing.T, w *world)) {
+	t.Parallel()
+	f(t, &world{t: t, redis: redistest.Start(t)})
+}
+
 // server is one server's cursors.
 type server struct {
 	*cursor.Cursors
