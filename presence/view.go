@@ -172,6 +172,9 @@ func (v *View) changes(from uint64, whole bool) Changes {
 	return c
 }
 
+// Speaks tells whether the view's texts are in a dialect.
+func (v *View) Speaks(d *Dialect) bool { return v.dialect == d }
+
 // Again has everything sent anew with the next Pull.
 func (v *View) Again() {
 	v.board.mu.Lock()

@@ -33,6 +33,15 @@ var liveSettings = []setting{
 	{name: "presence-grace", value: "5s", kind: "duration", scope: forServer,
 		help: "how long a user whose last session has ended is still there",
 		read: duration(func(s *settings) *time.Duration { return &s.Live.PresenceGrace }, time.Millisecond, 10*time.Minute)},
+	{name: "cursor-on", kind: "topics", scope: forServer,
+		help: "topics and patterns whose subscribers are told of the cursors there without asking, as board:**",
+		read: patterns(func(s *settings) *[]pgcast.Pattern { return &s.Live.CursorOn })},
+	{name: "cursor-throttle", value: "50ms", kind: "duration", scope: forServer,
+		help: "least time between two moves of a cursor that others are shown",
+		read: duration(func(s *settings) *time.Duration { return &s.Live.CursorThrottle }, 10*time.Millisecond, 10*time.Second)},
+	{name: "cursor-idle", value: "30s", kind: "duration", scope: forServer,
+		help: "how long a cursor that does not move is shown",
+		read: duration(func(s *settings) *time.Duration { return &s.Live.CursorIdle }, time.Second, time.Hour)},
 }
 
 func redisURL(field func(*settings) *string) func(*settings, string) error {

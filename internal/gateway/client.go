@@ -199,6 +199,8 @@ func (c *client) serve(f wire.Frame, bytes int) {
 		c.replay(ctx, f)
 	case wire.Presence:
 		c.presence(ctx, f)
+	case wire.Cursor, wire.CursorSnapshot:
+		c.cursor(f)
 	default:
 		c.refuse(bytes)
 		c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "this server does not serve frames of type " + quote(string(f.Type))})

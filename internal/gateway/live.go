@@ -14,6 +14,7 @@ import (
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence"
+	"github.com/pgcast/pgcast/presence/cursor"
 )
 
 // Live is the live state a gateway serves beside the log. What is nil is answered with
@@ -23,14 +24,19 @@ type Live struct {
 	// JoinOn selects the topics whose subscribers are present there without asking.
 	JoinOn   []pgcast.Pattern
 	Identity presence.Identity
+	Cursors  *cursor.Cursors
+	// CursorOn selects the topics whose subscribers are told of the cursors there without
+	// asking.
+	CursorOn []pgcast.Pattern
 }
 
 // live is a client's part in live state. Owned by its reader.
 type live struct {
-	said   json.RawMessage // of its user, by the client
-	user   presence.User
-	joined map[string]stay           // by topic
-	views  map[string]*presence.View // by the server's own topic
+	said    json.RawMessage // of its user, by the client
+	user    presence.User
+	joined  map[string]stay           // by topic
+	views   map[string]*presence.View // by the server's own topic
+	cursors *cursors
 }
 
 // stay is a session's on a topic.
@@ -160,6 +166,7 @@ func (c *client) stay(topic string, s stay) {
 
 // arrive does what comes with a subscription to a topic.
 func (c *client) arrive(topic string) {
+	c.attach(topic)
 	l := c.g.opts.Live
 	if l.Presence == nil || pgcast.IsPattern(topic) || !selects(l.JoinOn, topic) {
 		return
@@ -181,6 +188,7 @@ func selects(patterns []pgcast.Pattern, topic string) bool {
 
 // depart does what comes with the end of a subscription.
 func (c *client) depart(topic string) {
+	c.detach(topic)
 	if s, there := c.live.joined[topic]; there && !s.asked {
 		c.part(topic, true)
 		if s.watched {
@@ -226,8 +234,12 @@ func (c *client) unwatch(own string) {
 func (c *client) attend(topic string, ref json.RawMessage) bool {
 	l := c.g.opts.Live
 	var err error
+	board, looks := strings.CutPrefix(topic, wire.CursorOf)
 	switch about, ok := strings.CutPrefix(topic, wire.PresenceOf); {
 	case topic == wire.System:
+	case looks && l.Cursors != nil && pgcast.CheckTopic(board) == nil:
+		delete(c.pointer().brought, board)
+		err = c.lookOn(board, oldCursorDialect)
 	case ok && l.Presence != nil && pgcast.CheckTopic(about) == nil:
 		err = c.watch(about, wire.PresenceOf, l.Presence.Rosters, listDialect, "")
 	default:
@@ -243,6 +255,7 @@ func (c *client) attend(topic string, ref json.RawMessage) bool {
 
 // endLive takes the session from everything; it may come back.
 func (c *client) endLive() {
+	c.endCursors()
 	for topic := range c.live.joined {
 		c.part(topic, false)
 	}

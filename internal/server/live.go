@@ -10,6 +10,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/internal/gateway"
 	"github.com/pgcast/pgcast/presence"
+	"github.com/pgcast/pgcast/presence/cursor"
 	"github.com/pgcast/pgcast/presence/shared"
 )
 
@@ -28,14 +29,20 @@ type LiveOptions struct {
 	// PresenceOn selects the topics whose subscribers are present without asking.
 	PresenceOn []pgcast.Pattern
 	Identity   presence.Identity
+	// CursorThrottle is the least time between two moves of a cursor that others are shown;
+	// default 50 ms. CursorIdle is for how long one that does not move is there; default 30 s.
+	CursorThrottle, CursorIdle time.Duration
+	// CursorOn selects the topics whose subscribers are told of cursors without asking.
+	CursorOn []pgcast.Pattern
 }
 
 // live is what serves live state.
 type live struct {
-	redis *shared.Redis // nil: this server is alone
-	relay *shared.Relay
-	name  string // of this server among those that share
-	users *presence.Users
+	redis   *shared.Redis // nil: this server is alone
+	relay   *shared.Relay
+	name    string // of this server among those that share
+	users   *presence.Users
+	cursors *cursor.Cursors
 }
 
 func (s *Server) newLive() (*live, error) {
@@ -51,21 +58,24 @@ func (s *Server) newLive() (*live, error) {
 		}
 		l.relay = l.redis.Relay()
 	}
-	l.users = presence.NewUsers(s.rosters(l, "presence", o.PresenceTTL, o.PresenceBeat, 0), o.PresenceGrace)
+	l.users = presence.NewUsers(s.rosters(l, presence.Options{Kind: "presence", TTL: o.PresenceTTL, Beat: o.PresenceBeat}), o.PresenceGrace)
+	every := cursor.Every(o.CursorThrottle)
+	l.cursors = cursor.New(s.rosters(l, presence.Options{Kind: "cursor", TTL: cursor.RosterTTL, Every: every, Pace: every}),
+		&cursor.Options{Throttle: o.CursorThrottle, Idle: o.CursorIdle, Registerer: s.registry})
 	return l, nil
 }
 
-// rosters makes the rosters of one kind, shared if there is a Redis.
-func (s *Server) rosters(l *live, kind string, ttl, beat, every time.Duration) *presence.Rosters {
-	o := &presence.Options{Kind: kind, Server: l.name, TTL: ttl, Beat: beat, Every: every, Registerer: s.registry, Logger: s.opts.Logger}
+// rosters makes rosters, shared if there is a Redis.
+func (s *Server) rosters(l *live, o presence.Options) *presence.Rosters {
+	o.Server, o.Registerer, o.Logger = l.name, s.registry, s.opts.Logger
 	if l.redis != nil {
-		o.Store, o.Relay = l.redis.Store(kind, l.name, ttl), l.relay.Kind(kind)
+		o.Store, o.Relay = l.redis.Store(o.Kind, l.name, o.TTL), l.relay.Kind(o.Kind)
 	}
-	return presence.NewRosters(o)
+	return presence.NewRosters(&o)
 }
 
 func (l *live) gateway(o *LiveOptions) gateway.Live {
-	return gateway.Live{Presence: l.users, JoinOn: o.PresenceOn, Identity: o.Identity}
+	return gateway.Live{Presence: l.users, JoinOn: o.PresenceOn, Identity: o.Identity, Cursors: l.cursors, CursorOn: o.CursorOn}
 }
 
 // run runs everything until ctx ends, and then tells the other servers.
@@ -79,10 +89,12 @@ func (l *live) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.users.Run(ctx) })
+	g.Go(func() error { return l.cursors.Run(ctx) })
 	err := g.Wait()
 	leave, cancel := context.WithTimeout(back, departWait)
 	defer cancel()
 	_ = l.users.Depart(leave) // if it cannot be told, the others find out
+	_ = l.cursors.Depart(leave, 0)
 	stop()
 	_ = rest.Wait()
 	return err
@@ -94,6 +106,7 @@ const departWait = time.Second
 func (s *Server) redisChanged(to shared.State) {
 	if to == shared.Healthy && s.live != nil {
 		s.live.users.Refresh()
+		s.live.cursors.Refresh()
 	}
 	if s.gateway != nil {
 		s.gateway.Announce("redis", to != shared.Healthy)
