@@ -13,8 +13,8 @@ import (
 	"github.com/pgcast/pgcast/db"
 )
 
-// Group reads what is durable about a group. Errors are *[pgcast.Error] with code invalid
-// if there is none of that name, or match [pgcast.ErrUnavailable].
+// Group reads what is durable about a group. Errors are *[pgcast.Error] with code
+// not_found if there is none of that name, or match [pgcast.ErrUnavailable].
 func (l *Log) Group(ctx context.Context, name string) (pgcast.Group, error) {
 	row, err := l.queries.GroupFind(ctx, name)
 	switch {
@@ -71,7 +71,7 @@ func (l *Log) ChangeGroup(ctx context.Context, name string, c pgcast.GroupChange
 }
 
 func noGroup(name string) error {
-	return &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("there is no group %q", name), Hint: "make it with create_group()"}
+	return &pgcast.Error{Code: pgcast.CodeNotFound, Message: fmt.Sprintf("there is no group %q", name), Hint: "make it with create_group()"}
 }
 
 // groupError tells the caller's own doing from a database that cannot be asked.

@@ -28,8 +28,8 @@ func TestGroup(t *testing.T) {
 		}
 	}
 	_, err := log.Group(ctx, "lobby")
-	code(err, pgcast.CodeInvalid)
-	code(log.ChangeGroup(ctx, "lobby", pgcast.GroupChange{Close: true}), pgcast.CodeInvalid)
+	code(err, pgcast.CodeNotFound)
+	code(log.ChangeGroup(ctx, "lobby", pgcast.GroupChange{Close: true}), pgcast.CodeNotFound)
 	for i, want := range []bool{true, false} {
 		if created, err := log.CreateGroup(ctx, "lobby", 50+i, nil); created != want || err != nil {
 			t.Errorf("create: %v, %v; want %v", created, err, want)

@@ -33,6 +33,9 @@ var liveSettings = []setting{
 	{name: "presence-grace", value: "5s", kind: "duration", scope: forServer,
 		help: "how long a user whose last session has ended is still there",
 		read: duration(func(s *settings) *time.Duration { return &s.Live.PresenceGrace }, time.Millisecond, 10*time.Minute)},
+	{name: "group-on", kind: "names", scope: forServer,
+		help: "groups, also by pattern, whose topics' subscribers are members without asking, as lobby,game:*",
+		read: patterns(func(s *settings) *[]pgcast.Pattern { return &s.Live.GroupOn })},
 }
 
 func redisURL(field func(*settings) *string) func(*settings, string) error {

@@ -13,6 +13,7 @@ import (
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence"
+	"github.com/pgcast/pgcast/presence/group"
 )
 
 // Live is the live state a gateway serves beside the log. What is nil is answered with
@@ -22,6 +23,10 @@ type Live struct {
 	// JoinOn selects the topics whose subscribers are present there without asking.
 	JoinOn   []pgcast.Pattern
 	Identity presence.Identity
+	Groups   *group.Groups
+	// MemberOn selects the groups, by name, whose topics' subscribers are members without
+	// asking.
+	MemberOn []pgcast.Pattern
 }
 
 // live is a client's part in live state. Owned by its reader.
@@ -30,6 +35,7 @@ type live struct {
 	user   presence.User
 	joined map[string]stay           // by topic
 	views  map[string]*presence.View // by the server's own topic
+	seats  map[string]*seat          // by group
 }
 
 // stay is a session's on a topic.
@@ -197,9 +203,18 @@ func (c *client) unwatch(own string) {
 
 // attend answers a subscription to a topic of the server's own, and tells whether it is one
 // that is served.
-func (c *client) attend(topic string, ref json.RawMessage) bool {
+func (c *client) attend(ctx context.Context, topic string, ref json.RawMessage) bool {
 	l := c.g.opts.Live
 	var err error
+	if name, ok := cutOwn(topic); ok && l.Groups != nil {
+		if pgcast.CheckGroup(name) != nil {
+			return false
+		}
+		if err = c.attendGroup(ctx, name, ref); err != nil {
+			c.session.Deny(topic, ref, denial(err))
+		}
+		return true
+	}
 	switch about, ok := strings.CutPrefix(topic, wire.PresenceOf); {
 	case topic == wire.System:
 	case ok && l.Presence != nil && pgcast.CheckTopic(about) == nil:
@@ -222,6 +237,10 @@ func (c *client) endLive() {
 	}
 	for own := range c.live.views {
 		c.unwatch(own)
+	}
+	for name, s := range c.live.seats {
+		delete(c.live.seats, name)
+		s.End(false)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/internal/gateway"
 	"github.com/pgcast/pgcast/presence"
+	"github.com/pgcast/pgcast/presence/group"
 	"github.com/pgcast/pgcast/presence/shared"
 )
 
@@ -28,6 +29,10 @@ type LiveOptions struct {
 	// PresenceOn selects the topics whose subscribers are present without asking.
 	PresenceOn []pgcast.Pattern
 	Identity   presence.Identity
+	// GroupOn selects the groups, by name, whose topics' subscribers are members without
+	// asking. Members have the TTL, heartbeat and grace of presence.
+	GroupOn    []pgcast.Pattern
+	GroupHooks group.Hooks
 }
 
 // live is what serves live state.
@@ -36,6 +41,9 @@ type live struct {
 	relay *shared.Relay
 	name  string // of this server among those that share
 	users *presence.Users
+
+	groups *group.Groups
+	watch  *groupWatch
 }
 
 func (s *Server) newLive() (*live, error) {
@@ -52,6 +60,12 @@ func (s *Server) newLive() (*live, error) {
 		l.relay = l.redis.Relay()
 	}
 	l.users = presence.NewUsers(s.rosters(l, "presence", o.PresenceTTL, o.PresenceBeat, 0), o.PresenceGrace)
+	l.watch = newGroupWatch(s.hub, s.opts.Logger)
+	groups := &group.Options{Watch: l.watch.watch, Grace: o.PresenceGrace, Hooks: o.GroupHooks, Registerer: s.registry, Logger: s.opts.Logger}
+	if l.relay != nil {
+		groups.Relay = l.relay.Said("group")
+	}
+	l.groups = group.New(s.rosters(l, "group", o.PresenceTTL, o.PresenceBeat, 0), s.log, groups)
 	return l, nil
 }
 
@@ -65,7 +79,7 @@ func (s *Server) rosters(l *live, kind string, ttl, beat, every time.Duration) *
 }
 
 func (l *live) gateway(o *LiveOptions) gateway.Live {
-	return gateway.Live{Presence: l.users, JoinOn: o.PresenceOn, Identity: o.Identity}
+	return gateway.Live{Presence: l.users, JoinOn: o.PresenceOn, Identity: o.Identity, Groups: l.groups, MemberOn: o.GroupOn}
 }
 
 // run runs everything until ctx ends, and then tells the other servers.
@@ -79,10 +93,13 @@ func (l *live) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.users.Run(ctx) })
+	g.Go(func() error { return l.groups.Run(ctx) })
+	g.Go(func() error { return l.watch.run(ctx) })
 	err := g.Wait()
 	leave, cancel := context.WithTimeout(back, departWait)
 	defer cancel()
 	_ = l.users.Depart(leave) // if it cannot be told, the others find out
+	_ = l.groups.Depart(leave)
 	stop()
 	_ = rest.Wait()
 	return err
@@ -94,6 +111,7 @@ const departWait = time.Second
 func (s *Server) redisChanged(to shared.State) {
 	if to == shared.Healthy && s.live != nil {
 		s.live.users.Refresh()
+		s.live.groups.Refresh()
 	}
 	if s.gateway != nil {
 		s.gateway.Announce("redis", to != shared.Healthy)

@@ -49,7 +49,7 @@ func TestMembers(t *testing.T) {
 			t.Errorf("a role that there is not: %v", err)
 		}
 		_, err = a.open("nowhere").try("ann", "")
-		if e := new(pgcast.Error); !errors.As(err, &e) || e.Code != pgcast.CodeInvalid {
+		if e := new(pgcast.Error); !errors.As(err, &e) || e.Code != pgcast.CodeNotFound {
 			t.Errorf("a group that there is not: %v", err)
 		}
 		watcher.sees("bea:member")

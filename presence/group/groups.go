@@ -19,8 +19,8 @@ import (
 	"github.com/pgcast/pgcast/presence"
 )
 
-// Facts keeps what is durable about groups. Errors are *[pgcast.Error]: invalid where there
-// is no such group, closed, or what matches [pgcast.ErrUnavailable].
+// Facts keeps what is durable about groups. Errors are *[pgcast.Error]: not_found where
+// there is no such group, closed, or what matches [pgcast.ErrUnavailable].
 type Facts interface {
 	Group(ctx context.Context, name string) (pgcast.Group, error)
 	// CreateGroup tells whether there was none of that name.
@@ -330,8 +330,7 @@ func (g *Groups) renew(ctx context.Context, name string) error {
 	return nil
 }
 
-// List gives a group and its members on all servers, in the order they last changed.
-// Errors like those of [Facts], and those of [presence.Rosters.List].
+// List gives a group and its members on all servers, in no order. Errors like those of [Facts], and those of [presence.Rosters.List].
 func (g *Groups) List(ctx context.Context, name string) (pgcast.Group, []Member, error) {
 	if err := pgcast.CheckGroup(name); err != nil {
 		return pgcast.Group{}, nil, err

@@ -92,6 +92,9 @@ func (p *Place) Pull() [][]byte {
 	return nil
 }
 
+// Ended tells whether the group is closed, for all that is known here.
+func (p *Place) Ended() bool { return p.ended.Load() }
+
 // shut ends the place with its group; Groups.mu is held.
 func (p *Place) shut() {
 	p.member = false
@@ -117,7 +120,7 @@ func (p *Place) Join(ctx context.Context, user presence.User, role string) (Memb
 		outcome = full
 	case errors.Is(err, pgcast.ErrClosed):
 		outcome = closed
-	case errors.As(err, &e) && e.Code == pgcast.CodeInvalid:
+	case errors.As(err, &e) && (e.Code == pgcast.CodeInvalid || e.Code == pgcast.CodeNotFound):
 		outcome = refused
 	}
 	p.groups.metrics.joins.WithLabelValues(outcome).Inc()
@@ -249,6 +252,10 @@ func (g *Groups) remove(gr *group, key string) {
 	g.rosters.Drop(gr.name, key)
 	g.release(gr)
 }
+
+// Group gives what is known of the group, and asks where nothing is. Errors like those of
+// [Facts].
+func (p *Place) Group(ctx context.Context) (pgcast.Group, error) { return p.groups.info(ctx, p.group) }
 
 // Member gives the member that the session's user is, if he is one.
 func (p *Place) Member() (m Member, is bool) {
