@@ -18,6 +18,7 @@ const (
 	CodeInvalid      Code = "invalid"       // a setting or an argument that cannot be used
 	CodeInternal     Code = "internal"      // our fault
 	CodeForbidden    Code = "forbidden"     // not for this caller
+	CodeNotFound     Code = "not_found"     // there is no such thing
 	CodeReset        Code = "reset"         // the history the caller saw no longer exists
 	CodeRateLimited  Code = "rate_limited"  // too often; not before RetryAfter
 	CodeClosed       Code = "closed"        // the group takes nobody any more

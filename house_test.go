@@ -31,10 +31,11 @@ var arrows = []struct {
 	{"presence/cursor", []string{"", "presence"}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
 	{"presence/shared", []string{"", "presence"}, []string{"github.com/jackc", "github.com/coder"}},
 	{"internal/wire", []string{""}, []string{"github.com/", "net/http"}},
-	{"internal/gateway", []string{"", "fanout", "internal/wire", "presence", "presence/cursor"}, []string{"github.com/jackc", "github.com/redis"}},
+	{"internal/gateway", []string{"", "fanout", "internal/wire", "presence", "presence/cursor", "presence/group"}, []string{"github.com/jackc", "github.com/redis"}},
 	{"client", []string{"", "internal/wire"}, []string{"github.com/jackc", "github.com/redis"}},
 	{"internal/doctor", []string{"", "db", "listener", "replay", "migrations", "internal/devpg"}, []string{"github.com/coder", "github.com/spf13"}},
-	{"internal/server", []string{"", "db", "listener", "replay", "fanout", "internal/wire", "internal/gateway", "presence", "presence/cursor", "presence/shared"}, nil},
+	{"internal/server", []string{"", "db", "listener", "replay", "fanout", "internal/wire", "internal/gateway", "presence", "presence/cursor", "presence/group", "presence/shared"}, nil},
+	{"presence/group", []string{"", "presence"}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
 	{"internal/bench", []string{"", "db", "listener", "replay", "migrations", "internal/devpg", "internal/wire"}, []string{"github.com/coder", "github.com/redis"}},
 }
 

@@ -56,6 +56,22 @@ type PgcastEventLog struct {
 	CreatedAt time.Time
 }
 
+// The groups there are. Change it with create_group(), set_group() and close_group(), which tell the servers.
+type PgcastGroupInfo struct {
+	// Name of the group; its topic is group: and the name.
+	Name string
+	// How many may be in it at once; null does not limit.
+	MaxMembers *int32
+	// What a member may be; the first is what one is who does not say.
+	Roles []string
+	// What the application notes of it, a JSON object.
+	Meta []byte
+	// When it was made.
+	CreatedAt time.Time
+	// Since when it takes nobody any more; null while it is open.
+	ClosedAt pgtype.Timestamptz
+}
+
 // The sequenced log, for people: select * from pgcast.history where topic = 'room:1' order by seq desc limit 20.
 type PgcastHistory struct {
 	Topic       string

@@ -42,6 +42,9 @@ var liveSettings = []setting{
 	{name: "cursor-idle", value: "30s", kind: "duration", scope: forServer,
 		help: "how long a cursor that does not move is shown",
 		read: duration(func(s *settings) *time.Duration { return &s.Live.CursorIdle }, time.Second, time.Hour)},
+	{name: "group-on", kind: "names", scope: forServer,
+		help: "groups, also by pattern, whose topics' subscribers are members without asking, as lobby,game:*",
+		read: patterns(func(s *settings) *[]pgcast.Pattern { return &s.Live.GroupOn })},
 }
 
 func redisURL(field func(*settings) *string) func(*settings, string) error {

@@ -17,6 +17,7 @@ import (
 // statuses are the HTTP statuses of what can go wrong; others are 400.
 var statuses = map[pgcast.Code]int{
 	pgcast.CodeForbidden:   http.StatusForbidden,
+	pgcast.CodeNotFound:    http.StatusNotFound,
 	pgcast.CodeReset:       http.StatusGone,
 	pgcast.CodeTooLarge:    http.StatusRequestEntityTooLarge,
 	pgcast.CodeUnsupported: http.StatusUnsupportedMediaType,

@@ -31,6 +31,7 @@ type client struct {
 
 	// Told by the client, read by the session's goroutine.
 	said, batch, reset, resumed atomic.Bool
+	aliases                     atomic.Pointer[map[string]bool] // see renames
 
 	// Owned by run.
 	seen    map[string]pgcast.Seq // by resume: where topics stood
@@ -191,6 +192,8 @@ func (c *client) serve(f wire.Frame, bytes int) {
 		c.unwatch(f.Topic)
 		c.depart(f.Topic)
 		c.session.Unsubscribe(f.Topic, f.Ref)
+		c.dismissGroup(f.Topic)
+		c.departGroup(ctx, f.Topic)
 	case wire.Publish:
 		c.publish(ctx, f)
 	case wire.History:
@@ -201,6 +204,8 @@ func (c *client) serve(f wire.Frame, bytes int) {
 		c.presence(ctx, f)
 	case wire.Cursor, wire.CursorSnapshot:
 		c.cursor(f)
+	case wire.Group:
+		c.group(ctx, f)
 	default:
 		c.refuse(bytes)
 		c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "this server does not serve frames of type " + quote(string(f.Type))})
@@ -219,7 +224,7 @@ func (c *client) resume(f wire.Frame) {
 		c.doubted = true
 	}
 	c.session.Send(wire.AppendResumed(nil))
-	if c.g.opts.Live.Presence != nil && len(own) == len(c.id) && len(c.live.joined) == 0 {
+	if c.g.opts.Live.Presence != nil && len(own) == len(c.id) && len(c.live.joined)+len(c.live.seats) == 0 {
 		// To others it is who it was, and stays it the next time.
 		c.id = own
 		c.knownAs(own, c.live.said)
@@ -241,7 +246,7 @@ func (c *client) subscribe(ctx context.Context, places []wire.Place, ref json.Ra
 // ask begins a subscription; what it returns waits for the log and answers.
 func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (answer func()) {
 	_, there := c.names[p.Topic]
-	if strings.HasPrefix(p.Topic, "__") && c.attend(p.Topic, ref) {
+	if strings.HasPrefix(p.Topic, "__") && c.attend(ctx, p.Topic, ref) {
 		return func() {}
 	}
 	if _, err := pgcast.ParsePattern(p.Topic); err != nil {
@@ -260,12 +265,14 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (an
 		delete(c.seen, p.Topic) // a later subscribe to it starts at the head
 	}
 	c.names[p.Topic] = struct{}{}
+	c.alias(p.Topic)
 	opening := c.session.Ask(req)
 	return func() {
 		err := c.session.Open(ctx, opening)
 		if err == nil {
 			c.names[p.Topic] = struct{}{}
 			c.arrive(p.Topic)
+			c.arriveGroup(ctx, p.Topic)
 			if req.After != nil {
 				c.g.metrics.resumes.Inc()
 			}
@@ -275,6 +282,7 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (an
 		c.session.Deny(p.Topic, ref, wire.ReasonInternal)
 		if !there {
 			delete(c.names, p.Topic)
+			c.alias(p.Topic)
 		}
 		if seen {
 			c.seen[p.Topic] = seq

@@ -15,6 +15,7 @@ import (
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/cursor"
+	"github.com/pgcast/pgcast/presence/group"
 )
 
 // Live is the live state a gateway serves beside the log. What is nil is answered with
@@ -28,6 +29,10 @@ type Live struct {
 	// CursorOn selects the topics whose subscribers are told of the cursors there without
 	// asking.
 	CursorOn []pgcast.Pattern
+	Groups   *group.Groups
+	// MemberOn selects the groups, by name, whose topics' subscribers are members without
+	// asking.
+	MemberOn []pgcast.Pattern
 }
 
 // live is a client's part in live state. Owned by its reader.
@@ -37,6 +42,7 @@ type live struct {
 	joined  map[string]stay           // by topic
 	views   map[string]*presence.View // by the server's own topic
 	cursors *cursors
+	seats   map[string]*seat // by group
 }
 
 // stay is a session's on a topic.
@@ -231,10 +237,19 @@ func (c *client) unwatch(own string) {
 
 // attend answers a subscription to a topic of the server's own, and tells whether it is one
 // that is served.
-func (c *client) attend(topic string, ref json.RawMessage) bool {
+func (c *client) attend(ctx context.Context, topic string, ref json.RawMessage) bool {
 	l := c.g.opts.Live
 	var err error
 	board, looks := strings.CutPrefix(topic, wire.CursorOf)
+	if name, ok := cutOwn(topic); ok && l.Groups != nil {
+		if pgcast.CheckGroup(name) != nil {
+			return false
+		}
+		if err = c.attendGroup(ctx, name, ref); err != nil {
+			c.session.Deny(topic, ref, denial(err))
+		}
+		return true
+	}
 	switch about, ok := strings.CutPrefix(topic, wire.PresenceOf); {
 	case topic == wire.System:
 	case looks && l.Cursors != nil && pgcast.CheckTopic(board) == nil:
@@ -261,6 +276,10 @@ func (c *client) endLive() {
 	}
 	for own := range c.live.views {
 		c.unwatch(own)
+	}
+	for name, s := range c.live.seats {
+		delete(c.live.seats, name)
+		s.End(false)
 	}
 }
 

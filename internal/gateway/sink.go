@@ -68,6 +68,9 @@ func (c *client) batchable(items []fanout.Item) int {
 		if size += len(items[n].Frame.Text()) + 32; n > 0 && size > maxBatch {
 			break
 		}
+		if renamed, _ := c.renames(items[n].Frame.Topic); renamed {
+			break
+		}
 		n++
 	}
 	return n
@@ -102,13 +105,23 @@ func (c *client) appendItem(b []byte, i fanout.Item) ([]byte, error) {
 		return append(appendHeader(b, len(t)), t...), nil
 	case i.Frame != nil:
 		t := text(i)
+		if renamed, both := c.renames(i.Frame.Topic); renamed && !i.Pattern {
+			if b = appendRenamed(b, t); !both {
+				return b, nil
+			}
+		}
 		return append(appendHeader(b, len(t)), t...), nil
 	case i.Raw != nil:
 		return append(appendHeader(b, len(i.Raw)), i.Raw...), nil
 	}
 	var t []byte
 	var err error
-	switch n := i.Notice; n.Kind {
+	n := i.Notice
+	if renamed, both := c.renames(n.Topic); renamed && !both {
+		own := *n
+		own.Topic, n = "__"+n.Topic, &own
+	}
+	switch n.Kind {
 	case fanout.Subscribed:
 		t = wire.AppendSubscribed(nil, n.Topic, n.Ref, n.Seq)
 	case fanout.Unsubscribed:

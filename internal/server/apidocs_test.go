@@ -85,7 +85,7 @@ func TestOpenAPI(t *testing.T) {
 	seen, listen := map[string]bool{}, r.listen
 	call := func(method, path, query, body string, status int, header ...string) {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+listen+strings.ReplaceAll(path, "{topic}", "room:1")+query, strings.NewReader(body))
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+listen+strings.NewReplacer("{topic}", "room:1", "{name}", "lobby").Replace(path)+query, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -140,6 +140,14 @@ func TestOpenAPI(t *testing.T) {
 	for _, path := range []string{"/healthz", "/readyz", "/openapi.json", "/asyncapi.json"} {
 		call("GET", path, "", "", 200)
 	}
+	const group = "/groups/{name}"
+	call("GET", group, "", "", 404)
+	db.Exec(t, `select pgcast.create_group('lobby')`)
+	call("GET", group, "", "", 200)
+	call("GET", group, "?x=1", "", 400)
+	call("GET", group, "", "", 403, "Origin", "https://evil.example")
+	db.Exec(t, "alter table pgcast.group_info rename to hidden_info")
+	call("GET", group, "", "", 503)
 	db.Exec(t, "alter table pgcast.topic rename to hidden")
 	call("GET", events, "", "", 503)
 	call("GET", sse, "?after=1", "", 503)

@@ -14,6 +14,7 @@ func (s *Server) publicHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/ws", s.gateway)
 	mux.Handle("/topics/", s.gateway.Topics())
+	mux.Handle("/groups/", s.gateway.Groups())
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /openapi.json", apiDoc("openapi.json"))

@@ -11,6 +11,7 @@ import (
 	"github.com/pgcast/pgcast/internal/gateway"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/cursor"
+	"github.com/pgcast/pgcast/presence/group"
 	"github.com/pgcast/pgcast/presence/shared"
 )
 
@@ -34,6 +35,10 @@ type LiveOptions struct {
 	CursorThrottle, CursorIdle time.Duration
 	// CursorOn selects the topics whose subscribers are told of cursors without asking.
 	CursorOn []pgcast.Pattern
+	// GroupOn selects the groups, by name, whose topics' subscribers are members without
+	// asking. Members have the TTL, heartbeat and grace of presence.
+	GroupOn    []pgcast.Pattern
+	GroupHooks group.Hooks
 }
 
 // live is what serves live state.
@@ -43,6 +48,9 @@ type live struct {
 	name    string // of this server among those that share
 	users   *presence.Users
 	cursors *cursor.Cursors
+
+	groups *group.Groups
+	watch  *groupWatch
 }
 
 func (s *Server) newLive() (*live, error) {
@@ -62,6 +70,12 @@ func (s *Server) newLive() (*live, error) {
 	every := cursor.Every(o.CursorThrottle)
 	l.cursors = cursor.New(s.rosters(l, presence.Options{Kind: "cursor", TTL: cursor.RosterTTL, Every: every, Pace: every}),
 		&cursor.Options{Throttle: o.CursorThrottle, Idle: o.CursorIdle, Registerer: s.registry})
+	l.watch = newGroupWatch(s.hub, s.opts.Logger)
+	groups := &group.Options{Watch: l.watch.watch, Grace: o.PresenceGrace, Hooks: o.GroupHooks, Registerer: s.registry, Logger: s.opts.Logger}
+	if l.relay != nil {
+		groups.Relay = l.relay.Said("group")
+	}
+	l.groups = group.New(s.rosters(l, presence.Options{Kind: "group", TTL: o.PresenceTTL, Beat: o.PresenceBeat}), s.log, groups)
 	return l, nil
 }
 
@@ -75,7 +89,8 @@ func (s *Server) rosters(l *live, o presence.Options) *presence.Rosters {
 }
 
 func (l *live) gateway(o *LiveOptions) gateway.Live {
-	return gateway.Live{Presence: l.users, JoinOn: o.PresenceOn, Identity: o.Identity, Cursors: l.cursors, CursorOn: o.CursorOn}
+	return gateway.Live{Presence: l.users, JoinOn: o.PresenceOn, Identity: o.Identity, Cursors: l.cursors, CursorOn: o.CursorOn,
+		Groups: l.groups, MemberOn: o.GroupOn}
 }
 
 // run runs everything until ctx ends, and then tells the other servers.
@@ -90,11 +105,14 @@ func (l *live) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.users.Run(ctx) })
 	g.Go(func() error { return l.cursors.Run(ctx) })
+	g.Go(func() error { return l.groups.Run(ctx) })
+	g.Go(func() error { return l.watch.run(ctx) })
 	err := g.Wait()
 	leave, cancel := context.WithTimeout(back, departWait)
 	defer cancel()
 	_ = l.users.Depart(leave) // if it cannot be told, the others find out
 	_ = l.cursors.Depart(leave, 0)
+	_ = l.groups.Depart(leave)
 	stop()
 	_ = rest.Wait()
 	return err
@@ -107,6 +125,7 @@ func (s *Server) redisChanged(to shared.State) {
 	if to == shared.Healthy && s.live != nil {
 		s.live.users.Refresh()
 		s.live.cursors.Refresh()
+		s.live.groups.Refresh()
 	}
 	if s.gateway != nil {
 		s.gateway.Announce("redis", to != shared.Healthy)

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -145,4 +146,21 @@ func AppendLive(dst []byte, topic, event string, data []byte) []byte {
 	dst = text(dst, "event", event)
 	dst = append(append(dst, `,"data":`...), data...)
 	return append(dst, '}')
+}
+
+const eventOpen = `{"topic":"`
+
+// EventName gives the topic and the name of an event from its frame's text; neither has
+// anything that JSON would escape.
+func EventName(text []byte) (topic, name []byte) {
+	rest, _ := bytes.CutPrefix(text, []byte(eventOpen))
+	topic, rest, _ = bytes.Cut(rest, []byte(`","event":"`))
+	name, _, _ = bytes.Cut(rest, []byte{'"'})
+	return topic, name
+}
+
+// AppendOwn appends an event's text under the server's own name of its topic, which is the
+// topic's with __ before it.
+func AppendOwn(dst, text []byte) []byte {
+	return append(append(append(dst, eventOpen...), "__"...), text[len(eventOpen):]...)
 }

@@ -57,6 +57,29 @@ func (k kindRelay) Watch(topic string, f func(presence.Message), ready func()) (
 	}, ready)
 }
 
+// Said gives what carries texts of one kind about topics, or whatever has a name.
+func (l *Relay) Said(kind string) Said { return Said{l, kind} }
+
+// Said carries texts between servers, at most once each.
+type Said struct {
+	relay *Relay
+	kind  string
+}
+
+// Tell hands a text to all servers that listen, this one too. Errors like those of Do.
+func (s Said) Tell(ctx context.Context, name string, text []byte) error {
+	r := s.relay.redis
+	return r.Do(ctx, func(ctx context.Context, c *redis.Client) error {
+		return c.Publish(ctx, r.Key(s.kind, name, "said"), text).Err()
+	})
+}
+
+// Listen has f called with each text about a name; ready is called as presence.Relay says.
+// One at a time may listen to a name.
+func (s Said) Listen(name string, f func(text []byte), ready func()) (stop func()) {
+	return s.relay.Listen(s.relay.redis.Key(s.kind, name, "said"), func(payload string) { f([]byte(payload)) }, ready)
+}
+
 // Listen has a channel's messages handed to message; ready is called as presence.Relay
 // says. One at a time may listen to a channel; a second one takes the first one's place.
 func (l *Relay) Listen(channel string, message func(payload string), ready func()) (stop func()) {

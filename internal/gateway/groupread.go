@@ -1,0 +1,44 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+)
+
+// Groups serves who is in a group, under /groups/{name}.
+func (g *Gateway) Groups() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /groups/{name}", g.getGroup)
+	mux.HandleFunc("OPTIONS /groups/{name}", g.preflight)
+	return mux
+}
+
+func (g *Gateway) getGroup(w http.ResponseWriter, r *http.Request) {
+	if !g.admitPage(w, r) {
+		return
+	}
+	text, err := g.readGroup(r)
+	if err != nil {
+		g.refuse(w, err)
+		return
+	}
+	g.answerEvents(w, text)
+}
+
+func (g *Gateway) readGroup(r *http.Request) ([]byte, error) {
+	if _, err := parameters(r, ""); err != nil {
+		return nil, err
+	}
+	if g.opts.Live.Groups == nil {
+		return nil, errNoLive
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+	defer cancel()
+	ctx, release, err := g.slot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	info, members, err := g.opts.Live.Groups.List(ctx, r.PathValue("name"))
+	return groupText(info, members), err
+}
