@@ -30,7 +30,7 @@ type Options struct {
 	Relay    Relay // with a Store
 	Fallback Fallback
 	// MaxKeys is how many buckets of each rule this process keeps; default 100,000, of
-	// about 250 bytes.
+	// about 200 bytes.
 	MaxKeys    int
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // default slog.Default()
