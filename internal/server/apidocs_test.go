@@ -73,6 +73,9 @@ func TestOpenAPI(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t, nil)
 	r := start(t, db.URL, func(o *Options) { o.MaxFrame = 1000 }).awaitReady(t)
+	limited := start(t, db.URL, func(o *Options) {
+		o.Live.RateLimits = rules(t, "connect ip 1/24h, history ip 1/24h, publish ip 1/24h")
+	}).awaitReady(t)
 	d := openDoc(t, "http://"+r.listen+"/openapi.json")
 	if d.at("openapi") != "3.1.0" {
 		t.Errorf("openapi is %v", d.at("openapi"))
@@ -82,10 +85,10 @@ func TestOpenAPI(t *testing.T) {
 		_, text := get(t, "http://"+r.listen+"/topics/room:1/events")
 		return strings.Contains(text, `"head":3`)
 	})
-	seen := map[string]bool{}
+	seen, at := map[string]bool{}, r.listen
 	call := func(method, path, query, body string, status int, header ...string) {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+r.listen+strings.ReplaceAll(path, "{topic}", "room:1")+query, strings.NewReader(body))
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+at+strings.ReplaceAll(path, "{topic}", "room:1")+query, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,6 +135,16 @@ func TestOpenAPI(t *testing.T) {
 	for _, path := range []string{"/healthz", "/readyz", "/openapi.json", "/asyncapi.json"} {
 		call("GET", path, "", "", 200)
 	}
+	at = limited.listen
+	for _, c := range []struct{ method, path string }{{"GET", events}, {"GET", sse}, {"POST", events}} {
+		first := 200
+		if c.method == "POST" {
+			first = 201
+		}
+		call(c.method, c.path, "", "{}", first, asJSON...)
+		call(c.method, c.path, "", "{}", 429, asJSON...)
+	}
+	at = r.listen
 	db.Exec(t, "alter table pgcast.topic rename to hidden")
 	call("GET", events, "", "", 503)
 	call("GET", sse, "?after=1", "", 503)

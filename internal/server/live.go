@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -10,6 +11,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/internal/gateway"
 	"github.com/pgcast/pgcast/presence"
+	"github.com/pgcast/pgcast/presence/ratelimit"
 	"github.com/pgcast/pgcast/presence/shared"
 )
 
@@ -28,6 +30,12 @@ type LiveOptions struct {
 	// PresenceOn selects the topics whose subscribers are present without asking.
 	PresenceOn []pgcast.Pattern
 	Identity   presence.Identity
+
+	RateLimits []ratelimit.Rule
+	// RateLimitFallback is what becomes of calls while Redis does not answer; default local.
+	RateLimitFallback ratelimit.Fallback
+	// TrustedProxies are those whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix
 }
 
 // live is what serves live state.
@@ -36,6 +44,8 @@ type live struct {
 	relay *shared.Relay
 	name  string // of this server among those that share
 	users *presence.Users
+
+	limits *ratelimit.Limiter
 }
 
 func (s *Server) newLive() (*live, error) {
@@ -51,6 +61,12 @@ func (s *Server) newLive() (*live, error) {
 		}
 		l.relay = l.redis.Relay()
 	}
+	limits := &ratelimit.Options{Rules: o.RateLimits, Fallback: o.RateLimitFallback, Registerer: s.registry, Logger: s.opts.Logger}
+	if l.redis != nil {
+		shared := l.redis.Limits(l.relay)
+		limits.Store, limits.Relay = shared, shared
+	}
+	l.limits = ratelimit.New(limits)
 	l.users = presence.NewUsers(s.rosters(l, "presence", o.PresenceTTL, o.PresenceBeat, 0), o.PresenceGrace)
 	return l, nil
 }
@@ -79,6 +95,7 @@ func (l *live) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return l.users.Run(ctx) })
+	g.Go(func() error { return l.limits.Run(ctx) })
 	err := g.Wait()
 	leave, cancel := context.WithTimeout(back, departWait)
 	defer cancel()
@@ -94,6 +111,7 @@ const departWait = time.Second
 func (s *Server) redisChanged(to shared.State) {
 	if to == shared.Healthy && s.live != nil {
 		s.live.users.Refresh()
+		s.live.limits.Refresh()
 	}
 	if s.gateway != nil {
 		s.gateway.Announce("redis", to != shared.Healthy)
