@@ -54,4 +54,5 @@ var (
 	ErrUnavailable  = &Error{Code: CodeUnavailable}
 	ErrTooLarge     = &Error{Code: CodeTooLarge}
 	ErrTooMany      = &Error{Code: CodeTooMany}
+	ErrRateLimited  = &Error{Code: CodeRateLimited}
 )

@@ -97,7 +97,7 @@ func (c *Client) answer(f *wire.ServerFrame) bool {
 	delete(c.calls, ref)
 	a := answer{frame: *f}
 	if f.Type == wire.Error {
-		a.err = &pgcast.Error{Code: f.Code, Message: f.Message}
+		a.err = &pgcast.Error{Code: f.Code, Message: f.Message, RetryAfter: time.Duration(f.RetryAfter) * time.Millisecond}
 	}
 	k.answer <- a
 	return true

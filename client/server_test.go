@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -13,15 +14,17 @@ import (
 	"github.com/pgcast/pgcast/client"
 	"github.com/pgcast/pgcast/internal/pgtest"
 	"github.com/pgcast/pgcast/internal/server"
+	"github.com/pgcast/pgcast/presence/ratelimit"
 )
 
 // serve runs a server on db until the test ends, and gives its address.
-func serve(t *testing.T, db *pgtest.DB) string {
+func serve(t *testing.T, db *pgtest.DB, rules ...ratelimit.Rule) string {
 	t.Helper()
 	ready := make(chan string, 1)
 	s, err := server.New(&server.Options{
 		DatabaseURL: db.URL, Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", DrainTimeout: time.Second, RingSize: 32,
 		Logger:  slog.New(slog.DiscardHandler),
+		Live:    server.LiveOptions{RateLimits: rules},
 		OnReady: func(listen, _ string) { ready <- listen },
 	})
 	if err != nil {
@@ -180,5 +183,58 @@ func TestPublishAndHistory(t *testing.T) {
 		if _, err := c.Publish(ctx, topic, "e", nil, ""); err == nil {
 			t.Errorf("published to %s", topic)
 		}
+	}
+}
+
+// A call that comes too often says when to try again, and then succeeds. Subscriptions that
+// do are made when they can be.
+func TestRateLimited(t *testing.T) {
+	t.Parallel()
+	rules, err := ratelimit.ParseRules("publish ip 4/1s burst 1, subscribe ip 3/1s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := serve(t, pgtest.New(t, nil), rules...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var c *client.Client
+	for range 3 { // each takes the whole bucket
+		c = client.New(address, &client.Options{MinBackoff: 100 * time.Millisecond})
+		for _, topic := range []string{"a", "b", "c"} {
+			if err := c.Subscribe(topic, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		background(t, c.Run)
+		subscribed := map[string]bool{}
+		for item, err := range c.Items(ctx) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s, ok := item.(client.Subscribed); ok {
+				subscribed[s.Topic] = true
+			} else {
+				t.Errorf("got %+v", item)
+			}
+			if len(subscribed) == 3 {
+				break
+			}
+		}
+	}
+	denied := 0
+	for published := 0; published < 3; {
+		_, err := c.Publish(ctx, "a", "said", nil, "")
+		if err == nil {
+			published++
+			continue
+		}
+		var e *pgcast.Error
+		if !errors.As(err, &e) || e.Code != pgcast.CodeRateLimited || e.RetryAfter <= 0 || e.RetryAfter > 250*time.Millisecond {
+			t.Fatal(err)
+		}
+		if denied++; denied > 1000 {
+			t.Fatal("it is denied for ever")
+		}
+		<-time.After(e.RetryAfter)
 	}
 }

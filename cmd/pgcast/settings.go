@@ -95,7 +95,7 @@ var mainSettings = []setting{
 		help: "address for clients: /ws, /topics, /healthz, /readyz",
 		read: address(func(s *settings) *string { return &s.Listen })},
 	{name: "admin-listen", value: "127.0.0.1:9187", kind: "address", scope: forServer,
-		help: "address for /metrics",
+		help: "address for /metrics and /limits",
 		read: address(func(s *settings) *string { return &s.AdminListen })},
 	{name: "insecure-open", value: "false", kind: "bool", scope: forServer,
 		help: "listen also where other machines can connect, although there is no access control yet",

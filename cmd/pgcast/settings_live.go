@@ -1,9 +1,12 @@
 package main
 
 import (
+	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/presence/ratelimit"
 	"github.com/pgcast/pgcast/presence/shared"
 )
 
@@ -45,6 +48,15 @@ var liveSettings = []setting{
 	{name: "group-on", kind: "names", scope: forServer,
 		help: "groups, also by pattern, whose topics' subscribers are members without asking, as lobby,game:*",
 		read: patterns(func(s *settings) *[]pgcast.Pattern { return &s.Live.GroupOn })},
+	{name: "rate-limits", kind: "rules", scope: forServer,
+		help: "what may be done how often, as publish session 50/1s burst 100 block 10s,connect ip 20/10s",
+		read: rateLimits(func(s *settings) *[]ratelimit.Rule { return &s.Live.RateLimits })},
+	{name: "rate-limit-fallback", value: "local", kind: "mode", scope: forServer, choices: []string{"local", "open", "closed"},
+		help: "while Redis does not answer: local, each server limits alone; open, nothing is limited; closed, what has a limit is denied",
+		read: choice(func(s *settings) *ratelimit.Fallback { return &s.Live.RateLimitFallback }, "local", "open", "closed")},
+	{name: "trusted-proxies", kind: "networks", scope: forServer,
+		help: "proxies whose X-Forwarded-For says where a client comes from, as 10.0.0.0/8,2001:db8::/32",
+		read: networks(func(s *settings) *[]netip.Prefix { return &s.Live.TrustedProxies })},
 }
 
 func redisURL(field func(*settings) *string) func(*settings, string) error {
@@ -55,6 +67,38 @@ func redisURL(field func(*settings) *string) func(*settings, string) error {
 			}
 		}
 		*field(s) = v
+		return nil
+	}
+}
+
+func rateLimits(field func(*settings) *[]ratelimit.Rule) func(*settings, string) error {
+	return func(s *settings, v string) error {
+		rules, err := ratelimit.ParseRules(v)
+		if e := new(pgcast.Error); errors.As(err, &e) {
+			return &wrong{"cannot be used: " + e.Message, e.Hint}
+		}
+		*field(s) = rules
+		return nil
+	}
+}
+
+// networks reads addresses and networks.
+func networks(field func(*settings) *[]netip.Prefix) func(*settings, string) error {
+	return func(s *settings, v string) error {
+		*field(s) = nil
+		for _, part := range split(v) {
+			p, err := netip.ParsePrefix(part)
+			if err != nil {
+				var addr netip.Addr
+				if addr, err = netip.ParseAddr(part); err == nil {
+					p, err = addr.Prefix(addr.BitLen())
+				}
+			}
+			if err != nil || p.Addr().Is4In6() {
+				return &wrong{"has something in it that is neither an address nor a network", "write them with commas in between, as 10.0.0.0/8,192.0.2.1,2001:db8::/32"}
+			}
+			*field(s) = append(*field(s), p.Masked())
+		}
 		return nil
 	}
 }

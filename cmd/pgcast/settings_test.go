@@ -89,6 +89,9 @@ func TestUnusableSettings(t *testing.T) {
 		{name: "every origin", args: []string{"--allowed-origins", "*"}, says: []string{"allowed-origins"}},
 		{name: "open to others", args: []string{"--listen", ":8080"}, says: []string{"lets other machines connect", "--insecure-open"}},
 		{name: "metrics open to others", args: []string{"--admin-listen", "0.0.0.0:9187"}, says: []string{"admin-listen 0.0.0.0:9187 (--admin-listen) lets other machines connect"}},
+		{name: "rate limit", args: []string{"--rate-limits", "connect ip 20/10s, publish sessions 5/1s"}, says: []string{"rate-limits", `"sessions" is nothing to count by`, "write one of ip, session"}},
+		{name: "fallback", env: []string{"PGCAST_RATE_LIMIT_FALLBACK=none"}, says: []string{"rate-limit-fallback", "local, open, closed"}},
+		{name: "proxies", file: "trusted-proxies: [10.0.0.0/8, localhost]", says: []string{"trusted-proxies", "neither an address nor a network", "10.0.0.0/8,192.0.2.1"}},
 		{name: "several at once", args: []string{"--pool-size", "x", "--wake", "y"}, says: []string{"pool-size", "wake"}},
 		{name: "unknown flag", args: []string{"--max-fram", "1"}, says: []string{"unknown flag --max-fram", "did you mean --max-frame?"}},
 	}

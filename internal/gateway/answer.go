@@ -23,14 +23,16 @@ var statuses = map[pgcast.Code]int{
 	pgcast.CodeUnsupported: http.StatusUnsupportedMediaType,
 	pgcast.CodeInternal:    http.StatusInternalServerError,
 	pgcast.CodeUnavailable: http.StatusServiceUnavailable,
+	pgcast.CodeRateLimited: http.StatusTooManyRequests,
 }
 
 // problem is the body of an answer that says no.
 type problem struct {
 	Error struct {
-		Code    pgcast.Code `json:"code"`
-		Message string      `json:"message"`
-		Hint    string      `json:"hint,omitempty"`
+		Code       pgcast.Code `json:"code"`
+		Message    string      `json:"message"`
+		Hint       string      `json:"hint,omitempty"`
+		RetryAfter int64       `json:"retry_after,omitempty"` // milliseconds
 	} `json:"error"`
 	Head *int64 `json:"head,omitempty"` // where to go on after, of a reset
 }
@@ -41,13 +43,13 @@ func (g *Gateway) refuse(w http.ResponseWriter, err error) { g.refuseAt(w, err, 
 func (g *Gateway) refuseAt(w http.ResponseWriter, err error, head *int64) {
 	e := g.explain(err)
 	p := problem{Head: head}
-	p.Error.Code, p.Error.Message, p.Error.Hint = e.Code, e.Message, e.Hint
+	p.Error.Code, p.Error.Message, p.Error.Hint, p.Error.RetryAfter = e.Code, e.Message, e.Hint, e.RetryAfter.Milliseconds()
 	status := statuses[e.Code]
 	if status == 0 {
 		status = http.StatusBadRequest
 	}
-	if status == http.StatusServiceUnavailable {
-		w.Header().Set("Retry-After", "1")
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", retryAfter(e))
 	}
 	text, _ := json.Marshal(p) // strings and numbers always can be
 	g.answer(w, status, text)

@@ -36,11 +36,12 @@ type client struct {
 	// Owned by run.
 	seen    map[string]pgcast.Seq // by resume: where topics stood
 	doubted bool                  // seen comes from another cluster or timeline
+	bad     int32                 // frames; beside doubted it takes no room
 	names   map[string]struct{}   // subscriptions asked for; the session may not have come to them
 	message io.Reader             // the newest
 	id      string                // of the session; its owner's secret
 	live    live
-	bad     int
+	limited *limited      // nil until something is
 	refused int           // frames, and places of a subscribe-batch, in all
 	debt    time.Duration // for which nothing is read, for what was refused
 }
@@ -159,7 +160,9 @@ func (c *client) handle(kind websocket.MessageType, text []byte) error {
 		c.fail(f.Ref, err)
 		return nil
 	}
-	c.serve(f, len(text))
+	if c.serve(f, len(text)); c.limited != nil && c.limited.denied > maxDenied {
+		return closeError{wire.CloseThrottled, "too many calls in a row that had to be denied"}
+	}
 	return nil
 }
 
@@ -169,6 +172,9 @@ func (c *client) cut() { _ = c.conn.Conn.Close() }
 func (c *client) serve(f wire.Frame, bytes int) {
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
+	if (f.Type == wire.Cursor || f.Type == wire.CursorSnapshot) && !c.mayMove(ctx, f) {
+		return
+	}
 	switch f.Type {
 	case wire.Hello:
 		c.said.Store(true)
@@ -234,12 +240,21 @@ func (c *client) resume(f wire.Frame) {
 
 // subscribe asks the log for all places at once, and answers them in their order.
 func (c *client) subscribe(ctx context.Context, places []wire.Place, ref json.RawMessage) {
-	asked := make([]func(), len(places))
+	asked, errs := make([]func(), len(places)), c.limitEach(ctx, places)
+	var denial error
 	for i, p := range places {
+		if errs != nil && errs[i] != nil {
+			denial = errs[i]
+			asked[i] = func() { c.turnAway(p.Topic, ref, errs[i]) }
+			continue
+		}
 		asked[i] = c.ask(ctx, p, ref)
 	}
 	for _, answer := range asked {
 		answer()
+	}
+	if denial != nil && ref != nil {
+		c.fail(ref, denial) // says when to try again
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/wire"
+	"github.com/pgcast/pgcast/presence/ratelimit"
 )
 
 // The headers of a request that publishes.
@@ -45,6 +46,9 @@ func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	q, err := readQuestion(r)
+	if err == nil {
+		err = g.limitRequest(r, ratelimit.History, ratelimit.Ask{Topic: q.topic, Cost: historyCost(q.limit)})
+	}
 	if err != nil {
 		g.refuse(w, err)
 		return
@@ -231,6 +235,9 @@ func (g *Gateway) post(w http.ResponseWriter, r *http.Request) (pgcast.ID, error
 	}
 	if keys, there := r.Header[KeyHeader]; there && keys[0] == "" {
 		return "", &pgcast.Error{Code: pgcast.CodeInvalid, Message: KeyHeader + " is empty", Hint: "1 to 256 bytes, or leave it out"}
+	}
+	if err := g.limitRequest(r, ratelimit.Publish, ratelimit.Ask{Topic: topic, Cost: 1}); err != nil {
+		return "", err
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/presence/ratelimit"
 )
 
 // Publisher adds events to the log.
@@ -85,10 +87,13 @@ type Options struct {
 	// Identity names the cluster and timeline the log is on; empty while the log could not
 	// be read yet, when nobody can be told where they stand and so nobody is let in.
 	// Default: one that never changes.
-	Identity   func() string
-	Live       Live
-	Registerer prometheus.Registerer // nil: no metrics
-	Logger     *slog.Logger          // default slog.Default()
+	Identity func() string
+	Live     Live
+	Limits   *ratelimit.Limiter // nil: nothing is limited
+	// TrustedProxies are those whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix
+	Registerer     prometheus.Registerer // nil: no metrics
+	Logger         *slog.Logger          // default slog.Default()
 }
 
 const (
@@ -150,6 +155,11 @@ func (g *Gateway) slot(ctx context.Context) (kept context.Context, release func(
 
 // ServeHTTP upgrades a request to a session and returns; the session lives on.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := g.limitRequest(r, ratelimit.Connect, ratelimit.Ask{Cost: 1}); err != nil {
+		g.metrics.refused.Inc()
+		g.refuse(w, err)
+		return
+	}
 	c := &client{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, names: map[string]struct{}{}}
 	if err := g.admit(c); err != nil {
 		g.metrics.refused.Inc()
@@ -172,6 +182,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.conn.lastWrite.Store(time.Now().UnixNano())
 	ws.SetReadLimit(-1) // read has its own, so as to be the one who closes
 	c.ws = ws
+	c.known(r)
 	c.session = g.open(c, c)
 	g.metrics.connects.Inc()
 	// In a goroutine of its own: returning lets go of net/http's buffers and stack.

@@ -7,12 +7,16 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/wire"
+	"github.com/pgcast/pgcast/presence/ratelimit"
 )
 
 func (c *client) publish(ctx context.Context, f wire.Frame) {
 	err := pgcast.CheckTopic(f.Topic)
 	if err == nil {
 		err = pgcast.CheckEventName(f.Event)
+	}
+	if err == nil {
+		err = c.limit(ctx, ratelimit.Publish, f.Topic, 1)
 	}
 	var id pgcast.ID
 	if err == nil {
@@ -37,6 +41,9 @@ func (c *client) replay(ctx context.Context, f wire.Frame) {
 		after = *f.After
 	}
 	err := pgcast.CheckTopic(f.Topic)
+	if err == nil {
+		err = c.limit(ctx, ratelimit.History, f.Topic, 1)
+	}
 	if err == nil {
 		err = c.session.Replay(ctx, fanout.Request{Topic: f.Topic, After: &after, Ref: reqID})
 	}
@@ -68,7 +75,11 @@ func (c *client) history(ctx context.Context, f wire.Frame) {
 	if f.After != nil {
 		after = *f.After
 	}
-	page, err := c.g.page(ctx, c.g.history, f.Topic, after, min(limit, wire.MaxHistory))
+	err := c.limit(ctx, ratelimit.History, f.Topic, historyCost(limit))
+	var page pgcast.Page
+	if err == nil {
+		page, err = c.g.page(ctx, c.g.history, f.Topic, after, min(limit, wire.MaxHistory))
+	}
 	if err != nil {
 		c.fail(f.Ref, err)
 		return

@@ -48,6 +48,11 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		return
 	}
+	if err := g.limitStream(r, marks); err != nil {
+		g.metrics.refused.Inc()
+		g.refuseStream(w, r, err)
+		return
+	}
 	s := &stream{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, marks: marks, opened: make(chan struct{}), gone: make(chan struct{})}
 	if err := g.admit(s); err != nil {
 		g.metrics.refused.Inc()
@@ -69,14 +74,15 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
 // up for good on any status but 200, so for what passes a stream begins, says when to come
 // back, and ends.
 func (g *Gateway) refuseStream(w http.ResponseWriter, r *http.Request, err error) {
-	if !errors.Is(err, pgcast.ErrUnavailable) || r.Header.Get("Accept") != "text/event-stream" {
+	passes := errors.Is(err, pgcast.ErrUnavailable) || errors.Is(err, pgcast.ErrRateLimited)
+	if !passes || r.Header.Get("Accept") != "text/event-stream" {
 		g.refuse(w, err)
 		return
 	}
 	e := g.explain(err)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
-	fmt.Fprintf(w, "%s: %s\n\n", retryLine(comeBack()), e.Message)
+	fmt.Fprintf(w, "%s: %s\n\n", retryLine(e.RetryAfter+comeBack()), e.Message)
 }
 
 // comeBack is when a stream that has ended is to be opened again; not by all at once.

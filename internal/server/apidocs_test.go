@@ -73,6 +73,9 @@ func TestOpenAPI(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t, nil)
 	r := start(t, db.URL, func(o *Options) { o.MaxFrame = 1000 }).awaitReady(t)
+	limited := start(t, db.URL, func(o *Options) {
+		o.Live.RateLimits = rules(t, "connect ip 1/24h, history ip 1/24h, publish ip 1/24h")
+	}).awaitReady(t)
 	d := openDoc(t, "http://"+r.listen+"/openapi.json")
 	if d.at("openapi") != "3.1.0" {
 		t.Errorf("openapi is %v", d.at("openapi"))
@@ -148,6 +151,16 @@ func TestOpenAPI(t *testing.T) {
 	call("GET", group, "", "", 403, "Origin", "https://evil.example")
 	db.Exec(t, "alter table pgcast.group_info rename to hidden_info")
 	call("GET", group, "", "", 503)
+	listen = limited.listen
+	for _, c := range []struct{ method, path string }{{"GET", events}, {"GET", sse}, {"POST", events}} {
+		first := 200
+		if c.method == "POST" {
+			first = 201
+		}
+		call(c.method, c.path, "", "{}", first, asJSON...)
+		call(c.method, c.path, "", "{}", 429, asJSON...)
+	}
+	listen = r.listen
 	db.Exec(t, "alter table pgcast.topic rename to hidden")
 	call("GET", events, "", "", 503)
 	call("GET", sse, "?after=1", "", 503)

@@ -33,6 +33,7 @@ func (s *Server) adminHandler() http.Handler {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
+	s.limits(mux)
 	if s.opts.Profile {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index) // and those it lists
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/rand"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -12,6 +13,7 @@ import (
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/cursor"
 	"github.com/pgcast/pgcast/presence/group"
+	"github.com/pgcast/pgcast/presence/ratelimit"
 	"github.com/pgcast/pgcast/presence/shared"
 )
 
@@ -39,6 +41,12 @@ type LiveOptions struct {
 	// asking. Members have the TTL, heartbeat and grace of presence.
 	GroupOn    []pgcast.Pattern
 	GroupHooks group.Hooks
+
+	RateLimits []ratelimit.Rule
+	// RateLimitFallback is what becomes of calls while Redis does not answer; default local.
+	RateLimitFallback ratelimit.Fallback
+	// TrustedProxies are those whose X-Forwarded-For is believed.
+	TrustedProxies []netip.Prefix
 }
 
 // live is what serves live state.
@@ -51,6 +59,8 @@ type live struct {
 
 	groups *group.Groups
 	watch  *groupWatch
+
+	limits *ratelimit.Limiter
 }
 
 func (s *Server) newLive() (*live, error) {
@@ -76,6 +86,12 @@ func (s *Server) newLive() (*live, error) {
 		groups.Relay = l.relay.Said("group")
 	}
 	l.groups = group.New(s.rosters(l, presence.Options{Kind: "group", TTL: o.PresenceTTL, Beat: o.PresenceBeat}), s.log, groups)
+	limits := &ratelimit.Options{Rules: o.RateLimits, Fallback: o.RateLimitFallback, Registerer: s.registry, Logger: s.opts.Logger}
+	if l.redis != nil {
+		shared := l.redis.Limits(l.relay)
+		limits.Store, limits.Relay = shared, shared
+	}
+	l.limits = ratelimit.New(limits)
 	return l, nil
 }
 
@@ -107,6 +123,7 @@ func (l *live) run(ctx context.Context) error {
 	g.Go(func() error { return l.cursors.Run(ctx) })
 	g.Go(func() error { return l.groups.Run(ctx) })
 	g.Go(func() error { return l.watch.run(ctx) })
+	g.Go(func() error { return l.limits.Run(ctx) })
 	err := g.Wait()
 	leave, cancel := context.WithTimeout(back, departWait)
 	defer cancel()
@@ -126,6 +143,7 @@ func (s *Server) redisChanged(to shared.State) {
 		s.live.users.Refresh()
 		s.live.cursors.Refresh()
 		s.live.groups.Refresh()
+		s.live.limits.Refresh()
 	}
 	if s.gateway != nil {
 		s.gateway.Announce("redis", to != shared.Healthy)
