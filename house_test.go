@@ -28,12 +28,13 @@ var arrows = []struct {
 	{"replay", []string{"", "db", "listener"}, []string{"github.com/coder", "github.com/redis"}},
 	{"fanout", []string{""}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
 	{"presence", []string{""}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
-	{"presence/shared", []string{"", "presence"}, []string{"github.com/jackc", "github.com/coder"}},
+	{"internal/breaker", nil, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
+	{"presence/shared", []string{"", "presence", "internal/breaker"}, []string{"github.com/jackc", "github.com/coder"}},
 	{"internal/wire", []string{""}, []string{"github.com/", "net/http"}},
 	{"internal/gateway", []string{"", "fanout", "internal/wire", "presence"}, []string{"github.com/jackc", "github.com/redis"}},
 	{"client", []string{"", "internal/wire"}, []string{"github.com/jackc", "github.com/redis"}},
 	{"internal/doctor", []string{"", "db", "listener", "replay", "migrations", "internal/devpg"}, []string{"github.com/coder", "github.com/spf13"}},
-	{"internal/server", []string{"", "db", "listener", "replay", "fanout", "internal/wire", "internal/gateway", "presence", "presence/shared"}, nil},
+	{"internal/server", []string{"", "db", "listener", "replay", "fanout", "internal/wire", "internal/gateway", "presence", "presence/shared", "internal/breaker"}, nil},
 	{"internal/bench", []string{"", "db", "listener", "replay", "migrations", "internal/devpg", "internal/wire"}, []string{"github.com/coder", "github.com/redis"}},
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgcast/pgcast/internal/breaker"
 	"github.com/pgcast/pgcast/internal/redistest"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/shared"
@@ -60,8 +61,8 @@ func (w *world) server() *server {
 	s := &server{kill: func() { cancel(); done.Wait() }}
 	if w.redis != nil {
 		var err error
-		s.redis, err = shared.Open(&shared.Options{URL: w.redis.URL, OnState: func(to shared.State) {
-			if to == shared.Healthy {
+		s.redis, err = shared.Open(&shared.Options{URL: w.redis.URL, OnState: func(to breaker.State) {
+			if to == breaker.Healthy {
 				s.Refresh()
 			}
 		}})
