@@ -151,6 +151,7 @@ func (g *Gateway) slot(ctx context.Context) (kept context.Context, release func(
 // ServeHTTP upgrades a request to a session and returns; the session lives on.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &client{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, names: map[string]struct{}{}}
+	c.system.g = g
 	if err := g.admit(c); err != nil {
 		g.metrics.refused.Inc()
 		w.Header().Set("Retry-After", "1")
