@@ -33,7 +33,7 @@ var arrows = []struct {
 	{"internal/wire", []string{""}, []string{"github.com/", "net/http"}},
 	{"internal/gateway", []string{"", "fanout", "internal/wire", "presence"}, []string{"github.com/jackc", "github.com/redis"}},
 	{"client", []string{"", "internal/wire"}, []string{"github.com/jackc", "github.com/redis"}},
-	{"internal/doctor", []string{"", "db", "listener", "replay", "migrations", "internal/devpg"}, []string{"github.com/coder", "github.com/spf13"}},
+	{"internal/doctor", []string{"", "db", "listener", "replay", "migrations", "internal/devpg", "presence", "presence/shared", "internal/breaker"}, []string{"github.com/coder", "github.com/spf13"}},
 	{"internal/server", []string{"", "db", "listener", "replay", "fanout", "internal/wire", "internal/gateway", "presence", "presence/shared", "internal/breaker"}, nil},
 	{"internal/bench", []string{"", "db", "listener", "replay", "migrations", "internal/devpg", "internal/wire"}, []string{"github.com/coder", "github.com/redis"}},
 }

@@ -15,6 +15,9 @@ var liveSettings = []setting{
 	{name: "redis-prefix", value: "pgcast", kind: "name", scope: forServer,
 		help: "what the names of all keys in Redis begin with",
 		read: text(func(s *settings) *string { return &s.Live.RedisPrefix }, "give a name")},
+	{name: "redis-ca-file", kind: "file", scope: forServer,
+		help: "certificates, in PEM, of those who may vouch for the Redis of a rediss:// URL, if this machine does not trust them anyway",
+		read: redisCAFile(func(s *settings) *string { return &s.Live.RedisCAFile })},
 	{name: "presence-on", kind: "topics", scope: forServer,
 		help: "topics and patterns whose subscribers are present there without asking, as room:*,board:**",
 		read: patterns(func(s *settings) *[]pgcast.Pattern { return &s.Live.PresenceOn })},
@@ -40,6 +43,18 @@ func redisURL(field func(*settings) *string) func(*settings, string) error {
 		if v != "" {
 			if err := shared.CheckURL(v); err != nil {
 				return &wrong{"is not a Redis URL", "write redis://user:password@host:6379/0, or rediss:// for TLS"}
+			}
+		}
+		*field(s) = v
+		return nil
+	}
+}
+
+func redisCAFile(field func(*settings) *string) func(*settings, string) error {
+	return func(s *settings, v string) error {
+		if v != "" {
+			if err := shared.CheckCAFile(v); err != nil {
+				return &wrong{"cannot be used: " + err.Error(), "give the path of a PEM file"}
 			}
 		}
 		*field(s) = v

@@ -20,6 +20,7 @@ type LiveOptions struct {
 	// server's alone.
 	RedisURL    string
 	RedisPrefix string // default pgcast
+	RedisCAFile string // of certificates, in PEM, to trust with rediss://; default the machine's
 	// PresenceTTL is for how long the users of a server that has died are still there;
 	// default 90 s. PresenceBeat is how often a server says that it lives; default a third.
 	PresenceTTL, PresenceBeat time.Duration
@@ -45,7 +46,7 @@ func (s *Server) newLive() (*live, error) {
 	l := &live{name: rand.Text()}
 	if o.RedisURL != "" {
 		var err error
-		l.redis, err = shared.Open(&shared.Options{URL: o.RedisURL, Prefix: o.RedisPrefix, OnState: s.redisChanged,
+		l.redis, err = shared.Open(&shared.Options{URL: o.RedisURL, Prefix: o.RedisPrefix, CAFile: o.RedisCAFile, OnState: s.redisChanged,
 			Registerer: s.registry, Logger: s.opts.Logger})
 		if err != nil {
 			return nil, err

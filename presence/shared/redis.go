@@ -4,13 +4,10 @@ package shared
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,6 +21,9 @@ import (
 type Options struct {
 	URL    string // redis:// or rediss://, as go-redis reads it
 	Prefix string // of every key and channel; default pgcast
+	// CAFile has the certificates, in PEM, of those who may vouch for a rediss:// server.
+	// Default: those this machine trusts.
+	CAFile string
 	// OnState is called after each change of state, and must not wait.
 	OnState    func(breaker.State)
 	Registerer prometheus.Registerer // nil: no metrics
@@ -31,6 +31,8 @@ type Options struct {
 }
 
 const (
+	defaultPrefix = "pgcast"
+
 	callTimeout = time.Second // of one round trip
 	probeAfter  = time.Second // how often to look, also at one that does not answer
 )
@@ -44,30 +46,19 @@ type Redis struct {
 }
 
 // Open makes a Redis. It connects to nothing yet. Errors are *[pgcast.Error] with code
-// invalid: the URL cannot be read.
+// invalid: the URL, the prefix or the CA file cannot be used.
 func Open(options *Options) (*Redis, error) {
 	o := *options
 	if o.Prefix == "" {
-		o.Prefix = "pgcast"
+		o.Prefix = defaultPrefix
 	}
-	quiet.Do(func() { redis.SetLogger(silent{}) })
-	if err := CheckURL(o.URL); err != nil {
-		return nil, err
-	}
-	opts, err := redis.ParseURL(o.URL)
+	opts, err := connectOptions(&o)
 	if err != nil {
 		return nil, err
 	}
 	if strings.ContainsAny(o.Prefix, "{}") {
 		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the Redis prefix has a brace", Hint: "braces name the slot in a cluster; leave them out"}
 	}
-	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout = callTimeout, callTimeout, callTimeout
-	opts.Dialer = dialer(opts.TLSConfig)
-	opts.ContextTimeoutEnabled = true
-	opts.DialerRetries = 1
-	opts.MaxRetries = -1 // what it does twice it must not do; the callers know better
-	opts.ClientName = "pgcast"
-	opts.DisableIdentity = true
 	r := &Redis{client: redis.NewClient(opts), prefix: o.Prefix}
 	r.breaker = breaker.New(&breaker.Options{Backend: "redis", ProbeAfter: probeAfter, Answered: answered,
 		Down:    "Redis does not answer; presence, cursors and groups are this server's alone, rate limits are local",
@@ -75,32 +66,6 @@ func Open(options *Options) (*Redis, error) {
 		OnState: o.OnState, Registerer: o.Registerer, Logger: o.Logger})
 	return r, nil
 }
-
-// CheckURL tells why a URL cannot be that of a Redis, or returns nil. The error has nothing
-// of the URL in it: there may be a password in that.
-func CheckURL(url string) error {
-	if _, err := redis.ParseURL(url); err != nil {
-		return &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the Redis URL cannot be read", Hint: "redis://user:password@host:6379/0, or rediss:// for TLS"}
-	}
-	return nil
-}
-
-// dialer makes connections that notice within seconds that nobody is there any more, also
-// the one that only listens.
-func dialer(secure *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := &net.Dialer{Timeout: callTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 3 * time.Second, Interval: time.Second, Count: 3}}
-	if secure != nil {
-		return (&tls.Dialer{NetDialer: d, Config: secure}).DialContext
-	}
-	return d.DialContext
-}
-
-// What the library would log by itself the breaker says once.
-type silent struct{}
-
-func (silent) Printf(context.Context, string, ...any) {}
-
-var quiet sync.Once
 
 // answered tells whether Redis did answer, if not as hoped; or whether the caller had gone.
 func answered(err error) bool {
