@@ -29,14 +29,15 @@ var arrows = []struct {
 	{"fanout", []string{""}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
 	{"presence", []string{""}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
 	{"presence/cursor", []string{"", "presence"}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
+	{"internal/breaker", nil, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
 	{"internal/wire", []string{""}, []string{"github.com/", "net/http"}},
 	{"internal/gateway", []string{"", "fanout", "internal/wire", "presence", "presence/cursor", "presence/group", "presence/ratelimit"}, []string{"github.com/jackc", "github.com/redis"}},
 	{"client", []string{"", "internal/wire"}, []string{"github.com/jackc", "github.com/redis"}},
-	{"internal/doctor", []string{"", "db", "listener", "replay", "migrations", "internal/devpg"}, []string{"github.com/coder", "github.com/spf13"}},
-	{"internal/server", []string{"", "db", "listener", "replay", "fanout", "internal/wire", "internal/gateway", "presence", "presence/cursor", "presence/group", "presence/ratelimit", "presence/shared"}, nil},
+	{"internal/server", []string{"", "db", "listener", "replay", "fanout", "internal/wire", "internal/gateway", "presence", "presence/cursor", "presence/group", "presence/ratelimit", "presence/shared", "internal/breaker"}, nil},
 	{"presence/group", []string{"", "presence"}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
 	{"presence/ratelimit", []string{""}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
-	{"presence/shared", []string{"", "presence", "presence/ratelimit"}, []string{"github.com/jackc", "github.com/coder"}},
+	{"presence/shared", []string{"", "presence", "presence/ratelimit", "internal/breaker"}, []string{"github.com/jackc", "github.com/coder"}},
+	{"internal/doctor", []string{"", "db", "listener", "replay", "migrations", "internal/devpg", "presence", "presence/ratelimit", "presence/shared", "internal/breaker"}, []string{"github.com/coder", "github.com/spf13"}},
 	{"internal/bench", []string{"", "db", "listener", "replay", "migrations", "internal/devpg", "internal/wire"}, []string{"github.com/coder", "github.com/redis"}},
 }
 

@@ -3,6 +3,7 @@ package deploy_test
 import (
 	"bytes"
 	"debug/elf"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -82,6 +83,13 @@ func TestCompose(t *testing.T) {
 	}
 	if _, ok := services["postgres"].(map[string]any)["healthcheck"]; !ok {
 		t.Error("pgcast waits for postgres to be healthy, but postgres has no healthcheck")
+	}
+	redis := services["redis"].(map[string]any)
+	if redis["ports"] != nil || redis["profiles"] == nil || !strings.Contains(fmt.Sprint(redis["command"]), "maxmemory-policy noeviction") {
+		t.Errorf("Redis is published, or not optional, or evicts what it likes: %v", redis)
+	}
+	if url := pgcast["environment"].(map[string]any)["PGCAST_REDIS_URL"]; url != "${PGCAST_REDIS_URL:-}" {
+		t.Errorf("PGCAST_REDIS_URL is %v", url)
 	}
 	if command, want := exec.Command("docker", "compose", "-f", "compose.yaml", "config", "-q"), "docker compose"; exec.Command("docker", "compose", "version").Run() == nil {
 		if out, err := command.CombinedOutput(); err != nil {

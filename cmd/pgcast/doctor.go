@@ -18,8 +18,8 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use:     "doctor",
 		GroupID: groupServe,
 		Short:   "Look for everything that can be wrong, and say what mends it",
-		Long: `Look at the database, the schema, the attached tables, the sequencer and this machine for
-everything that can be wrong. Nothing is changed. Give it the settings that the servers
+		Long: `Look at the database, the schema, the attached tables, the sequencer, Redis if there is one,
+and this machine for everything that can be wrong. Nothing is changed. Give it the settings that the servers
 have, best on a machine where one runs, and as the same database role.
 
 Each line has a state: ok; note, worth knowing; warn, not as it should be, or not for
@@ -53,7 +53,8 @@ func (a *app) doctor(ctx context.Context, o doctorOptions) error {
 	}
 	s := a.set
 	options := &doctor.Options{DatabaseURL: s.DatabaseURL, DirectDatabaseURL: s.directURL(), Wake: s.Wake,
-		PoolSize: s.PoolSize, RetentionEvery: s.RetentionEvery}
+		PoolSize: s.PoolSize, RetentionEvery: s.RetentionEvery,
+		RedisURL: s.Live.RedisURL, RedisPrefix: s.Live.RedisPrefix, RedisCAFile: s.Live.RedisCAFile}
 	if s.given("max-sessions") {
 		options.MaxSessions = s.MaxSessions
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgcast/pgcast/internal/doctor"
 	"github.com/pgcast/pgcast/internal/pgtest"
+	"github.com/pgcast/pgcast/internal/redistest"
 )
 
 // figures are what differs from run to run and from machine to machine.
@@ -114,4 +115,16 @@ func TestDoctorUnreachable(t *testing.T) {
 	if strings.Contains(r.out+r.err, "secret") {
 		t.Errorf("the password is told:\n%s", r)
 	}
+}
+
+// The settings of Redis are those of the servers.
+func TestDoctorRedis(t *testing.T) {
+	t.Parallel()
+	_, url, ca := redistest.StartTLS(t)
+	s := newShell(t, "PGCAST_DATABASE_URL=postgres://"+nobody(t)+"/x", "PGCAST_REDIS_URL="+url)
+	if r := s.run(t, "doctor", "--redis-ca-file", ca); !strings.Contains(r.out, "ok    redis-rights ") || !strings.Contains(r.out, "ok    redis-encryption       encrypted") {
+		t.Errorf("with the CA:\n%s", r)
+	}
+	s.run(t, "doctor", "--quiet").fails(t, 1, "failed")
+	s.run(t, "doctor", "--redis-ca-file", "nowhere.pem").fails(t, 2, "no such file", "give the path of a PEM file")
 }

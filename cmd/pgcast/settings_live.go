@@ -18,6 +18,9 @@ var liveSettings = []setting{
 	{name: "redis-prefix", value: "pgcast", kind: "name", scope: forServer,
 		help: "what the names of all keys in Redis begin with",
 		read: text(func(s *settings) *string { return &s.Live.RedisPrefix }, "give a name")},
+	{name: "redis-ca-file", kind: "file", scope: forServer,
+		help: "certificates, in PEM, of those who may vouch for the Redis of a rediss:// URL, if this machine does not trust them anyway",
+		read: redisCAFile(func(s *settings) *string { return &s.Live.RedisCAFile })},
 	{name: "presence-on", kind: "topics", scope: forServer,
 		help: "topics and patterns whose subscribers are present there without asking, as room:*,board:**",
 		read: patterns(func(s *settings) *[]pgcast.Pattern { return &s.Live.PresenceOn })},
@@ -99,6 +102,18 @@ func networks(field func(*settings) *[]netip.Prefix) func(*settings, string) err
 			}
 			*field(s) = append(*field(s), p.Masked())
 		}
+		return nil
+	}
+}
+
+func redisCAFile(field func(*settings) *string) func(*settings, string) error {
+	return func(s *settings, v string) error {
+		if v != "" {
+			if err := shared.CheckCAFile(v); err != nil {
+				return &wrong{"cannot be used: " + err.Error(), "give the path of a PEM file"}
+			}
+		}
+		*field(s) = v
 		return nil
 	}
 }

@@ -45,5 +45,14 @@ var catalogue = []check{
 	{"track-activities", connection, "servers end a frozen one's session by what it does not do any more", checkActivities},
 	{"session-limits", connection, "a limit made for applications also ends what servers do", checkSessionLimits},
 	{"max-connections", connection, "a server that gets no connection serves nobody", checkConnections},
+
+	{"redis", nothing, "servers share presence, cursors, groups and rate limits through it", checkRedis},
+	{"redis-version", live, "live state needs what Redis 6.2 brought", checkRedisVersion},
+	{"redis-role", live, "on a replica nothing can be written", checkRedisRole},
+	{"redis-encryption", live, "who reads the line reads who is where, and the password", checkRedisEncryption},
+	{"redis-memory", live, "what is evicted before its time are users who are still there", checkRedisMemory},
+	{"redis-pubsub", live, "servers tell each other of changes by pub/sub; who hears nothing finds out late", checkRedisPubSub},
+	{"redis-rights", live, "a command that is refused counts as a Redis that does not answer", checkRedisRights},
+
 	{"open-files", nothing, "each client is an open file of the server", checkOpenFiles},
 }

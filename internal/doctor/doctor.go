@@ -1,5 +1,5 @@
-// Package doctor looks at everything that can be wrong around the database pgcast runs
-// on, and says of each thing what it found, why it matters and what mends it. It changes
+// Package doctor looks at everything that can be wrong around the database and the Redis
+// pgcast runs on, and says of each thing what it found, why it matters and what mends it. It changes
 // nothing: each check runs in a read-only transaction of its own that ends in a rollback,
 // with a timeout of its own, so that one which fails or hangs hides no other.
 package doctor
@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"github.com/pgcast/pgcast/presence/shared"
 	"github.com/pgcast/pgcast/replay"
 )
 
@@ -58,7 +59,10 @@ type Options struct {
 	PoolSize          int           // default 10
 	MaxSessions       int           // 0: the default of 100,000, which not everybody needs
 	RetentionEvery    time.Duration // default 1 minute
-	CheckTimeout      time.Duration // of each check; default 8 s
+	// RedisURL is that of live state; "" where each server has its own. RedisPrefix and
+	// RedisCAFile are as servers have them.
+	RedisURL, RedisPrefix, RedisCAFile string
+	CheckTimeout                       time.Duration // of each check; default 8 s
 }
 
 // Doctor examines one database; see Run.
@@ -99,6 +103,7 @@ const (
 	primary    need = 2 | connection // which is no standby
 	schema     need = 4 | connection // with schema pgcast in it
 	alone      need = 8              // no transaction of ours open: a pooler may have one session only
+	live       need = 16             // Redis answers
 )
 
 // check is one of the things to look at.
@@ -180,7 +185,8 @@ type exam struct {
 	conn  *pgx.Conn // nil: none, or it broke
 	tx    pgx.Tx    // of the check that runs
 	facts facts
-	cause string // why there is no connection
+	cause string        // why there is no connection
+	redis *shared.Facts // nil: none, or it does not answer
 }
 
 // make makes one check. Whatever goes wrong with it is a finding of it.
@@ -211,6 +217,10 @@ func (x *exam) lacks(n need) string {
 		return "not looked at: the database is a standby"
 	case n&schema == schema && !x.facts.schema:
 		return "not looked at: this database has no schema pgcast"
+	case n&live != 0 && x.opts.RedisURL == "":
+		return "not looked at: there is no redis-url"
+	case n&live != 0 && x.redis == nil:
+		return "not looked at: no connection to Redis"
 	}
 	return ""
 }

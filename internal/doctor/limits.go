@@ -28,8 +28,10 @@ type limits struct {
 	xidFail     int64
 	diskWarn    float64 // free part of the disk
 	diskFail    float64
-	files       uint64 // that are many, if nobody said how many clients there may be
-	listed      int    // most findings of one kind to tell one by one
+	liveTrip    time.Duration // note: a round trip to Redis; each join waits for one
+	liveMemory  float64       // warn: used part of the memory Redis may have
+	files       uint64        // that are many, if nobody said how many clients there may be
+	listed      int           // most findings of one kind to tell one by one
 }
 
 var usual = limits{
@@ -42,5 +44,6 @@ var usual = limits{
 	deadRows: 100_000, bloat: 5, bloatFrom: 256 << 20,
 	xidWarn: 500_000_000, xidFail: 1_500_000_000,
 	diskWarn: 0.15, diskFail: 0.05,
+	liveTrip: 20 * time.Millisecond, liveMemory: 0.9,
 	files: 10_000, listed: 20,
 }

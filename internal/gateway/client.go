@@ -28,6 +28,7 @@ type client struct {
 	conn    *conn
 	ws      *websocket.Conn
 	session *fanout.Session
+	system  system
 
 	// Told by the client, read by the session's goroutine.
 	said, batch, reset, resumed atomic.Bool
@@ -293,7 +294,9 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (an
 			}
 			return
 		}
-		c.g.opts.Logger.Warn("gateway: subscribe failed", "error", err)
+		if _, told := err.(*pgcast.Error); !told { // else it was not even tried, and why has been logged
+			c.g.opts.Logger.Warn("gateway: subscribe failed", "error", err)
+		}
 		c.session.Deny(p.Topic, ref, wire.ReasonInternal)
 		if !there {
 			delete(c.names, p.Topic)

@@ -161,6 +161,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := &client{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, names: map[string]struct{}{}}
+	c.system.g = g
 	if err := g.admit(c); err != nil {
 		g.metrics.refused.Inc()
 		w.Header().Set("Retry-After", "1")

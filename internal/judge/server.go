@@ -45,6 +45,8 @@ type Server struct {
 	args []string
 	log  string
 	cmd  *exec.Cmd
+
+	lives int
 }
 
 // StartServer runs "pgcast serve" on a database, with more flags if need be, until the
@@ -80,7 +82,11 @@ func (s *Server) Start() {
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.lives++
 }
+
+// Lives tells how often the process was started.
+func (s *Server) Lives() int { return s.lives }
 
 // Kill ends the process as a crash would.
 func (s *Server) Kill() {

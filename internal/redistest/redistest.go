@@ -19,15 +19,17 @@ type Redis struct {
 	URL  string
 	Addr string
 
-	t   testing.TB
-	dir string
-	cmd *exec.Cmd
+	t    testing.TB
+	dir  string
+	args []string
+	cmd  *exec.Cmd
 }
 
 const patience = 30 * time.Second
 
-// Start starts a server that keeps nothing on disk, so that it is empty after Restart.
-func Start(t testing.TB) *Redis {
+// Start starts a server that keeps nothing on disk, so that it is empty after Restart. args
+// are more of redis-server's.
+func Start(t testing.TB, args ...string) *Redis {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Skip("needs redis-server: apt-get install redis-server")
@@ -38,7 +40,7 @@ func Start(t testing.TB) *Redis {
 	}
 	addr := l.Addr().String()
 	_ = l.Close()
-	r := &Redis{URL: "redis://" + addr, Addr: addr, t: t, dir: t.TempDir()}
+	r := &Redis{URL: "redis://" + addr, Addr: addr, t: t, dir: t.TempDir(), args: args}
 	t.Cleanup(r.end)
 	r.start()
 	return r
@@ -47,8 +49,8 @@ func Start(t testing.TB) *Redis {
 func (r *Redis) start() {
 	r.t.Helper()
 	_, port, _ := net.SplitHostPort(r.Addr)
-	r.cmd = exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-		"--dir", r.dir, "--daemonize", "no", "--logfile", "redis.log")
+	r.cmd = exec.Command("redis-server", append([]string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+		"--dir", r.dir, "--daemonize", "no", "--logfile", "redis.log"}, r.args...)...)
 	r.cmd.Stderr = os.Stderr
 	tie(r.cmd)
 	if err := r.cmd.Start(); err != nil {

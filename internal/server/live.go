@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/breaker"
 	"github.com/pgcast/pgcast/internal/gateway"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/cursor"
@@ -23,6 +24,7 @@ type LiveOptions struct {
 	// server's alone.
 	RedisURL    string
 	RedisPrefix string // default pgcast
+	RedisCAFile string // of certificates, in PEM, to trust with rediss://; default the machine's
 	// PresenceTTL is for how long the users of a server that has died are still there;
 	// default 90 s. PresenceBeat is how often a server says that it lives; default a third.
 	PresenceTTL, PresenceBeat time.Duration
@@ -69,7 +71,7 @@ func (s *Server) newLive() (*live, error) {
 	l := &live{name: rand.Text()}
 	if o.RedisURL != "" {
 		var err error
-		l.redis, err = shared.Open(&shared.Options{URL: o.RedisURL, Prefix: o.RedisPrefix, OnState: s.redisChanged,
+		l.redis, err = shared.Open(&shared.Options{URL: o.RedisURL, Prefix: o.RedisPrefix, CAFile: o.RedisCAFile, OnState: s.redisChanged,
 			Registerer: s.registry, Logger: s.opts.Logger})
 		if err != nil {
 			return nil, err
@@ -138,14 +140,14 @@ func (l *live) run(ctx context.Context) error {
 const departWait = time.Second
 
 // redisChanged has what may have been lost put right as soon as Redis answers again.
-func (s *Server) redisChanged(to shared.State) {
-	if to == shared.Healthy && s.live != nil {
+func (s *Server) redisChanged(to breaker.State) {
+	if to == breaker.Healthy && s.live != nil {
 		s.live.users.Refresh()
 		s.live.cursors.Refresh()
 		s.live.groups.Refresh()
 		s.live.limits.Refresh()
 	}
 	if s.gateway != nil {
-		s.gateway.Announce("redis", to != shared.Healthy)
+		s.gateway.Announce("redis", to != breaker.Healthy)
 	}
 }

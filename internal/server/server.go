@@ -147,19 +147,22 @@ func (s *Server) build() (err error) {
 	// the sessions' reads and their requests share the others.
 	reads := min(4, max(1, (o.PoolSize-1)/2))
 	requests := max(1, o.PoolSize-1-reads)
-	s.hub = fanout.NewHub(s.log, s.log, fanout.HubOptions{Encode: wire.AppendEventBody, Ring: o.RingSize, Reads: reads,
+	broken := s.databaseBreaker()
+	ours, theirs := source{s.log, broken}, asked{s.log, broken}
+	s.hub = fanout.NewHub(theirs, theirs, fanout.HubOptions{Encode: wire.AppendEventBody, Ring: o.RingSize, Reads: reads,
 		Registerer: s.registry, Logger: o.Logger})
-	s.follower = fanout.NewFollower(s.log, s.hub, &fanout.FollowerOptions{Logger: o.Logger, OnConnect: s.identify,
-		Moved: func() bool { return s.dialed.Swap(false) }})
+	s.follower = fanout.NewFollower(ours, s.hub, &fanout.FollowerOptions{Logger: o.Logger,
+		OnConnect: func(ctx context.Context) error { return ours.failed(s.identify(ctx)) },
+		Moved:     func() bool { return s.dialed.Swap(false) }})
 	s.sequencer = replay.NewSequencer(o.DirectDatabaseURL, s.pool, &replay.SequencerOptions{Wake: o.Wake,
 		OnGrown: s.follower.Wake, Retention: &replay.RetentionOptions{Every: o.RetentionEvery},
 		Registerer: s.registry, Logger: o.Logger})
 	// A small budget: what is stored compressed may be some hundred times as large.
-	whole := replay.NewLog(s.pool, &replay.LogOptions{MaxEvent: math.MaxInt, MaxRead: 256 << 10})
+	whole := asked{replay.NewLog(s.pool, &replay.LogOptions{MaxEvent: math.MaxInt, MaxRead: 256 << 10}), broken}
 	if s.live, err = s.newLive(); err != nil {
 		return err
 	}
-	s.gateway = gateway.New(s.hub, s.log, s.log, gateway.Options{Whole: whole, Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
+	s.gateway = gateway.New(s.hub, theirs, theirs, gateway.Options{Whole: whole, Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
 		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions, MaxRequests: requests, WriteTimeout: o.WriteTimeout,
 		PingInterval: o.PingInterval, Identity: s.identified, Live: s.live.gateway(&o.Live),
 		Limits: s.live.limits, TrustedProxies: o.Live.TrustedProxies,

@@ -11,6 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/pgcast/pgcast/internal/breaker"
 	"github.com/pgcast/pgcast/internal/redistest"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/cursor"
@@ -71,8 +72,8 @@ func (w *world) server() *server {
 	s := &server{}
 	s.kill = func() { cancel(); s.stop(); done.Wait() }
 	if w.redis != nil {
-		redis, err := shared.Open(&shared.Options{URL: w.redis.URL, OnState: func(to shared.State) {
-			if to == shared.Healthy {
+		redis, err := shared.Open(&shared.Options{URL: w.redis.URL, OnState: func(to breaker.State) {
+			if to == breaker.Healthy {
 				s.Refresh()
 			}
 		}})

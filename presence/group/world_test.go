@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pgcast/pgcast/internal/pgtest"
+	"github.com/pgcast/pgcast/internal/breaker"
 	"github.com/pgcast/pgcast/internal/redistest"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/group"
@@ -98,8 +99,8 @@ func (w *world) server(change func(*group.Options)) *server {
 	var done sync.WaitGroup
 	s.kill = sync.OnceFunc(func() { cancel(); done.Wait() })
 	if w.redis != nil {
-		r, err := shared.Open(&shared.Options{URL: w.redis.URL, Logger: o.Logger, OnState: func(to shared.State) {
-			if to == shared.Healthy {
+		r, err := shared.Open(&shared.Options{URL: w.redis.URL, Logger: o.Logger, OnState: func(to breaker.State) {
+			if to == breaker.Healthy {
 				s.Refresh()
 			}
 		}})

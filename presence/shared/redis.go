@@ -4,47 +4,37 @@ package shared
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
-	"github.com/sony/gobreaker/v2"
 
 	"github.com/pgcast/pgcast"
-)
-
-// State is a backend's, as its circuit breaker sees it.
-type State string
-
-// The states.
-const (
-	Healthy State = "healthy" // calls go through
-	Broken  State = "broken"  // calls fail at once
-	Probing State = "probing" // one call goes through, to find out
+	"github.com/pgcast/pgcast/internal/breaker"
 )
 
 // Options of a Redis; URL is required.
 type Options struct {
 	URL    string // redis:// or rediss://, as go-redis reads it
 	Prefix string // of every key and channel; default pgcast
+	// CAFile has the certificates, in PEM, of those who may vouch for a rediss:// server.
+	// Default: those this machine trusts.
+	CAFile string
 	// OnState is called after each change of state, and must not wait.
-	OnState    func(State)
+	OnState    func(breaker.State)
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // default slog.Default()
 }
 
 const (
+	defaultPrefix = "pgcast"
+
 	callTimeout = time.Second // of one round trip
-	tripAfter   = 3           // failures in a row that open the circuit
-	probeAfter  = time.Second // that it stays open
+	probeAfter  = time.Second // how often to look, also at one that does not answer
 )
 
 // Redis is one Redis server behind a circuit breaker. All methods are safe for concurrent
@@ -52,78 +42,30 @@ const (
 type Redis struct {
 	client  *redis.Client
 	prefix  string
-	breaker *gobreaker.CircuitBreaker[any]
-	opts    Options
-	state   atomic.Value // State
-	metrics *metrics
+	breaker *breaker.Breaker
 }
 
 // Open makes a Redis. It connects to nothing yet. Errors are *[pgcast.Error] with code
-// invalid: the URL cannot be read.
+// invalid: the URL, the prefix or the CA file cannot be used.
 func Open(options *Options) (*Redis, error) {
 	o := *options
 	if o.Prefix == "" {
-		o.Prefix = "pgcast"
+		o.Prefix = defaultPrefix
 	}
-	if o.Logger == nil {
-		o.Logger = slog.Default()
-	}
-	quiet.Do(func() { redis.SetLogger(silent{}) })
-	if err := CheckURL(o.URL); err != nil {
-		return nil, err
-	}
-	opts, err := redis.ParseURL(o.URL)
+	opts, err := connectOptions(&o)
 	if err != nil {
 		return nil, err
 	}
 	if strings.ContainsAny(o.Prefix, "{}") {
 		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the Redis prefix has a brace", Hint: "braces name the slot in a cluster; leave them out"}
 	}
-	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout = callTimeout, callTimeout, callTimeout
-	opts.Dialer = dialer(opts.TLSConfig)
-	opts.ContextTimeoutEnabled = true
-	opts.DialerRetries = 1
-	opts.MaxRetries = -1 // what it does twice it must not do; the callers know better
-	opts.ClientName = "pgcast"
-	opts.DisableIdentity = true
-	r := &Redis{client: redis.NewClient(opts), prefix: o.Prefix, opts: o, metrics: newMetrics(o.Registerer)}
-	r.state.Store(Healthy)
-	r.breaker = gobreaker.NewCircuitBreaker[any](gobreaker.Settings{
-		Name: "redis", MaxRequests: 1, Timeout: probeAfter,
-		ReadyToTrip:   func(c gobreaker.Counts) bool { return c.ConsecutiveFailures >= tripAfter },
-		IsSuccessful:  func(err error) bool { return err == nil || answered(err) },
-		OnStateChange: func(_ string, _, to gobreaker.State) { r.changed(states[to]) },
-	})
+	r := &Redis{client: redis.NewClient(opts), prefix: o.Prefix}
+	r.breaker = breaker.New(&breaker.Options{Backend: "redis", ProbeAfter: probeAfter, Answered: answered,
+		Down:    "Redis does not answer; presence, cursors and groups are this server's alone, rate limits are local",
+		Up:      "Redis answers again",
+		OnState: o.OnState, Registerer: o.Registerer, Logger: o.Logger})
 	return r, nil
 }
-
-// CheckURL tells why a URL cannot be that of a Redis, or returns nil. The error has nothing
-// of the URL in it: there may be a password in that.
-func CheckURL(url string) error {
-	if _, err := redis.ParseURL(url); err != nil {
-		return &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the Redis URL cannot be read", Hint: "redis://user:password@host:6379/0, or rediss:// for TLS"}
-	}
-	return nil
-}
-
-// dialer makes connections that notice within seconds that nobody is there any more, also
-// the one that only listens.
-func dialer(secure *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := &net.Dialer{Timeout: callTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 3 * time.Second, Interval: time.Second, Count: 3}}
-	if secure != nil {
-		return (&tls.Dialer{NetDialer: d, Config: secure}).DialContext
-	}
-	return d.DialContext
-}
-
-// What the library would log by itself the breaker says once.
-type silent struct{}
-
-func (silent) Printf(context.Context, string, ...any) {}
-
-var quiet sync.Once
-
-var states = map[gobreaker.State]State{gobreaker.StateClosed: Healthy, gobreaker.StateOpen: Broken, gobreaker.StateHalfOpen: Probing}
 
 // answered tells whether Redis did answer, if not as hoped; or whether the caller had gone.
 func answered(err error) bool {
@@ -143,34 +85,22 @@ func answered(err error) bool {
 	return true
 }
 
-func (r *Redis) changed(to State) {
-	from := r.state.Swap(to).(State)
-	r.metrics.set(to)
-	switch {
-	case to == Broken && from == Healthy:
-		r.opts.Logger.Warn("Redis does not answer; presence, cursors and groups are this server's alone, rate limits are local", "prefix", r.prefix)
-	case to == Healthy:
-		r.opts.Logger.Info("Redis answers again")
-	}
-	if r.opts.OnState != nil {
-		r.opts.OnState(to)
-	}
-}
-
 // State tells how it stands.
-func (r *Redis) State() State { return r.state.Load().(State) }
+func (r *Redis) State() breaker.State { return r.breaker.State() }
 
 // Do makes a call, or fails at once while the circuit is open. Errors match
 // pgcast.ErrUnavailable where Redis was not asked or did not answer.
 func (r *Redis) Do(ctx context.Context, f func(ctx context.Context, c *redis.Client) error) error {
+	done, ok := r.breaker.Begin()
+	if !ok {
+		return errOpen
+	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	_, err := r.breaker.Execute(func() (any, error) { return nil, f(ctx, r.client) })
-	switch {
-	case err == nil || answered(err):
+	err := f(ctx, r.client)
+	done(err)
+	if err == nil || answered(err) {
 		return err
-	case errors.Is(err, gobreaker.ErrOpenState), errors.Is(err, gobreaker.ErrTooManyRequests):
-		return errOpen
 	}
 	return fmt.Errorf("ask Redis: %w", errors.Join(pgcast.ErrUnavailable, err))
 }

@@ -1,4 +1,4 @@
-package shared
+package breaker
 
 import "github.com/prometheus/client_golang/prometheus"
 
@@ -7,11 +7,14 @@ type metrics struct {
 	changes *prometheus.CounterVec
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
-	labels := prometheus.Labels{"backend": "redis"}
+func newMetrics(reg prometheus.Registerer, backend string) *metrics {
+	labels := prometheus.Labels{"backend": backend}
 	m := &metrics{
 		state:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "pgcast_backend_state", Help: "1 for the state the backend is in.", ConstLabels: labels}, []string{"state"}),
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pgcast_backend_changes_total", Help: "Changes of the backend's state, by the new one.", ConstLabels: labels}, []string{"state"}),
+	}
+	for _, s := range []State{Healthy, Broken, Probing} {
+		m.changes.WithLabelValues(string(s)) // there from the beginning, at 0
 	}
 	m.show(Healthy)
 	if reg != nil {
