@@ -19,16 +19,40 @@ func (p *tab) self() string {
 	return eval[string](p, `document.querySelector('#who-list .me + .name').textContent`)
 }
 
-const colourOfSelf = `document.querySelector('#people .me').style.getPropertyValue('--who')`
+// move moves the mouse to a share of an element's box.
+func (p *tab) move(selector string, x, y float64) {
+	p.t.Helper()
+	at := eval[[]float64](p, fmt.Sprintf(`(() => { const b = document.querySelector(%q).getBoundingClientRect(); return [b.x + %g * b.width, b.y + %g * b.height] })()`, selector, x, y))
+	p.do("Input.dispatchMouseEvent", map[string]any{"type": "mouseMoved", "x": at[0], "y": at[1]}, nil)
+}
 
-// Two tabs are two people, who see each other.
+// pointsAt holds once the only cursor shown points at a share of an element's box.
+func pointsAt(selector string, x, y float64) string {
+	return fmt.Sprintf(`(() => {
+		const cursors = document.querySelectorAll('.cursor')
+		if (cursors.length !== 1 || cursors[0].hidden) return false
+		const b = document.querySelector(%q).getBoundingClientRect()
+		const at = cursors[0].getBoundingClientRect()
+		return Math.abs(at.x - b.x - %g * b.width) < 2 && Math.abs(at.y - b.y - %g * b.height) < 2
+	})()`, selector, x, y)
+}
+
+const (
+	colourOfSelf   = `document.querySelector('#people .me').style.getPropertyValue('--who')`
+	colourOfCursor = `document.querySelector('.cursor').style.getPropertyValue('--who')`
+)
+
+// Two tabs are two people, who see each other and each other's pointer.
 func testTwoTabs(t *testing.T, c *chromium) {
 	w := newWorld(t, true)
 	w.write(t, 300*time.Millisecond)
 	one := w.ready(t, c, "", 1280, 800, nil)
 	ann := one.self()
 	one.until(`document.querySelector('#people').innerText.includes('only you')`)
-	two := w.ready(t, c, "", 390, 700, map[string]string{"prefers-color-scheme": "dark"})
+	const boxes = `['.top', '.brand', '#state', '#theme', '.tabs', '.figures', '.tools', '.heads'].map((s) => document.querySelector(s).getBoundingClientRect())
+		.map((b) => [b.x, b.y, b.width, b.height].join()).join(' ')`
+	alone := eval[string](one, boxes)
+	two := w.ready(t, c, "?cut=1", 390, 700, map[string]string{"prefers-color-scheme": "dark", "prefers-reduced-motion": "reduce"})
 	bob := two.self()
 	if ann == bob || eval[string](one, colourOfSelf) == eval[string](two, colourOfSelf) {
 		t.Errorf("%s and %s are to be told apart by their colours", ann, bob)
@@ -38,6 +62,32 @@ func testTwoTabs(t *testing.T, c *chromium) {
 	one.until(fmt.Sprintf(`document.querySelector('#said').textContent === %q`, bob+" is here."))
 	one.until(fmt.Sprintf(`document.querySelector('#people').getAttribute('aria-label') === %q`, "2 here: "+ann+" (you), "+bob))
 
+	// In windows of such different sizes the pointers are at the same things.
+	for _, at := range []struct {
+		part string
+		x, y float64
+	}{{".figures", 0.5, 0.5}, {".tools", 0.9, 0.25}, {"#rows", 0.3, 0.4}} {
+		two.move(at.part, at.x, at.y)
+		one.until(pointsAt(at.part, at.x, at.y))
+		one.move(at.part, at.x, 1-at.y)
+		two.until(pointsAt(at.part, at.x, 1-at.y))
+	}
+	one.has(".cursor", bob)
+	two.has(".cursor", ann)
+	if eval[string](one, colourOfCursor) != eval[string](two, colourOfSelf) {
+		t.Errorf("the cursor and the face of %s differ in colour", bob)
+	}
+	if now := eval[string](one, boxes); now != alone {
+		t.Errorf("the page has moved when somebody came, from %s to %s", alone, now)
+	}
+	for p, want := range map[*tab]string{one: "0.09s, 0.4s", two: "0s"} {
+		if got := eval[string](p, `getComputedStyle(document.querySelector('.cursor')).transitionDuration`); got != want {
+			t.Errorf("a cursor glides for %s, want %s", got, want)
+		}
+	}
+	if !eval[bool](one, `(() => { const at = document.querySelector('.cursor').getBoundingClientRect(); return document.elementFromPoint(at.x + 3, at.y + 3).closest('.cursors') === null })()`) {
+		t.Error("a cursor is in the way of the mouse")
+	}
 	for name, p := range map[string]*tab{"two-tabs-wide": one, "two-tabs-phone": two} {
 		p.do("Page.bringToFront", nil, nil)
 		if sticks := eval[[]string](p, sticksOut); len(sticks) > 0 {
@@ -51,20 +101,37 @@ func testTwoTabs(t *testing.T, c *chromium) {
 		shot(p, name+"-names")
 		p.click("#people")
 	}
+	one.move("#sql-text", 0.5, 0.5) // it leaves the stream
+	two.until(`document.querySelectorAll('.cursor').length === 0`)
 
-	// Who reloads stays who he is, and the others notice nothing.
+	two.do("Emulation.setTouchEmulationEnabled", map[string]any{"enabled": true}, nil)
+	two.do("Input.dispatchTouchEvent", map[string]any{"type": "touchStart", "touchPoints": []map[string]any{{"x": 195, "y": 600}}}, nil)
+	two.do("Input.dispatchTouchEvent", map[string]any{"type": "touchEnd", "touchPoints": []any{}}, nil)
+	one.until(pointsAt("#rows", 0.5, eval[float64](two, `(() => { const b = document.querySelector('#rows').getBoundingClientRect(); return (600 - b.y) / b.height })()`)))
+	one.until(`document.querySelectorAll('.cursor').length === 0`)
+	two.do("Emulation.setTouchEmulationEnabled", map[string]any{"enabled": false}, nil)
+
+	// Who loses his connection, or reloads, stays who he is and is not seen to go.
 	eval[any](one, fmt.Sprintf(`(() => {
 		window.gone = 0
 		new MutationObserver(() => { if (%s !== %q) window.gone++ }).observe(document.querySelector('#who-list'), { childList: true })
 	})()`, others, bob))
+	one.move("#rows", 0.5, 0.5)
+	two.until(pointsAt("#rows", 0.5, 0.5))
+	two.click("#cut")
+	two.until(`document.querySelectorAll('.cursor').length === 0 && 'stale' in document.querySelector('#people').dataset`)
+	two.until(`document.querySelector('#cut-result').dataset.kind === 'good' && !('stale' in document.querySelector('#people').dataset)`)
+	two.until(pointsAt("#rows", 0.5, 0.5)) // where it was before
 	two.do("Page.reload", nil, nil)
 	<-two.loaded
 	if now := two.self(); now != bob {
 		t.Errorf("reloaded, %s is %s", bob, now)
 	}
 	two.until(fmt.Sprintf(`%s === %q`, others, ann))
+	two.move("#rows", 0.6, 0.6)
+	one.until(pointsAt("#rows", 0.6, 0.6))
 	if n := eval[int](one, `window.gone`); n != 0 {
-		t.Errorf("while %s reloaded he was away %d times", bob, n)
+		t.Errorf("while %s reconnected and reloaded he was away %d times", bob, n)
 	}
 
 	// A tab that was opened with a copy of this one's storage is somebody else.
@@ -73,6 +140,7 @@ func testTwoTabs(t *testing.T, c *chromium) {
 	eval[any](one, `copy.close()`)
 
 	two.close()
+	one.until(fmt.Sprintf(`document.querySelectorAll('.cursor').length === 0 && %s === ''`, others))
 	one.until(`document.querySelector('#people').innerText.includes('only you')`)
 	one.quiet()
 }
@@ -182,6 +250,30 @@ func testStrangers(t *testing.T, c *chromium) {
 			await new Promise((done) => setTimeout(done, 300))
 			const text = [...got, said.length].join(' ')
 			return text === 'Postgres+Redis Redis bus+Redis - - 4' ? '' : text
+		})`,
+		"cursors come, move and go": `import('/dev/cursors.js').then(({ Cursors }) => {
+			const layer = document.querySelector('#cursors')
+			const cursors = new Cursors({ area: document.querySelector('#stream'), layer }, { send() {}, ready: () => false })
+			cursors.topic = 'a'
+			const got = []
+			const told = (event, data, topic = '__cursor:a') => {
+				cursors.read({ topic, event, data })
+				got.push([...layer.children].map((el) => el.textContent + el.style.transform.replace(/.*\((\d+).*/, '@$1')).join('+'))
+			}
+			const width = document.querySelector('#rows').getBoundingClientRect().width
+			const at = (key, x, more) => ({ key, user: { name: key }, data: { part: 'rows', x: x / width, y: 0.5, ...more } })
+			told('snapshot', [at('p', 10), at('q', 20)])
+			told('bulk', [at('q', 30), at('r', 40)])
+			told('update', at('p', 50))
+			told('update', at('z', 50), '__cursor:b')
+			told('remove', { key: 'q' })
+			told('update', at('r', 0, { x: 2 })) // pixels, of somebody else's page
+			told('update', { key: 's', data: null })
+			told('update', { key: 's', data: { x: '0.5', y: {} } })
+			told('anything', null)
+			told('snapshot', [at('t', 60)])
+			cursors.clear()
+			return got.join() === 'p@10+q@20,p@10+q@30+r@40,p@50+q@30+r@40,p@50+q@30+r@40,p@50+r@40,p@50,p@50,p@50,p@50,t@60' && layer.children.length === 0 ? '' : got.join()
 		})`,
 	} {
 		if wrong := eval[string](p, js); wrong != "" {

@@ -45,6 +45,7 @@ func testLooks(t *testing.T, c *chromium) {
 			shot(p, look.name+"-"+name)
 		}
 		p.quiet()
+		p.close()
 	}
 
 	// The toggle overrules the system, and is remembered.

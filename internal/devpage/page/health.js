@@ -2,7 +2,7 @@
 // away.
 
 const words = {
-  redis: 'Redis is away: who is here may be out of date until it is back. Events go on.',
+  redis: 'Redis is away: who is here and their cursors may be out of date until it is back. Events go on.',
   postgres: 'Postgres is away: events come when it is back, none will be missing.',
 }
 

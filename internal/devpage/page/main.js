@@ -4,6 +4,7 @@
 import { Cache } from './cache.js'
 import * as clock from './clock.js'
 import { codeTab, shellTab } from './code.js'
+import { Cursors } from './cursors.js'
 import { Cutter, head, verdict } from './cut.js'
 import { Health } from './health.js'
 import { Ledger } from './ledger.js'
@@ -44,6 +45,7 @@ const stream = new Stream(wire, '**', {
     } else if (was === 'live') {
       plot.cut()
       people.lost()
+      cursors.clear()
       view.note(next.kind === 'cut' ? 'the wire was cut here' : 'the connection was lost here', 'cut')
       if (next.kind !== 'cut') say(next.text)
     }
@@ -77,6 +79,7 @@ const stream = new Stream(wire, '**', {
   },
   other(frame) {
     people.read(frame)
+    cursors.read(frame)
     health.read(frame)
   },
 })
@@ -84,7 +87,8 @@ const stream = new Stream(wire, '**', {
 // The others on this page. They are told of by the same connection, but are no part of the
 // log: what was missed of them is not made up for.
 const send = (frame) => stream.send(frame)
-const people = new People({ button: $('people'), list: $('who-list') }, { send, say, joined() {} })
+const people = new People({ button: $('people'), list: $('who-list') }, { send, say, joined: () => cursors.start() })
+const cursors = new Cursors({ area: $('stream'), layer: $('cursors') }, { send, ready: () => people.joined })
 const health = new Health($('degraded'), say)
 
 function itemOf(event, now) {
@@ -265,7 +269,7 @@ async function start() {
   shellTab($('commands'), commands(about))
   shellTab($('own'), ownTable(about))
   codeTab({ source: $('example'), run: $('run-example'), copy: $('copy-example'), place: $('example-place') })
-  people.topic = about.topic
+  people.topic = cursors.topic = about.topic
   try {
     const sent = clock.now()
     const { position, clock: theirs } = await head(AbortSignal.timeout(5000))
