@@ -63,6 +63,9 @@ func (a *app) dev(ctx context.Context) (err error) {
 	if !a.set.given("drain-timeout") {
 		a.set.DrainTimeout = 3 * time.Second // whoever looks at the page can wait for the next start
 	}
+	if !a.set.given("presence-grace") {
+		a.set.Live.PresenceGrace = 7 * time.Second // longer than the page's wire is cut
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go endWithGoRun(ctx, cancel)

@@ -20,6 +20,7 @@ import (
 type world struct {
 	db     *pgtest.DB
 	listen string
+	redis  string // its URL; without one the server keeps live state itself
 	url    string
 	stop   func()
 }
@@ -51,6 +52,7 @@ func (w *world) start(t *testing.T, demo bool) {
 	ready := make(chan string, 1)
 	s, err := server.New(&server.Options{
 		DatabaseURL: w.db.URL, Listen: w.listen, AdminListen: "127.0.0.1:0", DrainTimeout: 2 * time.Second,
+		Live:    server.LiveOptions{RedisURL: w.redis},
 		Public:  Handler(Options{Pool: w.db.Pool(t), Version: "v1.2.3", Demo: demo, Metrics: func() string { return "http://127.0.0.1:9187/metrics" }}),
 		Logger:  slog.New(slog.NewTextHandler(io.Discard, nil)),
 		OnReady: func(listen, _ string) { ready <- listen },
@@ -161,6 +163,9 @@ func TestPage(t *testing.T) {
 	t.Run("shell", func(t *testing.T) { testShell(t, c) })
 	t.Run("without the demo", func(t *testing.T) { testNoDemo(t, c) })
 	t.Run("looks", func(t *testing.T) { testLooks(t, c) })
+	t.Run("two tabs", func(t *testing.T) { testTwoTabs(t, c) })
+	t.Run("strangers", func(t *testing.T) { testStrangers(t, c) })
+	t.Run("Redis gone", func(t *testing.T) { testRedisGone(t, c) })
 	t.Run("modules", func(t *testing.T) { testModules(t, c) })
 }
 
@@ -339,6 +344,7 @@ func testServerGone(t *testing.T, c *chromium) {
 	p.quiet()
 	w.stop()
 	p.until(`/The server is (gone|going away)\. Trying again in \d+ s\./.test(document.querySelector('#state').innerText)`)
+	p.until(`'stale' in document.querySelector('#people').dataset`)
 	p.run()
 	p.has("#result .problem", "The server did not answer.")
 	shot(p, "gone")
@@ -346,6 +352,7 @@ func testServerGone(t *testing.T, c *chromium) {
 	w.start(t, true)
 	p.until(isLive)
 	p.until(`document.querySelector('#rows').innerText.includes('in between')`)
+	p.until(`document.querySelector('#people').innerText.includes('only you') && !('stale' in document.querySelector('#people').dataset)`)
 	if got := p.text("#missed") + " " + p.text("#doubled"); got != "0 0" {
 		t.Errorf("missed and doubled: %s", got)
 	}

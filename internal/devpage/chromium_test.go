@@ -198,6 +198,7 @@ func (c *chromium) call(session, method string, params any, result any) error {
 type tab struct {
 	t       *testing.T
 	c       *chromium
+	target  string
 	session string
 	loaded  chan struct{}
 
@@ -211,13 +212,14 @@ func (c *chromium) open(t *testing.T, url string, width, height int, media map[s
 	p := &tab{t: t, c: c, loaded: make(chan struct{}, 1)}
 	var target struct{ TargetID string }
 	var attached struct{ SessionID string }
-	p.must(c.call("", "Target.createTarget", map[string]any{"url": "about:blank"}, &target))
+	// In a window of its own: a tab behind another one draws nothing.
+	p.must(c.call("", "Target.createTarget", map[string]any{"url": "about:blank", "newWindow": true}, &target))
 	p.must(c.call("", "Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached))
-	p.session = attached.SessionID
+	p.target, p.session = target.TargetID, attached.SessionID
 	c.mu.Lock()
 	c.tabs[p.session] = p
 	c.mu.Unlock()
-	t.Cleanup(func() { _ = c.call("", "Target.closeTarget", map[string]any{"targetId": target.TargetID}, nil) })
+	t.Cleanup(p.close)
 	for _, domain := range []string{"Page", "Runtime", "Log", "Network"} {
 		p.do(domain+".enable", nil, nil)
 	}
@@ -234,6 +236,11 @@ func (c *chromium) open(t *testing.T, url string, width, height int, media map[s
 		t.Fatalf("%s did not load", url)
 	}
 	return p
+}
+
+// close closes the tab, as a person does it.
+func (p *tab) close() {
+	_ = p.c.call("", "Target.closeTarget", map[string]any{"targetId": p.target}, nil) // it may be closed already
 }
 
 // heard is called with c.mu held.

@@ -1,5 +1,5 @@
 // Package devpage is the page that pgcast dev serves: SQL on one side, the live stream
-// on the other. Its files are embedded and use nothing from anywhere else; what they ask
+// on the other, and who else has it open. Its files are embedded and use nothing from anywhere else; what they ask
 // of the server is /ws and the handful of paths under /dev/ here.
 package devpage
 
@@ -38,7 +38,8 @@ type Options struct {
 	Metrics func() string
 }
 
-// The topic that the example subscribes to, with and without the demo.
+// The topic that the example subscribes to, and on which the page is present, with and
+// without the demo.
 const (
 	demoTopic = "room:1"
 	noteTopic = "notes"
@@ -132,10 +133,14 @@ func (p *page) info(w http.ResponseWriter, r *http.Request) {
 	answer := struct {
 		Version  string `json:"version"`
 		Demo     bool   `json:"demo"`
+		Topic    string `json:"topic"` // on which the page is present
 		Command  string `json:"command"`
 		Metrics  string `json:"metrics,omitempty"`
 		Postgres string `json:"postgres,omitempty"`
-	}{Version: p.opts.Version, Demo: p.opts.Demo, Command: p.opts.Command}
+	}{Version: p.opts.Version, Demo: p.opts.Demo, Topic: noteTopic, Command: p.opts.Command}
+	if p.opts.Demo {
+		answer.Topic = demoTopic
+	}
 	if p.opts.Metrics != nil {
 		answer.Metrics = p.opts.Metrics()
 	}

@@ -45,6 +45,7 @@ func testLooks(t *testing.T, c *chromium) {
 			shot(p, look.name+"-"+name)
 		}
 		p.quiet()
+		p.close()
 	}
 
 	// The toggle overrules the system, and is remembered.
@@ -172,8 +173,8 @@ func testModules(t *testing.T, c *chromium) {
 			const states = []
 			let script = [
 				(s) => (s({ type: 'subscribed', seq: 7 }), s({ topic: 'a', event: 'e', position: 8, seq: 1, id: 'x8' }), 'going'),
-				(s) => (s({ type: 'subscribed', seq: 8 }), s({ type: 'batch', events: [{ topic: 'a', event: 'e', position: 9, id: 'x9' }, { topic: 'b', event: 'e', position: 10, id: 'x10' }] }), 'gone'),
-				(s) => (s({ type: 'subscribed', seq: 3 }), 'gone'), // it breaks before the reset that this announces
+				(s) => (s({ type: 'subscribed', seq: 8 }), s({ type: 'batch', events: [{ topic: 'a', event: 'e', position: 9, id: 'x9' }, { topic: '__system', event: 'recovered' }, { topic: 'b', event: 'e', position: 10, id: 'x10' }] }), 'gone'),
+				(s) => (s({ type: 'error', ref: 'x' }), s({ type: 'subscribed', seq: 3 }), 'gone'), // it breaks before the reset that this announces
 				(s) => (s({ type: 'subscribed', seq: 3 }), s({ type: 'reset', head: 3 }), 'gone'),
 				(s) => (s({ type: 'subscribed', seq: 3 }), s({ type: 'gap', after: 3, tail: 9, head: 12 }), 'gone'),
 				(s) => (s({ type: 'subscribe-denied', reason: 'INTERNAL_ERROR' }), 'stays'),
@@ -193,7 +194,7 @@ func testModules(t *testing.T, c *chromium) {
 				close() {}
 			}
 			const got = []
-			const s = new Stream('ws://x', '**', { events: (l) => got.push(...l.map((e) => e.position)), subscribed() {}, gap() {}, reset: (h) => got.push('reset' + h), state: (st) => states.push(st.kind) })
+			const s = new Stream('ws://x', '**', { events: (l) => got.push(...l.map((e) => e.position)), subscribed() {}, gap() {}, reset: (h) => got.push('reset' + h), state: (st) => states.push(st.kind), other: (f) => got.push(f.event ?? f.type) })
 			s.start()
 			for (let i = 0; i < 400 && states.at(-1) !== 'refused'; i++) {
 				await new Promise((done) => setTimeout(done, 20))
@@ -201,7 +202,7 @@ func testModules(t *testing.T, c *chromium) {
 			}
 			window.WebSocket = real
 			const result = asked.join(' ') + ' | ' + got.join(' ') + ' | ' + states.at(-1)
-			return result === '/ 8/x8 10/x10 10/x10 3/ 3/ 3/ | 8 9 10 reset3 | refused' ? '' : result
+			return result === '/ 8/x8 10/x10 10/x10 3/ 3/ 3/ | 8 9 10 recovered error reset3 | refused' ? '' : result
 		})`,
 		"durations": `import('/dev/view.js').then(({ millis }) => [0.1, 9.94, 99.94, 99.96, 999.4, 999.6, 4210, 123456].map((v) => millis(v).join('')).join(' ')
 			=== '0.1ms 9.9ms 99.9ms 100ms 999ms 1.0s 4.2s 123s' ? '' : 'wrong')`,

@@ -2,6 +2,7 @@ package devpage
 
 import (
 	"bytes"
+	"fmt"
 	"image"
 	"image/color"
 	"image/png"
@@ -20,9 +21,18 @@ func TestScreenshot(t *testing.T) {
 		t.Skip("PGCAST_SCREENSHOT names no page to take a screenshot of")
 	}
 	c := startChromium(t)
-	p := c.open(t, url, 1280, 780, map[string]string{"prefers-color-scheme": "light"})
+	as := func(name, color string) *tab {
+		// The page takes who it is from the storage; this one has the same and leaves it alone.
+		p := c.open(t, url+"dev/example.html", 1280, 780, map[string]string{"prefers-color-scheme": "light"})
+		eval[any](p, fmt.Sprintf(`sessionStorage.setItem('pgcast-me', JSON.stringify({ id: %[1]q, name: %[1]q, color: %[2]q }))`, name, color))
+		p.do("Page.navigate", map[string]any{"url": url}, nil)
+		<-p.loaded
+		p.until(isLive)
+		return p
+	}
+	other := as("Rose Heron", "#be185d")
+	p := as("Teal Otter", "#0f766e")
 	p.size(1280, 780, 2)
-	p.until(isLive)
 	wait := func(seconds string) { eval[any](p, `new Promise((done) => setTimeout(done, 1000 * `+seconds+`))`) }
 	wait("34")
 	p.click("#cut")
@@ -32,7 +42,10 @@ func TestScreenshot(t *testing.T) {
 	wait("4.2")
 	p.preset("Transaction")
 	p.until(`document.querySelector('#rows').innerText.includes('cheer')`)
-	wait("1.6")
+	wait("1.4")
+	other.move("#rows", 0.74, 0.42)
+	p.until(pointsAt("#rows", 0.74, 0.42))
+	wait("0.2")
 	small, err := fewColours(p.screenshot())
 	if err != nil {
 		t.Fatal(err)

@@ -13,8 +13,8 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/pgcast/pgcast/internal/pgtest"
 	"github.com/pgcast/pgcast/internal/breaker"
+	"github.com/pgcast/pgcast/internal/pgtest"
 	"github.com/pgcast/pgcast/internal/redistest"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/group"

@@ -4,8 +4,11 @@
 import { Cache } from './cache.js'
 import * as clock from './clock.js'
 import { codeTab, shellTab } from './code.js'
+import { Cursors } from './cursors.js'
 import { Cutter, head, verdict } from './cut.js'
+import { Health } from './health.js'
 import { Ledger } from './ledger.js'
+import { People } from './people.js'
 import { Figures, Plot } from './plot.js'
 import { commands, demo, notes, ownTable } from './presets.js'
 import { SQLBox } from './sql.js'
@@ -38,8 +41,11 @@ const stream = new Stream(wire, '**', {
     if (next.kind === 'live') {
       liveSince = clock.now()
       plot.mended()
+      people.connected()
     } else if (was === 'live') {
       plot.cut()
+      people.lost()
+      cursors.clear()
       view.note(next.kind === 'cut' ? 'the wire was cut here' : 'the connection was lost here', 'cut')
       if (next.kind !== 'cut') say(next.text)
     }
@@ -71,7 +77,19 @@ const stream = new Stream(wire, '**', {
     cutter.arrived()
     dirty = true
   },
+  other(frame) {
+    people.read(frame)
+    cursors.read(frame)
+    health.read(frame)
+  },
 })
+
+// The others on this page. They are told of by the same connection, but are no part of the
+// log: what was missed of them is not made up for.
+const send = (frame) => stream.send(frame)
+const people = new People({ button: $('people'), list: $('who-list') }, { send, say, joined: () => cursors.start() })
+const cursors = new Cursors({ area: $('stream'), layer: $('cursors') }, { send, ready: () => people.joined })
+const health = new Health($('degraded'), say)
 
 function itemOf(event, now) {
   const at = clock.written(event.id)
@@ -228,7 +246,7 @@ async function info() {
   try {
     return await (await fetch('/dev/info')).json()
   } catch {
-    return { version: '', demo: false, command: 'pgcast' } // the state says that the server is gone
+    return { version: '', demo: false, topic: 'notes', command: 'pgcast' } // the state says that the server is gone
   }
 }
 
@@ -251,6 +269,7 @@ async function start() {
   shellTab($('commands'), commands(about))
   shellTab($('own'), ownTable(about))
   codeTab({ source: $('example'), run: $('run-example'), copy: $('copy-example'), place: $('example-place') })
+  people.topic = cursors.topic = about.topic
   try {
     const sent = clock.now()
     const { position, clock: theirs } = await head(AbortSignal.timeout(5000))

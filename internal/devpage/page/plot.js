@@ -123,7 +123,8 @@ export class Plot {
     line(g, this.#ink['plot-line'], frame.left, base, frame.right, base)
     g.fillText('/s', frame.left - 7, frame.bottom - 6)
     g.textAlign = 'center'
-    for (let s = 60; s > 0; s -= 15) g.fillText(`${s} s ago`, Math.max(x(now - s * 1000), frame.left + 16), frame.bottom + 10)
+    const step = frame.right - frame.left < 280 ? 30 : 15 // as many as there is room for
+    for (let s = 60; s > 0; s -= step) g.fillText(`${s} s ago`, Math.max(x(now - s * 1000), frame.left + 16), frame.bottom + 10)
     g.textAlign = 'right'
     g.fillText('now', frame.right, frame.bottom + 10)
   }

@@ -24,8 +24,8 @@ export class Stream {
   #held = false // cut on purpose
   #over = false // the server has said not to come back
 
-  // on has events(list, when), subscribed(place), gap(frame), reset(head) and
-  // state({kind, text, until}).
+  // on has events(list), subscribed(place), gap(frame), reset(head), state({kind, text,
+  // until}) and other(frame), which gets what is not of this subscription.
   constructor(url, pattern, on) {
     this.#url = url
     this.#pattern = pattern
@@ -58,6 +58,11 @@ export class Stream {
     if (this.#held || this.#over || this.#ws) return
     this.#failed = 0
     this.#connect()
+  }
+
+  // send sends a frame of somebody else's, if there is a connection.
+  send(frame) {
+    if (this.#ws?.readyState === WebSocket.OPEN) this.#send(frame)
   }
 
   #connect() {
@@ -104,15 +109,20 @@ export class Stream {
       case 'subscribe-denied':
         return this.#retry(`The server refused the subscription (${frame.reason}).`)
       case 'error':
-        return this.#retry(`The server says: ${frame.message}`)
+        if (frame.ref === 1) return this.#retry(`The server says: ${frame.message}`)
     }
+    this.#on.other(frame)
   }
 
   #events(list) {
-    const last = list.at(-1)
     // The server's own events have no place.
-    if (last?.position) this.#place = { after: last.position, id: last.id }
-    this.#on.events(list)
+    const placed = list.filter((e) => e.position)
+    const last = placed.at(-1)
+    if (last) {
+      this.#place = { after: last.position, id: last.id }
+      this.#on.events(placed)
+    }
+    for (const e of list) if (!e.position) this.#on.other(e)
   }
 
   // alive puts off the moment at which silence counts as a dead connection. The browser
