@@ -242,10 +242,8 @@ func (c *client) resume(f wire.Frame) {
 // subscribe asks the log for all places at once, and answers them in their order.
 func (c *client) subscribe(ctx context.Context, places []wire.Place, ref json.RawMessage) {
 	asked, errs := make([]func(), len(places)), c.limitEach(ctx, places)
-	var denial error
 	for i, p := range places {
 		if errs != nil && errs[i] != nil {
-			denial = errs[i]
 			asked[i] = func() { c.turnAway(p.Topic, ref, errs[i]) }
 			continue
 		}
@@ -254,7 +252,7 @@ func (c *client) subscribe(ctx context.Context, places []wire.Place, ref json.Ra
 	for _, answer := range asked {
 		answer()
 	}
-	if denial != nil && ref != nil {
+	if denial := longest(errs); denial != nil && ref != nil {
 		c.fail(ref, denial) // says when to try again
 	}
 }

@@ -127,14 +127,24 @@ func (c *client) limitEach(ctx context.Context, places []wire.Place) []error {
 	return errs
 }
 
-// turnAway answers subscriptions that were denied: each with its topic, and where there is
-// a ref all of them with when to try again.
+// turnAway answers a subscription that was denied.
 func (c *client) turnAway(topic string, ref json.RawMessage, err error) {
 	reason := wire.ReasonRateLimited
 	if !errors.Is(err, pgcast.ErrRateLimited) {
 		reason = wire.ReasonInternal
 	}
 	c.session.Deny(topic, ref, reason)
+}
+
+// longest gives the denial with the longest wait, or nil.
+func longest(errs []error) (denial *pgcast.Error) {
+	for _, err := range errs {
+		var e *pgcast.Error
+		if errors.As(err, &e) && (denial == nil || e.RetryAfter > denial.RetryAfter) {
+			denial = e
+		}
+	}
+	return denial
 }
 
 // mayMove decides on a move of a cursor. There are many, so only the first denied one in a
