@@ -35,3 +35,32 @@ func TestSleepsBesideAnOpenTransaction(t *testing.T) {
 		t.Errorf("%v lines lost to slow looks", n)
 	}
 }
+
+// TestFalseBells: anybody may ring. A bell that tells of nothing costs a look, which takes no
+// transaction number and writes nothing, and the next true one still wakes.
+func TestFalseBells(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, nil)
+	conn := d.Conn(t)
+	r := run(t, d, SequencerOptions{})
+	for round := range 3 {
+		asleep(t, conn)
+		steps, heard := r.metric("sequencer_steps_total"), r.metric("sequencer_wakes_total", "bell")
+		await(t, "it has heard 50 false bells", func() bool {
+			if _, err := conn.Exec(t.Context(), "notify pgcast"); err != nil {
+				t.Fatal(err)
+			}
+			return r.metric("sequencer_wakes_total", "bell")-heard >= 50
+		})
+		if n := r.metric("sequencer_steps_total") - steps; n > 10 { // slow looks have it note where it stands, once a second
+			t.Errorf("%v steps for 50 false bells", n)
+		}
+		asleep(t, conn)
+		heard = r.metric("sequencer_wakes_total", "bell")
+		d.Exec(t, "select pgcast.publish('a', 'e')")
+		sequenced(t, conn, round+1)
+		if r.metric("sequencer_wakes_total", "bell") == heard {
+			t.Error("a true bell was not heard after false ones")
+		}
+	}
+}
