@@ -158,3 +158,48 @@ func TestAskedWhileOwingPong(t *testing.T) {
 	close(stop)
 	<-stopped
 }
+
+// What is offered never reaches another connection: the one it was for may be closed at any
+// time, by either end, and its number given to the next.
+func TestOfferAfterClose(t *testing.T) {
+	for round := range 100 {
+		c, far := offered(t)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for {
+				if _, err := c.offer([]byte("stray")); err != nil {
+					return
+				}
+				c.finish()
+			}
+		}()
+		if round%2 == 0 {
+			_ = c.Conn.Close()
+		} else {
+			_ = far.(*net.TCPConn).SetLinger(0)
+			_ = far.Close()
+		}
+		var next [4]struct {
+			c   *conn
+			far net.Conn
+		}
+		for i := range next {
+			next[i].c, next[i].far = offered(t)
+		}
+		for _, n := range next {
+			if done, err := n.c.offer([]byte("own")); !done || err != nil {
+				t.Fatal(done, err)
+			}
+			_ = n.c.Conn.Close()
+			if got, err := io.ReadAll(n.far); err != nil || string(got) != "own" {
+				t.Fatalf("round %d: the next connection got %.20q, %v", round, got, err)
+			}
+		}
+		select {
+		case <-ended:
+		case <-time.After(within):
+			t.Fatal("a closed connection takes offers")
+		}
+	}
+}
