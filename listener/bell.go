@@ -26,7 +26,8 @@ const (
 	safetyEvery = 150 * time.Millisecond
 	// A look may be answered before the bell for what it found, which is then under way.
 	overtaken  = 20 * time.Millisecond
-	askEvery   = time.Second // whether there is something that keeps writers from ringing
+	slowLook   = 20 * time.Millisecond // twice in a row, and something is in the looks' way
+	askEvery   = time.Second           // whether there is something that keeps writers from ringing
 	proveEvery = 10 * time.Second
 	// For this many looks after work the sequencer stays awake: under load the next
 	// event is nearer than the price of one NOTIFY.
@@ -114,7 +115,7 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 	if work, err := look(ctx); work || err != nil {
 		return SourceLook, err
 	}
-	rang, asked := time.Time{}, time.Now()
+	rang, asked, slow := time.Time{}, time.Now(), 0
 	for {
 		heard, own, err := b.line.Wait(ctx, safetyEvery)
 		switch {
@@ -129,6 +130,7 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 		// The look before found nothing and was quick: if this one is not, the line carries
 		// nothing, and nobody else may be there to tell.
 		bounded, cancel := context.WithTimeout(ctx, hearing)
+		began := time.Now()
 		work, err := look(bounded)
 		cancel()
 		if err != nil {
@@ -148,6 +150,14 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 			}
 			b.proved = time.Time{} // nobody rang for it
 			return SourceSafety, nil
+		}
+		// It walks over what a transaction still open has written. The caller can keep the next
+		// ones off that, but only awake.
+		if slow++; time.Since(began) < slowLook {
+			slow = 0
+		}
+		if slow > 1 {
+			return SourcePoll, nil
 		}
 		if time.Since(asked) >= askEvery {
 			asked = time.Now()

@@ -141,6 +141,22 @@ func TestBellHearsWhatRangDuringTheSafetyLook(t *testing.T) {
 
 // TestBellIgnoresOldBells: what rang before ASLEEP was taken is for events that the last
 // look sees.
+// Looks that have become slow end the sleep: whoever looks can do something about that.
+func TestBellWakesFromSlowLooks(t *testing.T) {
+	t.Parallel()
+	b := tired(t, pgtest.New(t, nil).URL)
+	n := 0
+	slow := func(context.Context) (bool, error) {
+		if n++; n > 1 {
+			<-time.After(2 * slowLook)
+		}
+		return false, nil
+	}
+	if source, err := b.Wait(t.Context(), false, slow); source != SourcePoll || err != nil || n != 3 {
+		t.Errorf("%s, %v after %d looks", source, err, n)
+	}
+}
+
 func TestBellIgnoresOldBells(t *testing.T) {
 	t.Parallel()
 	d := pgtest.New(t, nil)

@@ -192,8 +192,9 @@ language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
   live text;
 begin
-  execute format('select concat_ws('', '', row_to_json(t.*)%s) from (select (null::%s).*) t',
-    (select string_agg(format(', pg_typeof(t.%I)::oid', u.name), '' order by u.i) from unnest(columns) with ordinality u (name, i)), rel::regclass) into live;
+  -- An array: a function takes 100 arguments, a table has up to 1600 columns.
+  execute format('select concat_ws('', '', row_to_json(t.*), array_to_string(array[%s], '', '')) from (select (null::%s).*) t',
+    (select string_agg(format('pg_typeof(t.%I)::oid', u.name), ', ' order by u.i) from unnest(columns) with ordinality u (name, i)), rel::regclass) into live;
   return live = layout;
 exception when others then
   return false; -- a column is gone, or the table may not be named

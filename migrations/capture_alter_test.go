@@ -1,6 +1,7 @@
 package migrations_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -75,6 +76,35 @@ func TestCaptureAlter(t *testing.T) {
 			}
 			exec(`do $$ begin assert pgcast.refresh() = 0; assert not exists (select from pgcast.drift()); end $$`)
 		})
+	}
+}
+
+// The expression by which capture knows its table says yes for whatever table stands as it was
+// attached, else each write to it pays for a closer look. It says no after a change.
+func TestCaptureKnowsItsTable(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t, nil)
+	db.Exec(t, `create type mood as enum ('ok'); create domain d as int not null; create schema "we ird"`)
+	wide := "c0 int"
+	for i := range 1000 {
+		wide += fmt.Sprintf(", c%d int", i+1)
+	}
+	for i, table := range []struct{ name, columns string }{
+		{`plain`, `a int, b text`},
+		{`wide`, wide},
+		{`"we ird"."T"`, `"A b" int, "q'x" text, "%I" uuid, "ü" json`},
+		{`typed`, `a int[], b mood, c d, e timestamptz, f float8 generated always as (1) stored`},
+	} {
+		db.Exec(t, `create table `+table.name+` (`+table.columns+`); select pgcast.attach('`+table.name+`', topic => 't')`)
+		expression := pgtest.Value[string](t, db, `select substring(p.prosrc from 'pgcast\.has_layout\([^;]*?\)(?= then\n)') from pg_trigger t join pg_proc p on p.oid = t.tgfoid
+			where t.tgrelid = $1::text::regclass limit 1`, table.name)
+		if !pgtest.Value[bool](t, db, `select `+expression) {
+			t.Errorf("%s is not known as it was attached", table.name)
+		}
+		db.Exec(t, `alter table `+table.name+` add later`+fmt.Sprint(i)+` int`)
+		if pgtest.Value[bool](t, db, `select `+expression) {
+			t.Errorf("%s is known as it was attached, though it was altered", table.name)
+		}
 	}
 }
 

@@ -100,7 +100,8 @@ func (a attendant) end(ctx context.Context) {
 // works tells whether the database works on a statement of the session, and since when it does
 // or does not: zero of a session that has gone.
 func (a attendant) works(ctx context.Context) (works bool, since time.Time, err error) {
-	ctx, cancel := context.WithTimeout(ctx, attendAsk)
+	// Not broken off when the statement ends meanwhile: that would cost the pool a connection.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attendAsk)
 	defer cancel()
 	var told *bool
 	var changed *time.Time

@@ -288,11 +288,19 @@ func (s *Sequencer) steps(ctx context.Context, st *stepper, a attendant, w waker
 		})
 		return done, err
 	}
-	busy, rang, advanced, dense := false, false, time.Time{}, breathing{}
+	// Whoever rang has committed: that need not be looked for. But anybody may ring, and a step
+	// costs a transaction and a flush also where there is nothing: after one that found nothing
+	// no bell is believed before something was found.
+	busy, rang, believed, advanced, dense := false, false, true, time.Time{}, breathing{}
 	for {
-		began, work := time.Now(), rang
-		// Whoever rang has committed: that need not be looked for.
-		if !rang {
+		began, work := time.Now(), rang && believed
+		if !work {
+			if rang {
+				rang = false
+				if err := a.run(ctx, st.getUp); err != nil {
+					return err
+				}
+			}
 			var err error
 			if work, err = look(ctx); err != nil {
 				return fmt.Errorf("look at the log: %w", err)
@@ -319,6 +327,7 @@ func (s *Sequencer) steps(ctx context.Context, st *stepper, a attendant, w waker
 				poke(grown)
 			}
 			if work {
+				believed = done.events > 0 || done.more || believed && !rang
 				busy, rang = busy || !rang || done.events > 0 || done.more, false
 				if d := dense.after(done, time.Since(began)); d > 0 {
 					if err := sleep(ctx, d); err != nil {

@@ -141,3 +141,29 @@ func TestBellComesBack(t *testing.T) {
 		t.Errorf("%v lines are counted as lost", n)
 	}
 }
+
+// TestAttendingKeepsTheConnections: a statement that ends while it is being asked after breaks
+// off no question. Each would cost a connection of the pool, on a slow disk one for each step.
+func TestAttendingKeepsTheConnections(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, nil)
+	pool, conn := d.Pool(t), d.Conn(t)
+	if err := pool.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := pool.Stat().NewConnsCount()
+	a := attendant{pool: pool, pid: conn.PgConn().PID()}
+	for range 100 {
+		err := a.run(t.Context(), func(ctx context.Context) error {
+			_, err := conn.Exec(ctx, "select pg_sleep(0.04 + 0.003 * random())")
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// On a busy machine one question may still be under way when the next is asked.
+	if made := pool.Stat().NewConnsCount() - before; made > 8 {
+		t.Errorf("%d connections made for 100 statements", made)
+	}
+}

@@ -37,6 +37,15 @@ type stepped struct {
 	more     bool // a large batch is being taken in chunks
 }
 
+// getUp gives ASLEEP back where no step follows.
+func (s *stepper) getUp(ctx context.Context) error {
+	s.rise = false
+	if _, err := s.conn.Exec(ctx, listener.Rise); err != nil {
+		return fmt.Errorf("give ASLEEP back: %w", err)
+	}
+	return nil
+}
+
 // run makes one step. advance lets it note a newer snapshot even if there is nothing to
 // sequence. It sends the whole transaction at once: one round trip.
 func (s *stepper) run(ctx context.Context, advance bool) (stepped, error) {

@@ -108,8 +108,12 @@ func (c *conn) writing() bool {
 	if !c.mu.TryLock() {
 		return true
 	}
-	defer c.mu.Unlock()
-	return c.rest != nil
+	within := c.rest != nil
+	c.mu.Unlock()
+	if c.pong.Load() != nil { // whoever owed it found mu taken
+		go c.settle()
+	}
+	return within
 }
 
 // answer sends a pong, now or after the write that is under way. The library would wait

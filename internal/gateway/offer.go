@@ -33,7 +33,8 @@ func (c *conn) ready() {
 }
 
 // offer sends what the peer's connection has room for and keeps a copy of the rest, which
-// finish sends. It waits for nothing.
+// the next Write sends behind finish. It waits for nothing: also a pong that is owed by now,
+// and may find no room, is left to that Write.
 func (c *conn) offer(p []byte) (done bool, err error) {
 	if c.raw == nil || len(c.held) > 0 || !c.mu.TryLock() {
 		c.held = append(c.held, p...)
@@ -66,8 +67,7 @@ func (c *conn) offer(p []byte) (done bool, err error) {
 	if done {
 		c.lastWrite.Store(time.Now().UnixNano())
 	}
-	c.settle()
-	return done, err
+	return done && c.pong.Load() == nil, err
 }
 
 // finish gives what is to be written before anything else and is not begun, for the next Write.

@@ -8,30 +8,36 @@ import (
 	"time"
 )
 
-// What an offer finds no room for comes with the next write, in its place, and nothing
-// gets into the middle of a frame that an offer has begun.
-func TestOffer(t *testing.T) {
+// offered makes a connection that can be written to at once, and its far end.
+func offered(t *testing.T) (c *conn, far net.Conn) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	far, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
+	if far, err = net.Dial("tcp", l.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	defer far.Close()
+	t.Cleanup(func() { _ = far.Close() })
 	near, err := l.Accept()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer near.Close()
-	c := &conn{Conn: near, timeout: within}
+	t.Cleanup(func() { _ = near.Close() })
+	c = &conn{Conn: near, timeout: within}
 	if c.ready(); c.raw == nil {
 		t.Fatal("a TCP connection is not written to at once")
 	}
+	return c, far
+}
+
+// What an offer finds no room for comes with the next write, in its place, and nothing
+// gets into the middle of a frame that an offer has begun.
+func TestOffer(t *testing.T) {
+	c, far := offered(t)
 	// A deadline that has passed belongs to a write long ago.
-	_ = near.SetWriteDeadline(time.Now().Add(-time.Hour))
+	_ = c.Conn.SetWriteDeadline(time.Now().Add(-time.Hour))
 
 	frame := func(n int) []byte { return bytes.Repeat([]byte{byte('a' + n%26)}, 100_000) }
 	var want []byte
@@ -40,6 +46,7 @@ func TestOffer(t *testing.T) {
 		if n > 1000 {
 			t.Fatal("a peer that reads nothing takes everything")
 		}
+		var err error
 		if done, err = c.offer(frame(n)); err != nil {
 			t.Fatal(err)
 		}
@@ -83,5 +90,116 @@ func TestOffer(t *testing.T) {
 	_ = c.Conn.Close()
 	if _, err := c.offer([]byte("z")); err == nil {
 		t.Error("a closed connection took an offer")
+	}
+}
+
+// A pong that came to be owed while an offer held the connection is not waited for either:
+// those who offer serve other peers too. The write that follows sends it.
+func TestOfferOwesPong(t *testing.T) {
+	c, far := offered(t)
+	pong, got := []byte{0x80 | opPong, 0}, make([]byte, 3)
+	c.pong.Store(&pong)
+	if done, err := c.offer([]byte("a")); done || err != nil {
+		t.Errorf("an offer that leaves a pong owed: %v, %v", done, err)
+	}
+	if _, err := c.Write(c.finish()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(far, got); err != nil || string(got) != "a\x8a\x00" {
+		t.Errorf("%q, %v", got, err)
+	}
+
+	for left := []byte(nil); left == nil; { // until there is no room, without having begun a frame
+		if err := c.raw.Control(func(fd uintptr) { left, _ = writeNow(fd, make([]byte, 1<<20)) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.pong.Store(&pong)
+	offered := make(chan bool, 1)
+	go func() {
+		done, _ := c.offer([]byte("b"))
+		offered <- done
+	}()
+	select {
+	case done := <-offered:
+		if done {
+			t.Error("a peer that reads nothing takes everything")
+		}
+	case <-time.After(within / 4):
+		t.Error("an offer waits for a peer that reads nothing")
+		_ = c.Conn.Close()
+		<-offered
+	}
+}
+
+// A pong is not forgotten because somebody asked just then whether a write is under way.
+func TestAskedWhileOwingPong(t *testing.T) {
+	c, far := offered(t)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				c.writing()
+			}
+		}
+	}()
+	_ = far.SetReadDeadline(time.Now().Add(within))
+	for range 20_000 {
+		c.answer(nil)
+		if _, err := io.ReadFull(far, make([]byte, 2)); err != nil {
+			t.Error("a pong was forgotten")
+			break
+		}
+	}
+	close(stop)
+	<-stopped
+}
+
+// What is offered never reaches another connection: the one it was for may be closed at any
+// time, by either end, and its number given to the next.
+func TestOfferAfterClose(t *testing.T) {
+	for round := range 100 {
+		c, far := offered(t)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for {
+				if _, err := c.offer([]byte("stray")); err != nil {
+					return
+				}
+				c.finish()
+			}
+		}()
+		if round%2 == 0 {
+			_ = c.Conn.Close()
+		} else {
+			_ = far.(*net.TCPConn).SetLinger(0)
+			_ = far.Close()
+		}
+		var next [4]struct {
+			c   *conn
+			far net.Conn
+		}
+		for i := range next {
+			next[i].c, next[i].far = offered(t)
+		}
+		for _, n := range next {
+			if done, err := n.c.offer([]byte("own")); !done || err != nil {
+				t.Fatal(done, err)
+			}
+			_ = n.c.Conn.Close()
+			if got, err := io.ReadAll(n.far); err != nil || string(got) != "own" {
+				t.Fatalf("round %d: the next connection got %.20q, %v", round, got, err)
+			}
+		}
+		select {
+		case <-ended:
+		case <-time.After(within):
+			t.Fatal("a closed connection takes offers")
+		}
 	}
 }
