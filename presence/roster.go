@@ -77,14 +77,13 @@ func (ro *roster) shows(key string) bool {
 // value is what is shown of a key that several servers may have: this one's, or that of
 // the first by name.
 func (ro *roster) value(key string) (value json.RawMessage, there bool) {
-	value, there = ro.ahead[key]
-	if !there {
-		value, there = ro.mine[key]
+	own, ahead := ro.ahead[key]
+	if !ahead {
+		own = ro.mine[key]
 	}
-	if value != nil {
-		return value, true
+	if own != nil {
+		return own, true
 	}
-	there = false
 	first := ""
 	for server, p := range ro.others {
 		if v, has := p.entries[key]; has && (!there || server < first) {

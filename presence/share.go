@@ -44,6 +44,7 @@ func (r *Rosters) Run(ctx context.Context) error {
 		if r.wanted() || due {
 			r.beat(ctx)
 			r.repair(ctx)
+			r.fade()
 			r.catchUp(ctx)
 		}
 		alarm.Reset(r.nextLook())
@@ -307,6 +308,20 @@ func (r *Rosters) stands(ro *roster, s Standing) {
 	r.metrics.buried.Add(float64(ro.bury(now)))
 	for _, p := range ro.others {
 		r.watch(p.lapses)
+	}
+}
+
+// fade takes away what other servers have not kept alive though it may be that the store
+// cannot be asked: what changes all the time is worth nothing when it is old.
+func (r *Rosters) fade() {
+	if r.opts.Pace == 0 {
+		return
+	}
+	now := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ro := range r.rosters {
+		r.metrics.buried.Add(float64(ro.bury(now)))
 	}
 }
 

@@ -146,17 +146,15 @@ func (v *View) hidden(from uint64, whole bool) bool {
 func (v *View) changes(from uint64, whole bool) Changes {
 	c := Changes{Topic: v.topic, Whole: whole, Count: v.board.live, All: v.board.all}
 	if whole {
-		for _, e := range v.board.all() {
-			if e.Key != v.hide {
-				c.Set = append(c.Set, e)
-			}
-		}
+		c.Set = slices.DeleteFunc(v.board.all(), func(e Entry) bool { return e.Key == v.hide })
 		return c
 	}
-	first := &v.board.ring
+	first, n := &v.board.ring, 0
 	for first.prev != &v.board.ring && first.prev.version > from {
 		first = first.prev
+		n++
 	}
+	c.Set = make([]Entry, 0, n) // most changes are cursors that move
 	for n := first; n != &v.board.ring; n = n.next {
 		switch {
 		case n.Key == v.hide:

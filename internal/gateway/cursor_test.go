@@ -22,12 +22,17 @@ func newBoards(t testing.TB, change func(*setup)) *world {
 		t.Fatal(err)
 	}
 	return newWorld(t, func(s *setup) {
-		rosters := presence.NewRosters(&presence.Options{Kind: "cursor", Every: time.Millisecond})
-		s.Live = Live{Cursors: cursor.New(rosters, &cursor.Options{Throttle: time.Millisecond}), CursorOn: []pgcast.Pattern{on}}
+		s.Live = Live{Cursors: quick(), CursorOn: []pgcast.Pattern{on}}
 		if change != nil {
 			change(s)
 		}
 	})
+}
+
+// quick makes cursors that a test need not wait for.
+func quick() *cursor.Cursors {
+	rosters := presence.NewRosters(&presence.Options{Kind: "cursor", Every: time.Millisecond})
+	return cursor.New(rosters, &cursor.Options{Throttle: time.Millisecond})
 }
 
 // cursorFrame takes the next frame, which must be an event of a topic's cursors.

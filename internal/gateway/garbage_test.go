@@ -52,7 +52,7 @@ func corpus(t testing.TB) [][]byte {
 // client does not notice.
 func TestGarbage(t *testing.T) {
 	const connections, each, atOnce = 1000, 100, 20
-	w := newWorld(t, func(s *setup) { s.closeWait = 300 * time.Millisecond })
+	w := newWorld(t, func(s *setup) { s.closeWait, s.Live.Cursors = 300*time.Millisecond, quick() })
 	healthy := w.dial(t)
 	healthy.subscribe("a", nil, "")
 	all := corpus(t)
@@ -112,7 +112,7 @@ func FuzzFrames(f *testing.F) {
 	}
 	f.Add([]byte("{\"type\":\"resume\",\"sessionId\":\"x\",\"lastSeenSeqs\":{\"a\":5}}\n{\"type\":\"subscribe\",\"topic\":\"a\"}"))
 	f.Add([]byte("\xff\n{}"))
-	w := newWorld(f, func(s *setup) { s.MaxFrame = 1 << 10; s.closeWait = 300 * time.Millisecond })
+	w := newWorld(f, func(s *setup) { s.MaxFrame, s.closeWait, s.Live.Cursors = 1<<10, 300*time.Millisecond, quick() })
 	end := masked(opText, []byte(`{"type":"subscribe","ref":"the end","topic":"end"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		var b []byte

@@ -53,10 +53,11 @@ type LiveOptions struct {
 
 // live is what serves live state.
 type live struct {
-	redis   *shared.Redis // nil: this server is alone
-	relay   *shared.Relay
-	name    string // of this server among those that share
-	users   *presence.Users
+	redis *shared.Redis // nil: this server is alone
+	relay *shared.Relay
+	name  string // of this server among those that share
+	users *presence.Users
+
 	cursors *cursor.Cursors
 
 	groups *group.Groups
@@ -78,16 +79,15 @@ func (s *Server) newLive() (*live, error) {
 		}
 		l.relay = l.redis.Relay()
 	}
-	l.users = presence.NewUsers(s.rosters(l, presence.Options{Kind: "presence", TTL: o.PresenceTTL, Beat: o.PresenceBeat}), o.PresenceGrace)
-	every := cursor.Every(o.CursorThrottle)
-	l.cursors = cursor.New(s.rosters(l, presence.Options{Kind: "cursor", TTL: cursor.RosterTTL, Every: every, Pace: every}),
+	l.users = presence.NewUsers(s.rosters(l, "presence", o.PresenceTTL, o.PresenceBeat, 0), o.PresenceGrace)
+	l.cursors = cursor.New(s.rosters(l, "cursor", cursor.RosterTTL, 0, cursor.Every(o.CursorThrottle)),
 		&cursor.Options{Throttle: o.CursorThrottle, Idle: o.CursorIdle, Registerer: s.registry})
 	l.watch = newGroupWatch(s.hub, s.opts.Logger)
 	groups := &group.Options{Watch: l.watch.watch, Grace: o.PresenceGrace, Hooks: o.GroupHooks, Registerer: s.registry, Logger: s.opts.Logger}
 	if l.relay != nil {
 		groups.Relay = l.relay.Said("group")
 	}
-	l.groups = group.New(s.rosters(l, presence.Options{Kind: "group", TTL: o.PresenceTTL, Beat: o.PresenceBeat}), s.log, groups)
+	l.groups = group.New(s.rosters(l, "group", o.PresenceTTL, o.PresenceBeat, 0), s.log, groups)
 	limits := &ratelimit.Options{Rules: o.RateLimits, Fallback: o.RateLimitFallback, Registerer: s.registry, Logger: s.opts.Logger}
 	if l.redis != nil {
 		shared := l.redis.Limits(l.relay)
@@ -97,13 +97,14 @@ func (s *Server) newLive() (*live, error) {
 	return l, nil
 }
 
-// rosters makes rosters, shared if there is a Redis.
-func (s *Server) rosters(l *live, o presence.Options) *presence.Rosters {
-	o.Server, o.Registerer, o.Logger = l.name, s.registry, s.opts.Logger
+// rosters makes the rosters of one kind, shared if there is a Redis; those told of every so
+// often are shared so often.
+func (s *Server) rosters(l *live, kind string, ttl, beat, every time.Duration) *presence.Rosters {
+	o := &presence.Options{Kind: kind, Server: l.name, TTL: ttl, Beat: beat, Every: every, Pace: every, Registerer: s.registry, Logger: s.opts.Logger}
 	if l.redis != nil {
-		o.Store, o.Relay = l.redis.Store(o.Kind, l.name, o.TTL), l.relay.Kind(o.Kind)
+		o.Store, o.Relay = l.redis.Store(kind, l.name, ttl), l.relay.Kind(kind)
 	}
-	return presence.NewRosters(&o)
+	return presence.NewRosters(o)
 }
 
 func (l *live) gateway(o *LiveOptions) gateway.Live {

@@ -140,3 +140,25 @@ func TestRedisAway(t *testing.T) {
 		})
 	}
 }
+
+// While Redis is away for long, other servers' cursors go when they would have gone had
+// those servers died; they are back when it is.
+func TestRedisAwayForLong(t *testing.T) {
+	shares(t, func(t *testing.T, w *world) {
+		w.ttl, w.opts.Idle = 2*time.Second, time.Hour
+		a, b := w.server(), w.server()
+		ann, bob := a.Pointer(), b.Pointer()
+		l := b.look(t, "board", "")
+		move(t, ann, "1")
+		move(t, bob, "1")
+		sees(t, l, has{ann.Key(): "1", bob.Key(): "1"})
+		w.redis.Pause()
+		move(t, bob, "2")
+		sees(t, l, has{bob.Key(): "2"})
+		w.redis.Resume()
+		sees(t, l, has{ann.Key(): "1", bob.Key(): "2"})
+		ann.Close()
+		bob.Close()
+		sees(t, l, has{})
+	})
+}

@@ -4,12 +4,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/presence"
@@ -32,35 +35,50 @@ type seen struct {
 	value string
 }
 
+// shown is what somebody was shown.
+type shown struct {
+	mu   sync.Mutex // also: a view is pulled by one at a time
+	list []seen
+}
+
+// take gives what there is once nothing more is on its way, and forgets it.
+func (s *shown) take() []seen {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := s.list
+	s.list = nil
+	return list
+}
+
 // look has all that is shown of a topic collected. In a bubble, after synctest.Wait, all
 // there is has come.
-func look(t *testing.T, c *cursor.Cursors, topic string) *[]seen {
+func look(t *testing.T, c *cursor.Cursors, topic string) *shown {
 	t.Helper()
-	begin, list := time.Now(), new([]seen)
-	var mu sync.Mutex // a view is pulled by one at a time
+	begin, s := time.Now(), new(shown)
 	pull := func(v *presence.View) {
-		mu.Lock()
-		defer mu.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		for _, text := range v.Pull() {
 			var in presence.Changes
 			if err := json.Unmarshal(text, &in); err != nil {
 				t.Error(err)
 			}
 			for range in.Removed {
-				*list = append(*list, seen{at: time.Since(begin)})
+				s.list = append(s.list, seen{at: time.Since(begin)})
 			}
 			for _, e := range in.Set {
 				var entry struct{ Data json.RawMessage }
 				if err := json.Unmarshal(e.Value, &entry); err != nil {
 					t.Error(err)
 				}
-				*list = append(*list, seen{time.Since(begin), string(entry.Data), string(e.Value)})
+				s.list = append(s.list, seen{time.Since(begin), string(entry.Data), string(e.Value)})
 			}
 		}
 	}
 	v := c.View(topic, plain, "", func(v *presence.View) { go pull(v) })
 	t.Cleanup(v.Close)
-	return list
+	return s
 }
 
 var plain = &presence.Dialect{Encode: func(c presence.Changes) [][]byte {
@@ -78,20 +96,19 @@ func move(t *testing.T, p *cursor.Pointer, data string) {
 	}
 }
 
-func want(t *testing.T, got *[]seen, want ...seen) {
+func want(t *testing.T, of *shown, want ...seen) {
 	t.Helper()
 	time.Sleep(told)
-	synctest.Wait()
-	if len(*got) != len(want) {
-		t.Fatalf("shown %v; want %v", *got, want)
+	got := of.take()
+	if len(got) != len(want) {
+		t.Fatalf("shown %v; want %v", got, want)
 	}
-	for i, s := range *got {
+	for i, s := range got {
 		if s.at.Round(ms) != want[i].at || s.data != want[i].data {
-			t.Errorf("shown %v; want %v", *got, want)
+			t.Errorf("shown %v; want %v", got, want)
 			break
 		}
 	}
-	*got = (*got)[:0]
 }
 
 const ms = time.Millisecond
@@ -140,7 +157,8 @@ func TestNowhere(t *testing.T) {
 // is counts as moving.
 func TestIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := alone(50*ms, 30*time.Second)
+		reg := prometheus.NewRegistry()
+		c := cursor.New(presence.NewRosters(&presence.Options{Kind: "cursor", Every: told / 2}), &cursor.Options{Registerer: reg})
 		p := c.Pointer()
 		got := look(t, c, "board")
 		move(t, p, "1")
@@ -166,6 +184,18 @@ func TestIdle(t *testing.T) {
 		want(t, got, seen{51 * time.Second, "", ""})
 		p.Leave("board")
 		p.Close()
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		figures := map[string]float64{}
+		for _, f := range families {
+			figures[f.GetName()] = f.GetMetric()[0].GetCounter().GetValue() + f.GetMetric()[0].GetGauge().GetValue()
+		}
+		if want := (map[string]float64{"pgcast_cursors": 0, "pgcast_cursor_moves_total": 5, "pgcast_cursor_shown_total": 3,
+			"pgcast_cursor_idle_total": 1}); !maps.Equal(figures, want) {
+			t.Errorf("metrics %v; want %v", figures, want)
+		}
 	})
 }
 
@@ -187,8 +217,7 @@ func TestThrottleProperty(t *testing.T) {
 				time.Sleep(time.Duration(r.ExpFloat64() * float64(throttle) / 3))
 			}
 			time.Sleep(throttle)
-			synctest.Wait()
-			shown := *got
+			shown := got.take()
 			for i, s := range shown {
 				var n int
 				if _, err := fmt.Sscan(s.data, &n); err != nil {
@@ -227,9 +256,10 @@ func TestValue(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Second)
+		list := got.take()
 		for i, user := range []string{`{}`, `{"name":"Ann"}`} {
-			if w := `{"key":"` + p.Key() + `","user":` + user + `,"data":{"a":"b c"}}`; len(*got) != 2 || (*got)[i].value != w {
-				t.Errorf("shown %v; want %s", *got, w)
+			if w := `{"key":"` + p.Key() + `","user":` + user + `,"data":{"a":"b c"}}`; len(list) != 2 || list[i].value != w {
+				t.Errorf("shown %v; want %s", list, w)
 			}
 		}
 		for data, code := range map[string]pgcast.Code{
