@@ -140,6 +140,11 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[transport]*fanout.Session{}, degraded: map[string]bool{}, empty: make(chan struct{})}
 }
 
+// Slot is slot for those beside the gateway who ask the database for its clients.
+func (g *Gateway) Slot(ctx context.Context) (kept context.Context, release func(), err error) {
+	return g.slot(ctx)
+}
+
 // slot waits for room among the requests under way. What is then asked of the database is
 // asked with the context it gives: to break off costs a connection each time, so it is
 // waited for also when the client has gone.

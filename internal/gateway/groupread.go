@@ -34,11 +34,6 @@ func (g *Gateway) readGroup(r *http.Request) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
-	ctx, release, err := g.slot(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
 	info, members, err := g.opts.Live.Groups.List(ctx, r.PathValue("name"))
 	return groupText(info, members), err
 }

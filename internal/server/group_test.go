@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/pgtest"
 	"github.com/pgcast/pgcast/internal/redistest"
 	"github.com/pgcast/pgcast/internal/wire"
@@ -14,7 +16,12 @@ import (
 
 // twoServers runs two servers on one Postgres and one Redis.
 func twoServers(t *testing.T, db *pgtest.DB, change func(*Options)) (a, b *running) {
-	redis := redistest.Start(t)
+	t.Helper()
+	return onRedis(t, db, redistest.Start(t), change)
+}
+
+func onRedis(t *testing.T, db *pgtest.DB, redis *redistest.Redis, change func(*Options)) (a, b *running) {
+	t.Helper()
 	with := func(o *Options) {
 		o.Live.RedisURL = redis.URL
 		if change != nil {
@@ -204,4 +211,64 @@ func pattern(t testing.TB, text string) pgcast.Pattern {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// That a group is closed reaches all servers through the log, also while Redis is away.
+func TestGroupClosedWithoutRedis(t *testing.T) {
+	t.Parallel()
+	db, redis := pgtest.New(t, nil), redistest.Start(t)
+	a, b := onRedis(t, db, redis, nil)
+	db.Exec(t, "select pgcast.create_group('lobby')")
+	ann, bob := a.hello(t, "ann", `"reset"`), b.hello(t, "bob", `"reset"`)
+	for _, p := range []*peer{ann, bob} {
+		if got := p.asks(`"op":"join"`); !strings.Contains(got, `"role":"member"`) {
+			t.Fatal(got)
+		}
+		p.hears(lobby, "members")
+	}
+	redis.Pause()
+	await(t, "nobody can join", func() bool { return a.hello(t, "cid", `"reset"`).asks(`"op":"join"`) == "unavailable" })
+	db.Exec(t, "select pgcast.close_group('lobby')")
+	ann.hears(lobby, "close")
+	bob.hears(lobby, "close")
+	if got := bob.asks(`"op":"join"`); got != "closed" {
+		t.Errorf("a join got %s", got)
+	}
+	redis.Resume()
+}
+
+// What becomes of a group is heard of whatever happens to the hub.
+func TestGroupWatch(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t, nil)
+	r := start(t, db.URL, nil).awaitReady(t)
+	heard := make(chan struct{}, 100)
+	listens := func() {
+		t.Helper()
+		select {
+		case <-heard:
+		case <-time.After(within):
+			t.Fatal("nothing was heard")
+		}
+	}
+	watch := func() func() { return r.live.watch.watch("lobby", func() { heard <- struct{}{} }) }
+	stop := watch()
+	listens() // from here on
+	for _, sql := range []string{"create_group('lobby')", "set_group('lobby', '{}')"} {
+		db.Exec(t, "select pgcast."+sql)
+		listens()
+	}
+	db.Exec(t, "select pgcast.publish('group:lobby', 'said', '{}')")
+	r.hub.Restart(r.hub.Position(), fanout.ErrResume)
+	listens() // it may have missed something
+	stop()
+	stop = watch()
+	listens()
+	db.Exec(t, "select pgcast.close_group('lobby')")
+	listens()
+	stop()
+	await(t, "nobody is subscribed", func() bool { return r.hub.Count() == 0 })
+	if len(heard) > 0 {
+		t.Errorf("%d things were heard that tell nothing", len(heard))
+	}
 }

@@ -87,7 +87,7 @@ func (s *Server) newLive() (*live, error) {
 	if l.relay != nil {
 		groups.Relay = l.relay.Said("group")
 	}
-	l.groups = group.New(s.rosters(l, "group", o.PresenceTTL, o.PresenceBeat, 0), s.log, groups)
+	l.groups = group.New(s.rosters(l, "group", o.PresenceTTL, o.PresenceBeat, 0), groupFacts{s}, groups)
 	limits := &ratelimit.Options{Rules: o.RateLimits, Fallback: o.RateLimitFallback, Registerer: s.registry, Logger: s.opts.Logger}
 	if l.redis != nil {
 		shared := l.redis.Limits(l.relay)

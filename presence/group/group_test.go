@@ -213,20 +213,14 @@ func TestCloseWhileJoining(t *testing.T) {
 			}
 		}
 		for _, s := range []*server{a, b} {
-			w.rosterless(s)
+			for round := range 20 {
+				until(t, "nobody is left", func() bool {
+					n, err := s.rosters.Count(t.Context(), fmt.Sprintf("group%d", round))
+					return err == nil && n == 0
+				})
+			}
 		}
 	})
-}
-
-// rosterless waits until a server has nothing of any group.
-func (w *world) rosterless(s *server) {
-	w.t.Helper()
-	for round := range 20 {
-		name := fmt.Sprintf("group%d", round)
-		watcher := s.open(name)
-		watcher.hears("close")
-		watcher.End(true)
-	}
 }
 
 // Messages to a role or a member reach those, on all servers, and nobody else.

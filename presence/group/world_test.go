@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // world is servers that share groups, or one that has them for itself; what is durable is
 // in a real Postgres.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	db    *pgtest.DB
 	log   *replay.Log
 	redis *redistest.Redis // nil: one server
@@ -50,7 +50,7 @@ func each(t *testing.T, f func(t *testing.T, w *world)) {
 	})
 }
 
-func newWorld(t *testing.T, redis *redistest.Redis) *world {
+func newWorld(t testing.TB, redis *redistest.Redis) *world {
 	db := pgtest.New(t, nil)
 	return &world{t: t, db: db, log: replay.NewLog(db.Pool(t), nil), redis: redis, ttl: 90 * time.Second, watched: map[string][]func(){}}
 }
@@ -77,8 +77,9 @@ func (w *world) tell(name string) {
 // server is one server's groups.
 type server struct {
 	*group.Groups
-	w    *world
-	kill func() // without a word
+	rosters *presence.Rosters
+	w       *world
+	kill    func() // without a word
 
 	mu    sync.Mutex
 	hooks []string
@@ -115,7 +116,8 @@ func (w *world) server(change func(*group.Options)) *server {
 	if change != nil {
 		change(o)
 	}
-	s.Groups = group.New(presence.NewRosters(ro), w.log, o)
+	s.rosters = presence.NewRosters(ro)
+	s.Groups = group.New(s.rosters, w.log, o)
 	done.Go(func() { _ = s.Run(ctx) })
 	w.t.Cleanup(s.kill)
 	return s
@@ -153,7 +155,7 @@ func (w *world) create(name string, max int) {
 // client is a session with a place in a group. It folds what it is told.
 type client struct {
 	*group.Place
-	t *testing.T
+	t testing.TB
 
 	mu    sync.Mutex
 	has   map[string]string // role by key
@@ -268,7 +270,7 @@ func (c *client) hears(want ...string) {
 }
 
 // until waits for something that should be so within a moment.
-func until(t *testing.T, what string, ok func() bool) {
+func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for begin := time.Now(); !ok(); {
 		if time.Since(begin) > 30*time.Second {
@@ -279,7 +281,7 @@ func until(t *testing.T, what string, ok func() bool) {
 }
 
 // is fails the test unless the error matches.
-func is(t *testing.T, err, want error) {
+func is(t testing.TB, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {
 		t.Fatalf("got %v; want %v", err, want)

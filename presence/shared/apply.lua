@@ -25,6 +25,7 @@ redis.call('ZADD', servers, now + lease, server)
 
 local live
 local lost = 0 -- what servers have that will be back with it
+local twice -- how many keys are there once more, on another server; nil: to be counted
 local function room(key, max)
   if redis.call('HEXISTS', own, key) == 1 then return true end
   if not live then
@@ -33,19 +34,25 @@ local function room(key, max)
       if redis.call('HLEN', prefix .. ARGV[i]) == 0 then lost = lost + tonumber(ARGV[i + 1]) end
     end
   end
-  local sum = lost
+  local sum, most = lost, 0
   for _, s in ipairs(live) do
     if redis.call('HEXISTS', prefix .. s, key) == 1 then return true end
-    sum = sum + redis.call('HLEN', prefix .. s)
+    local n = redis.call('HLEN', prefix .. s)
+    sum, most = sum + n, math.max(most, n)
   end
   if sum < max then return true end
-  local distinct, seen = lost, {} -- a key may be on several servers
-  for _, s in ipairs(live) do
-    for _, k in ipairs(redis.call('HKEYS', prefix .. s)) do
-      if not seen[k] then seen[k] = true; distinct = distinct + 1 end
+  if lost + most >= max then return false end
+  if not twice then
+    twice = 0
+    local seen = {}
+    for _, s in ipairs(live) do
+      for _, k in ipairs(redis.call('HKEYS', prefix .. s)) do
+        if seen[k] then twice = twice + 1 end
+        seen[k] = true
+      end
     end
   end
-  return distinct < max
+  return sum - twice < max
 end
 
 local answer, set, del = {}, {}, {}
@@ -62,6 +69,7 @@ for i = changes, #ARGV, 3 do
     redis.call('HSET', own, key, value)
   end
   if refused == 0 then
+    twice = nil
     if final[key] == nil then order[#order + 1] = key end
     final[key] = value
   end
