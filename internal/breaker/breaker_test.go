@@ -42,14 +42,14 @@ func TestBreaker(t *testing.T) {
 			if b.State() != Broken || call(nil) {
 				t.Fatal("calls go through a broken one")
 			}
-			time.Sleep(time.Second + 1)
+			<-time.After(time.Second + 1)
 			done, ok := b.Begin()
 			if !ok || b.State() != Probing || call(nil) {
 				t.Fatal("not exactly one call goes through, to find out")
 			}
 			done(errDown)
 		}
-		time.Sleep(time.Second + 1)
+		<-time.After(time.Second + 1)
 		if !call(nil) || b.State() != Healthy || !call(nil) {
 			t.Fatal("it is not healthy again after a call that was answered")
 		}

@@ -26,7 +26,8 @@ func nobody(t *testing.T) string {
 
 func TestUnreachable(t *testing.T) {
 	t.Parallel()
-	rs := examine(t, "postgres://u:secret@"+nobody(t)+"/x", nil)
+	rs := examine(t, "postgres://u:secret@"+nobody(t)+"/x", func(d *Doctor) { d.opts.RedisURL = "redis://u:secret@" + nobody(t) })
+	rs.want(t, "redis", Fail, "refused", "redis-cli -h 127.0.0.1")
 	rs.want(t, "connection", Fail, "refused", "pg_isready -h 127.0.0.1")
 	told := map[string]bool{}
 	for _, r := range rs {
@@ -34,7 +35,7 @@ func TestUnreachable(t *testing.T) {
 		if strings.Contains(r.Found+r.Mend, "secret") {
 			t.Errorf("the password is told: %+v", r)
 		}
-		if r.State != Skip && r.Name != "connection" && r.Name != "open-files" {
+		if r.State != Skip && r.Name != "connection" && r.Name != "redis" && r.Name != "open-files" {
 			t.Errorf("%s was looked at without a connection: %+v", r.Name, r)
 		}
 	}

@@ -193,6 +193,9 @@ type exam struct {
 func (x *exam) make(ctx context.Context, c check) []finding {
 	ctx, cancel := context.WithTimeout(ctx, x.opts.CheckTimeout)
 	defer cancel()
+	if c.need&live != 0 && x.opts.RedisURL == "" {
+		return nil // check redis has said so
+	}
 	if why := x.lacks(c.need); why != "" {
 		return []finding{skip("%s", why)}
 	}
@@ -217,8 +220,6 @@ func (x *exam) lacks(n need) string {
 		return "not looked at: the database is a standby"
 	case n&schema == schema && !x.facts.schema:
 		return "not looked at: this database has no schema pgcast"
-	case n&live != 0 && x.opts.RedisURL == "":
-		return "not looked at: there is no redis-url"
 	case n&live != 0 && x.redis == nil:
 		return "not looked at: no connection to Redis"
 	}

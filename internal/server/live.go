@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgcast/pgcast"
-	"github.com/pgcast/pgcast/internal/breaker"
 	"github.com/pgcast/pgcast/internal/gateway"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/cursor"
@@ -141,14 +140,14 @@ func (l *live) run(ctx context.Context) error {
 const departWait = time.Second
 
 // redisChanged has what may have been lost put right as soon as Redis answers again.
-func (s *Server) redisChanged(to breaker.State) {
-	if to == breaker.Healthy && s.live != nil {
+func (s *Server) redisChanged(to shared.State) {
+	if to == shared.Healthy && s.live != nil {
 		s.live.users.Refresh()
 		s.live.cursors.Refresh()
 		s.live.groups.Refresh()
 		s.live.limits.Refresh()
 	}
 	if s.gateway != nil {
-		s.gateway.Announce("redis", to != breaker.Healthy)
+		s.gateway.Announce("redis", to != shared.Healthy)
 	}
 }

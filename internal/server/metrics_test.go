@@ -2,6 +2,7 @@ package server
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"testing"
 
@@ -14,13 +15,19 @@ import (
 // session for a label.
 func TestMetricsAreTold(t *testing.T) {
 	t.Parallel()
-	docs, err := os.ReadFile("../../docs/operations.md")
-	if err != nil {
-		t.Fatal(err)
+	pages, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(pages) == 0 {
+		t.Fatal(pages, err)
 	}
 	told := map[string]bool{}
-	for _, name := range regexp.MustCompile(`pgcast_[a-z_]+`).FindAllString(string(docs), -1) {
-		told[name] = true
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range regexp.MustCompile(`pgcast_[a-z_]+`).FindAllString(string(text), -1) {
+			told[name] = true
+		}
 	}
 	r := start(t, pgtest.New(t, nil).URL, func(o *Options) { o.Live.RedisURL = redistest.Start(t).URL }).awaitReady(t)
 	p := r.dial(t)
@@ -29,7 +36,7 @@ func TestMetricsAreTold(t *testing.T) {
 	_, text := get(t, "http://"+r.admin+"/metrics")
 	for _, m := range regexp.MustCompile(`(?m)^# TYPE (pgcast_[a-z_]+) `).FindAllStringSubmatch(text, -1) {
 		if !told[m[1]] {
-			t.Errorf("docs/operations.md does not tell of %s", m[1])
+			t.Errorf("docs/ does not tell of %s", m[1])
 		}
 	}
 	for _, m := range regexp.MustCompile(`(?m)^pgcast_[a-z_]+\{.*\b(topic|user|session|key|group)=.*`).FindAllString(text, -1) {

@@ -17,6 +17,16 @@ import (
 	"github.com/pgcast/pgcast/internal/breaker"
 )
 
+// State is how Redis stands, as its circuit breaker sees it.
+type State = breaker.State
+
+// The states.
+const (
+	Healthy = breaker.Healthy
+	Broken  = breaker.Broken
+	Probing = breaker.Probing
+)
+
 // Options of a Redis; URL is required.
 type Options struct {
 	URL    string // redis:// or rediss://, as go-redis reads it
@@ -25,7 +35,7 @@ type Options struct {
 	// Default: those this machine trusts.
 	CAFile string
 	// OnState is called after each change of state, and must not wait.
-	OnState    func(breaker.State)
+	OnState    func(State)
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // default slog.Default()
 }
@@ -86,7 +96,7 @@ func answered(err error) bool {
 }
 
 // State tells how it stands.
-func (r *Redis) State() breaker.State { return r.breaker.State() }
+func (r *Redis) State() State { return r.breaker.State() }
 
 // Do makes a call, or fails at once while the circuit is open. Errors match
 // pgcast.ErrUnavailable where Redis was not asked or did not answer.
