@@ -18,7 +18,8 @@ import (
 // Sessions of few users come to servers and leave, meaning it or not; servers die and
 // others start; Redis is emptied, killed, frozen; messages between servers are lost. Whenever
 // there is peace, every client of every server sees exactly the users with a session on a
-// server that lives, and nobody who was there all the while was ever said to have gone.
+// server that lives, and nobody who was there all the while was ever said to have gone, from one server to another
+// included unless Redis forgot or messages were lost meanwhile.
 func TestAnyPresence(t *testing.T) {
 	opts := presence.Options{TTL: 4 * time.Second, Beat: 500 * time.Millisecond, Every: time.Millisecond}
 	each(t, opts, func(t *testing.T, w *world) {
@@ -41,7 +42,13 @@ type party struct {
 	w     *world
 	topic string
 	hosts []*host
-	since map[string]bool // users who were there at the last rest and have been since
+	// Users who were there at the last rest and have been since, with the servers on which
+	// they have been all the while.
+	since map[string][]*host
+	// Redis has forgotten things since the last rest, maybe also to tell a server that somebody
+	// who then left another had just come.
+	shaken bool
+	lost   bool // messages have been since the last rest: a beat may be needed to notice
 }
 
 // host is a server with a client that watches, and its users' sessions.
@@ -161,9 +168,18 @@ func (p *party) drop() *host {
 	return h
 }
 
-func (p *party) flush() { p.w.redis.Flush() }
+func (p *party) flush() {
+	p.shake()
+	p.w.redis.Flush()
+}
+
+func (p *party) shake() {
+	p.shaken = true
+	p.look()
+}
 
 func (p *party) restart() {
+	p.shake()
 	p.w.redis.Kill()
 	p.w.redis.Restart()
 }
@@ -181,6 +197,8 @@ func (p *party) lose() {
 	if h == other {
 		return
 	}
+	p.shake()
+	p.lost = true
 	before := h.lossy.lost.Load()
 	h.lossy.on.Store(true)
 	p.toggle(other, "yan")
@@ -218,12 +236,21 @@ func (p *party) present() []string {
 // look forgets who has not been there all the while.
 func (p *party) look() {
 	now := p.present()
-	maps.DeleteFunc(p.since, func(key string, _ bool) bool { return !slices.Contains(now, key) })
+	for key, hosts := range p.since {
+		p.since[key] = slices.DeleteFunc(hosts, func(h *host) bool { return h.sessions[key] == 0 || !slices.Contains(p.hosts, h) })
+		if !slices.Contains(now, key) || p.shaken && len(p.since[key]) == 0 {
+			delete(p.since, key)
+		}
+	}
 }
 
 // rest waits until all is as it should be.
 func (p *party) rest() {
 	want := p.present()
+	if p.lost {
+		<-time.After(2 * p.w.opts.Beat)
+		p.lost = false
+	}
 	for _, h := range p.hosts {
 		begin := time.Now()
 		for !slices.Equal(h.client.sees(), want) {
@@ -240,8 +267,8 @@ func (p *party) rest() {
 		h.client.forget()
 		h.rested = true
 	}
-	p.since = map[string]bool{}
+	p.since, p.shaken = map[string][]*host{}, false
 	for _, key := range want {
-		p.since[key] = true
+		p.since[key] = slices.DeleteFunc(slices.Clone(p.hosts), func(h *host) bool { return h.sessions[key] == 0 })
 	}
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/base32"
@@ -55,7 +56,10 @@ type stay struct {
 // knownAs is who the session is from now on, also where it is already.
 func (c *client) knownAs(session string, said json.RawMessage) {
 	user := c.g.opts.Live.Identity.Of(nil, said, publicKey(session))
-	c.live.said, c.live.user = said, user
+	same := user.Key == c.live.user.Key && bytes.Equal(user.Data, c.live.user.Data)
+	if c.live.said, c.live.user = said, user; same {
+		return
+	}
 	for topic, s := range c.live.joined {
 		c.g.opts.Live.Presence.Enter(topic, user)
 		c.g.opts.Live.Presence.Leave(topic, s.key, true)
