@@ -228,47 +228,55 @@ func badFrames(address string, kind int) error {
 	return nil
 }
 
-// Subscriptions without end, to topics and patterns made to be dear: each is answered, the
-// most are refused, and what one session can hold stays bounded.
+// Subscriptions without end, to topics and patterns made to be dear, by several sessions: each
+// is answered, the most are refused, and what a session can hold stays bounded.
 func TestFaultAttackSubscriptions(t *testing.T) {
-	weapons := []string{"%d", "a:%d", "*:%d", "%d:**", strings.Repeat("*:", 120) + "%d", strings.Repeat("(a+)+", 40) + "%d", "__%d", "a:**:%d", "%d\\u0000", strings.Repeat("x", 300) + "%d"}
 	attack(t, "A4", "very many subscriptions, names as weapons", func(s *judge.Server) {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-		defer cancel()
-		ws, _, err := websocket.Dial(ctx, "ws://"+s.Listen+"/ws", nil)
-		if err != nil {
-			t.Error(err)
-			return
+		count, sessions := trials(2_000, 20_000, 1_000_000), trials(1, 1, 25) // each gets some 1,000 refusals a second
+		var g sync.WaitGroup
+		for range sessions {
+			g.Go(func() { subscribeMany(t, s, count/sessions) })
 		}
-		defer ws.CloseNow()
-		count := trials(2_000, 20_000, 200_000) // a session gets some 1,000 refusals a second
-		answers := make(chan int)
-		go func() {
-			n := 0
-			for n < count {
-				_, text, err := ws.Read(ctx)
-				if err != nil {
-					t.Errorf("after %d answers: %v", n, err)
-					break
-				}
-				if strings.Contains(string(text[:min(30, len(text))]), `"subscribe`) {
-					n++
-				}
-			}
-			answers <- n
-		}()
-		for i := range count {
-			name := fmt.Sprintf(weapons[i%len(weapons)], i)
-			if err := ws.Write(ctx, websocket.MessageText, []byte(`{"type":"subscribe","ref":1,"topic":"`+name+`"}`)); err != nil {
-				t.Errorf("subscription %d: %v", i, err)
-				break
-			}
-		}
-		if n := <-answers; n != count {
-			t.Errorf("%d answers to %d subscriptions", n, count)
-		}
-		if n, _ := s.Metric("pgcast_subscriptions", ""); n > 1000+6 {
+		g.Wait()
+		if n, _ := s.Metric("pgcast_subscriptions", ""); n > float64(1000*sessions+6) {
 			t.Errorf("%v subscriptions are held", n)
 		}
 	})
+}
+
+func subscribeMany(t *testing.T, s *judge.Server, count int) {
+	weapons := []string{"%d", "a:%d", "*:%d", "%d:**", strings.Repeat("*:", 120) + "%d", strings.Repeat("(a+)+", 40) + "%d", "__%d", "a:**:%d", "%d\\u0000", strings.Repeat("x", 300) + "%d"}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	ws, _, err := websocket.Dial(ctx, "ws://"+s.Listen+"/ws", nil)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer ws.CloseNow()
+	answers := make(chan int)
+	go func() {
+		n := 0
+		for n < count {
+			_, text, err := ws.Read(ctx)
+			if err != nil {
+				t.Errorf("after %d answers: %v", n, err)
+				break
+			}
+			if strings.Contains(string(text[:min(30, len(text))]), `"subscribe`) {
+				n++
+			}
+		}
+		answers <- n
+	}()
+	for i := range count {
+		name := fmt.Sprintf(weapons[i%len(weapons)], i)
+		if err := ws.Write(ctx, websocket.MessageText, []byte(`{"type":"subscribe","ref":1,"topic":"`+name+`"}`)); err != nil {
+			t.Errorf("subscription %d: %v", i, err)
+			break
+		}
+	}
+	if n := <-answers; n != count {
+		t.Errorf("%d answers to %d subscriptions", n, count)
+	}
 }
