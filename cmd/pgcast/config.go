@@ -74,7 +74,7 @@ func (a *app) printConfig(asJSON bool) error {
 			return err
 		}
 	}
-	return a.set.checkOpen()
+	return a.set.check()
 }
 
 // printReference writes the table that the docs show.
@@ -90,6 +90,29 @@ func (a *app) printReference() error {
 	}
 	_, err := fmt.Fprint(a.out, b.String())
 	return err
+}
+
+// check refuses settings that do not go together.
+func (s *settings) check() error {
+	if err := s.checkOpen(); err != nil {
+		return err
+	}
+	return s.checkHeartbeat()
+}
+
+// checkHeartbeat makes sure that a server says that it lives before it counts as dead, also
+// when one heartbeat is lost. A heartbeat that was not given follows the TTL.
+func (s *settings) checkHeartbeat() error {
+	ttl, beat := s.Live.PresenceTTL, &s.Live.PresenceBeat
+	switch {
+	case *beat <= ttl/2:
+	case !s.given("presence-heartbeat"):
+		*beat = ttl / 3
+	default:
+		return usage(invalid("set presence-heartbeat to a third of presence-ttl, or leave it out",
+			"presence-heartbeat %s (%s) is more than half of presence-ttl %s: users would come and go", *beat, s.from["presence-heartbeat"], ttl))
+	}
+	return nil
 }
 
 // checkOpen refuses to be reachable for other machines unless that is asked for.

@@ -57,7 +57,7 @@ type dev struct {
 
 func (a *app) dev(ctx context.Context) (err error) {
 	d := &dev{app: a, began: time.Now()}
-	if err := a.set.checkOpen(); err != nil {
+	if err := a.set.check(); err != nil {
 		return err
 	}
 	if !a.set.given("drain-timeout") {

@@ -32,7 +32,7 @@ SIGTERM and Ctrl-C drain: clients are told to come back, and the server ends wit
 }
 
 func (a *app) serve(ctx context.Context) error {
-	if err := a.set.checkOpen(); err != nil {
+	if err := a.set.check(); err != nil {
 		return err
 	}
 	if err := a.findDatabase(); err != nil {

@@ -87,6 +87,7 @@ func TestUnusableSettings(t *testing.T) {
 		{name: "address", args: []string{"--listen", "8080"}, says: []string{"listen", "127.0.0.1:8080"}},
 		{name: "origin", args: []string{"--allowed-origins", "https://a.example,b.example/x"}, says: []string{"allowed-origins", "https://app.example.com"}},
 		{name: "every origin", args: []string{"--allowed-origins", "*"}, says: []string{"allowed-origins"}},
+		{name: "slow heartbeat", args: []string{"--presence-ttl", "10s", "--presence-heartbeat", "6s"}, says: []string{"presence-heartbeat 6s (--presence-heartbeat)", "half of presence-ttl 10s", "a third"}},
 		{name: "open to others", args: []string{"--listen", ":8080"}, says: []string{"lets other machines connect", "--insecure-open"}},
 		{name: "metrics open to others", args: []string{"--admin-listen", "0.0.0.0:9187"}, says: []string{"admin-listen 0.0.0.0:9187 (--admin-listen) lets other machines connect"}},
 		{name: "rate limit", args: []string{"--rate-limits", "connect ip 20/10s, publish sessions 5/1s"}, says: []string{"rate-limits", `"sessions" is nothing to count by`, "write one of ip, session"}},
