@@ -44,14 +44,16 @@ type Member struct {
 	User json.RawMessage `json:"user,omitempty"` // public; nil if there is nothing
 }
 
-// Hooks are called on the server where something happens, one after the other, by Run. A
+// Hooks are called on the server where something happens, one after the other, by one
+// goroutine of Run's: while one takes its time the others wait, and nobody else does. A
 // member whose server has died is told of as gone, but no hook is called for him.
 type Hooks struct {
 	// Join is called when the first session of a user on this server has joined.
 	Join func(group string, m Member)
 	// Leave is called when the last one has left, or has been gone for the grace period.
 	Leave func(group string, m Member)
-	// Full is called when somebody found no room.
+	// Full is called when somebody found no room; not while a thousand calls wait, for whoever
+	// knocks can do that as often as he likes.
 	Full func(group string, m Member)
 	// Close is called on each server that has to do with the group, once all are out.
 	Close func(group string)
@@ -79,11 +81,12 @@ type Groups struct {
 	opts    Options
 	server  string // this one's name
 	metrics *metrics
-	wake    chan struct{} // there is work for Run
+	wake    chan struct{} // there may be something stale
+	due     chan struct{} // there is something in calls
 
 	mu     sync.Mutex
 	groups map[string]*group
-	calls  []func() // hooks to be called
+	calls  []func() // hooks, and what else may take its time
 }
 
 // group is one that somebody here has to do with. Guarded by Groups.mu.
@@ -128,14 +131,15 @@ func New(rosters *presence.Rosters, facts Facts, options *Options) *Groups {
 		o.Logger = slog.Default()
 	}
 	return &Groups{rosters: rosters, facts: facts, opts: o, server: rand.Text(), metrics: newMetrics(o.Registerer), wake: make(chan struct{}, 1),
-		groups: map[string]*group{}}
+		due: make(chan struct{}, 1), groups: map[string]*group{}}
 }
 
 // Run shares the groups, follows what becomes of them and calls the hooks, until ctx ends.
 func (g *Groups) Run(ctx context.Context) error {
-	var rosters sync.WaitGroup
-	defer rosters.Wait()
-	rosters.Go(func() { _ = g.rosters.Run(ctx) })
+	var rest sync.WaitGroup
+	defer rest.Wait()
+	rest.Go(func() { _ = g.rosters.Run(ctx) })
+	rest.Go(func() { g.call(ctx) }) // apart: a group is closed here however long a hook takes
 	for {
 		select {
 		case <-ctx.Done():
@@ -148,6 +152,19 @@ func (g *Groups) Run(ctx context.Context) error {
 				g.ask(gr)
 			}
 		}
+		g.mu.Unlock()
+	}
+}
+
+// call calls what is due, in order, until ctx ends.
+func (g *Groups) call(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-g.due:
+		}
+		g.mu.Lock()
 		calls := g.calls
 		g.calls = nil
 		g.mu.Unlock()
@@ -164,10 +181,13 @@ func (g *Groups) poke() {
 	}
 }
 
-// later has Run call f; mu is held.
+// later has f called by Run's goroutine; mu is held.
 func (g *Groups) later(f func()) {
 	g.calls = append(g.calls, f)
-	g.poke()
+	select {
+	case g.due <- struct{}{}:
+	default:
+	}
 }
 
 // hold finds or opens a group; release must follow. mu is held.
@@ -242,14 +262,16 @@ func (g *Groups) ask(gr *group) *question {
 }
 
 // info gives what is known of a group, and asks where nothing is, or where it may have
-// changed.
+// changed. What was asked after the call began is good enough, whatever may have changed
+// since: else whoever has the group change over and over would keep all others waiting.
 func (g *Groups) info(ctx context.Context, gr *group) (pgcast.Group, error) {
-	for {
+	for fresh := false; ; {
 		g.mu.Lock()
-		if gr.closed || gr.known && !gr.stale && gr.asked == nil {
+		if gr.closed || gr.known && (fresh || !gr.stale && gr.asked == nil) {
 			defer g.mu.Unlock()
 			return gr.info, nil
 		}
+		fresh = gr.asked == nil
 		q := g.ask(gr)
 		g.mu.Unlock()
 		select {

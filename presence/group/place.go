@@ -71,10 +71,11 @@ func (p *Place) Show() {
 		v.Again()
 		return
 	}
-	p.groups.rosters.View(p.group.name, p.tell.Dialect, "", func(v *presence.View) {
+	// It may be kicked at once, or only when the store has answered; End may come before.
+	p.view.Store(p.groups.rosters.View(p.group.name, p.tell.Dialect, "", func(v *presence.View) {
 		p.view.Store(v)
 		p.tell.Kick(p)
-	})
+	}))
 }
 
 // Pull gives the texts that bring the session up to date. After the end there are no more.

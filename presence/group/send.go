@@ -3,6 +3,7 @@ package group
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -62,6 +63,8 @@ func (p *Place) Send(ctx context.Context, m Message) error {
 	return p.groups.say(ctx, p.group, said{Message: m})
 }
 
+var errUntold = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "the other servers cannot be told right now", Hint: "some of the members may have got it; try again in a moment"}
+
 // say tells the other servers, and then those who are here.
 func (g *Groups) say(ctx context.Context, gr *group, m said) error {
 	if g.opts.Relay != nil {
@@ -70,7 +73,10 @@ func (g *Groups) say(ctx context.Context, gr *group, m said) error {
 		if err == nil {
 			err = g.opts.Relay.Tell(ctx, gr.name, text)
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, pgcast.ErrUnavailable):
+			return errUntold
+		case err != nil:
 			return fmt.Errorf("send to group %q: %w", gr.name, err)
 		}
 	}
@@ -105,10 +111,12 @@ func (g *Groups) deliver(gr *group, m said) {
 	}
 }
 
+const maxCalls = 1000 // that wait, and Full is left out
+
 // wasFull tells that somebody found no room; mu is held. Who knocks all the time is not
 // heard each time.
 func (g *Groups) wasFull(gr *group, m Member, limit int) {
-	if f := g.opts.Hooks.Full; f != nil {
+	if f := g.opts.Hooks.Full; f != nil && len(g.calls) < maxCalls {
 		g.later(func() { f(gr.name, m) })
 	}
 	if time.Since(gr.full) < fullEvery {

@@ -30,6 +30,7 @@ type world struct {
 	t     testing.TB
 	db    *pgtest.DB
 	log   *replay.Log
+	facts group.Facts
 	redis *redistest.Redis // nil: one server
 	ttl   time.Duration
 	names int
@@ -52,7 +53,8 @@ func each(t *testing.T, f func(t *testing.T, w *world)) {
 
 func newWorld(t testing.TB, redis *redistest.Redis) *world {
 	db := pgtest.New(t, nil)
-	return &world{t: t, db: db, log: replay.NewLog(db.Pool(t), nil), redis: redis, ttl: 90 * time.Second, watched: map[string][]func(){}}
+	log := replay.NewLog(db.Pool(t), nil)
+	return &world{t: t, db: db, log: log, facts: log, redis: redis, ttl: 90 * time.Second, watched: map[string][]func(){}}
 }
 
 // watch notes who is to be told of a group; tell tells them.
@@ -116,8 +118,9 @@ func (w *world) server(change func(*group.Options)) *server {
 	if change != nil {
 		change(o)
 	}
+	ro.Registerer = o.Registerer
 	s.rosters = presence.NewRosters(ro)
-	s.Groups = group.New(s.rosters, w.log, o)
+	s.Groups = group.New(s.rosters, w.facts, o)
 	done.Go(func() { _ = s.Run(ctx) })
 	w.t.Cleanup(s.kill)
 	return s
