@@ -131,6 +131,11 @@ func (s *Session) do(o op) {
 func (s *Session) open(o *Opening) {
 	s.read = max(s.read, o.at)
 	place, old := o.place, s.subs[o.feed.key]
+	if old != nil && o.req.Keep {
+		s.emit(Item{Notice: &Notice{Kind: Subscribed, Topic: o.feed.key, Ref: o.req.Ref, Seq: old.place}})
+		s.hub.release(o.feed)
+		return
+	}
 	settled := s.settle()
 	if o.feed.pattern != nil && settled == 0 {
 		// Topics' places may have been read from the log ahead of the hub.

@@ -19,6 +19,9 @@ type Request struct {
 	// Doubted says that After comes from another cluster or timeline: without an ID that
 	// proves it, the subscription is reset.
 	Doubted bool
+	// Keep leaves a subscription that there is already where it is, and has it answered with
+	// its place.
+	Keep bool
 }
 
 // Subscription is one session's place in one topic or pattern.

@@ -198,9 +198,9 @@ func (c *client) serve(f wire.Frame, bytes int) {
 		delete(c.names, f.Topic)
 		c.unwatch(f.Topic)
 		c.depart(f.Topic)
-		c.session.Unsubscribe(f.Topic, f.Ref)
+		c.unsubscribe(f.Topic, f.Ref)
 		c.dismissGroup(f.Topic)
-		c.departGroup(ctx, f.Topic)
+		c.departGroup(f.Topic)
 	case wire.Publish:
 		c.publish(ctx, f)
 	case wire.History:
@@ -278,6 +278,7 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (an
 		req.After, req.Doubted = &after, c.doubted
 		delete(c.seen, p.Topic) // a later subscribe to it starts at the head
 	}
+	req.Keep = req.After == nil && c.hearsOwn(p.Topic)
 	c.names[p.Topic] = struct{}{}
 	c.alias(p.Topic)
 	opening := c.session.Ask(req)

@@ -4,15 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
 	"github.com/pgcast/pgcast"
-	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/group"
+	"github.com/pgcast/pgcast/presence/ratelimit"
 )
 
 // seat is a session's place in a group, and what it has it for.
@@ -51,6 +50,12 @@ func (c *client) group(ctx context.Context, f wire.Frame) {
 // grouped does what a group frame asks for.
 func (c *client) grouped(ctx context.Context, f wire.Frame) (answer []byte, err error) {
 	groups := c.g.opts.Live.Groups
+	switch f.Op {
+	case wire.OpCreate, wire.OpSet, wire.OpClose, wire.OpSend: // which are told to others, as publishes are
+		if err := c.limit(ctx, ratelimit.Publish, pgcast.GroupTopic(f.Group), 1); err != nil {
+			return nil, err
+		}
+	}
 	switch f.Op {
 	case wire.OpCreate:
 		if err := metadata(f.Data); err != nil {
@@ -149,9 +154,6 @@ func groupOf(topic string) (name string, ok bool) {
 	return strings.CutPrefix(topic, pgcast.GroupTopic(""))
 }
 
-// cutOwn gives the group whose topic of the server's own it is.
-func cutOwn(topic string) (name string, ok bool) { return strings.CutPrefix(topic, wire.GroupOf) }
-
 // denial is why there is no subscription to a group's own topic.
 func denial(err error) string {
 	if err == errTooManyLive {
@@ -188,10 +190,10 @@ func (c *client) seat(name string) (*seat, error) {
 	return s, nil
 }
 
-// clear gives up the places in groups that are closed.
+// clear gives up the places in groups that are closed, but for those that events come with.
 func (c *client) clear() {
 	for name, s := range c.live.seats {
-		if s.Ended() {
+		if s.Ended() && !s.own {
 			delete(c.live.seats, name)
 			s.End(true)
 		}
@@ -240,7 +242,7 @@ func (c *client) brings(topic string) (name string, ok bool) {
 }
 
 // departGroup does what comes with the end of a subscription to a group's topic.
-func (c *client) departGroup(ctx context.Context, topic string) {
+func (c *client) departGroup(topic string) {
 	name, ok := groupOf(topic)
 	if !ok {
 		return
@@ -248,98 +250,8 @@ func (c *client) departGroup(ctx context.Context, topic string) {
 	if s := c.live.seats[name]; s != nil {
 		s.topic = false
 		c.vacate(name)
-		if s.own { // it still gets the events, under another name
-			_ = c.session.Subscribe(ctx, fanout.Request{Topic: topic})
-		}
 	}
 	c.alias(topic)
-}
-
-// attendGroup answers a subscription to a group's own topic, as clients of 0.3 send it:
-// they get the members, and the events of the group's topic under the name they know.
-func (c *client) attendGroup(ctx context.Context, name string, ref json.RawMessage) error {
-	s, err := c.seat(name)
-	if err != nil {
-		return err
-	}
-	if !s.own {
-		s.own = true
-		if err := c.member(ctx, name, s); err != nil {
-			c.fail(nil, err)
-		}
-	}
-	topic := pgcast.GroupTopic(name)
-	c.alias(topic)
-	if _, there := c.names[topic]; there {
-		if ref != nil {
-			c.session.Send(wire.AppendSubscribed(nil, wire.GroupOf+name, ref, 0))
-		}
-		return nil
-	}
-	if err = c.session.Subscribe(ctx, fanout.Request{Topic: topic, Ref: ref}); err != nil { // else the answer is renamed
-		c.dismissGroup(wire.GroupOf + name)
-	}
-	return err
-}
-
-// dismissGroup ends a subscription to a group's own topic.
-func (c *client) dismissGroup(own string) {
-	name, ok := cutOwn(own)
-	if s := c.live.seats[name]; ok && s != nil && s.own {
-		s.own = false
-		c.vacate(name)
-		topic := pgcast.GroupTopic(name)
-		if _, there := c.names[topic]; !there {
-			c.session.Unsubscribe(topic, nil)
-		}
-		c.alias(topic)
-	}
-}
-
-// alias says under which names the events of a group's topic go out from here on: the
-// server's own for clients of the peer protocol, who listen there, and the topic's for who
-// has subscribed to that.
-func (c *client) alias(topic string) {
-	name, is := groupOf(topic)
-	if !is {
-		return
-	}
-	_, subscribed := c.names[topic]
-	_, brings := c.brings(topic)
-	s := c.live.seats[name]
-	renamed := s != nil && s.own || brings && subscribed && !c.reset.Load()
-	old := c.aliases.Load()
-	if old == nil && !renamed {
-		return
-	}
-	next := map[string]bool{}
-	if old != nil {
-		maps.Copy(next, *old)
-	}
-	delete(next, topic)
-	if renamed {
-		next[topic] = subscribed
-	}
-	c.aliases.Store(&next)
-}
-
-// renames tells whether a topic's events go out under the server's own name, and whether
-// under the topic's as well.
-func (c *client) renames(topic string) (renamed, both bool) {
-	if aliases := c.aliases.Load(); aliases != nil {
-		both, renamed = (*aliases)[topic]
-	}
-	return renamed, both
-}
-
-// appendRenamed appends an event of a group's topic under the server's own name. What only
-// the server says there is left out.
-func appendRenamed(b, text []byte) []byte {
-	if _, name := wire.EventName(text); group.OwnEvent(string(name)) {
-		return b
-	}
-	text = wire.AppendOwn(nil, text)
-	return append(appendHeader(b, len(text)), text...)
 }
 
 // memberDialect tells who is in a group, for clients that may know no keys: each step adds

@@ -17,7 +17,7 @@ type Verb string
 const (
 	Connect   Verb = "connect"   // a WebSocket handshake or a stream: 1
 	Subscribe Verb = "subscribe" // 1 for each topic or pattern
-	Publish   Verb = "publish"   // 1
+	Publish   Verb = "publish"   // 1; so is what a group frame tells others
 	History   Verb = "history"   // 1 for each 100 events that may come, at least
 	Cursor    Verb = "cursor"    // a move: 1. Always counted by each server alone
 )
