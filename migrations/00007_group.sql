@@ -33,7 +33,7 @@ begin
       using errcode = '22023', hint = 'Give 1 or more, or 0 for no limit.';
   elsif jsonb_typeof(meta) <> 'object' or octet_length(meta::text) > 65536 then
     raise exception 'pgcast: a group''s meta must be a JSON object of at most 64 KiB' using errcode = '22023';
-  elsif cardinality(roles) not between 1 and 32 or (select bool_or(r is null or octet_length(r) > 128 or r collate "C" !~ '^[] !#-[^-~]+$') from unnest(roles) r) then
+  elsif cardinality(roles) not between 1 and 32 or array_ndims(roles) <> 1 or (select bool_or(r is null or octet_length(r) > 128 or r collate "C" !~ '^[] !#-[^-~]+$') from unnest(roles) r) then
     raise exception 'pgcast: these cannot be the roles of a group'
       using errcode = '22023', hint = 'Give 1 to 32 names, each 1 to 128 printable ASCII bytes without " and \.';
   end if;
@@ -59,7 +59,8 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform pgcast.check_group(name, max_members, meta, roles);
   insert into pgcast.group_info as g (name, max_members, meta, roles)
-    values (create_group.name, nullif(create_group.max_members, 0), create_group.meta, create_group.roles) on conflict do nothing;
+    values (create_group.name, nullif(create_group.max_members, 0), coalesce(create_group.meta, '{}'), coalesce(create_group.roles, '{member,admin,viewer}'))
+    on conflict do nothing;
   if not found then
     return false;
   end if;

@@ -30,6 +30,8 @@ func TestGroup(t *testing.T) {
 			assert not pgcast.close_group('lobby'); assert not pgcast.set_group('lobby', '{}'); assert not pgcast.create_group('lobby');
 			assert not pgcast.close_group('nobody'); assert not pgcast.set_group('nobody', '{}');
 		end $$`, nil},
+		{`select pgcast.create_group('plain', null, null, null)`, []string{
+			`group:plain created {"max": 0, "meta": {}, "roles": ["member", "admin", "viewer"]}`}},
 		{`begin; select pgcast.create_group('undone'); rollback`, nil},
 		{`do $$ begin assert not pgcast.close_group('undone'); end $$`, nil},
 		// With whatever the session has set, and by whatever collation the name comes.
@@ -47,7 +49,7 @@ func TestGroupRefuses(t *testing.T) {
 		`create_group(null)`, `create_group('')`, `create_group(repeat('x', 201))`, `create_group('a"b')`, `create_group('a:*')`, `create_group('ä')`,
 		`create_group('a', -1)`, `create_group('a', meta => '[]')`, `create_group('a', meta => jsonb_build_object('x', repeat('x', 70000)))`,
 		`create_group('a', roles => '{}')`, `create_group('a', roles => '{a,null}')`, `create_group('a', roles => '{""}')`,
-		`create_group('a', roles => array_fill('x'::text, '{33}'))`, `set_group('a', meta => '1')`, `set_group(null)`, `close_group('**')`,
+		`create_group('a', roles => array_fill('x'::text, '{33}'))`, `create_group('a', roles => '{{a,b}}')`, `set_group('a', meta => '1')`, `set_group(null)`, `close_group('**')`,
 	} {
 		_, err := conn.Exec(t.Context(), "select pgcast."+call)
 		if err == nil || !strings.Contains(err.Error(), "22023") {

@@ -50,14 +50,12 @@ func (c *client) cursor(f wire.Frame) {
 // move moves the session's cursor, and has it told of the others'.
 func (c *client) move(f wire.Frame) error {
 	p := c.pointer()
-	if p.Len() >= c.g.opts.MaxSubscriptions && !p.On(f.Topic) {
-		return errTooManyLive
+	looks := c.live.views[wire.CursorOf+f.Topic] != nil
+	if most := c.g.opts.MaxSubscriptions; p.Len() >= most && !p.On(f.Topic) || !looks && len(c.live.views) >= most {
+		return errTooManyLive // before anybody is shown it
 	}
-	if err := p.Move(f.Topic, c.live.user.Data, f.Data); err != nil {
+	if err := p.Move(f.Topic, c.live.user.Data, f.Data); err != nil || looks {
 		return err
-	}
-	if c.live.views[wire.CursorOf+f.Topic] != nil {
-		return nil
 	}
 	return c.lookOn(f.Topic, cursorDialect)
 }

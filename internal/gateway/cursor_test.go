@@ -238,6 +238,15 @@ func TestCursorErrors(t *testing.T) {
 	p.raw(`{"type":"cursor","topic":"t0","data":2}`)
 	p.quiet()
 	watcher.quiet()
+
+	full := w.dial(t) // who looks at as much as is allowed shows nothing elsewhere either
+	for i := range most {
+		full.raw(fmt.Sprintf(`{"type":"cursor-snapshot","topic":"full%d"}`, i))
+		full.wantCursors(fmt.Sprint("full", i), "snapshot")
+	}
+	full.raw(`{"type":"cursor","topic":"a","data":1,"ref":1}`)
+	full.wantError(pgcast.CodeTooMany)
+	watcher.quiet()
 }
 
 // A server without live state says so.
