@@ -178,7 +178,8 @@ func (c *client) seat(name string) (*seat, error) {
 	p, err := c.g.opts.Live.Groups.Open(name, group.Teller{Dialect: memberDialect,
 		Closed: wire.AppendLive(nil, own, group.EventClose, []byte("null")),
 		Kick:   func(p *group.Place) { session.Pull(p) },
-		Offer:  func(event string, data json.RawMessage) { session.Offer(wire.AppendLive(nil, own, event, data)) }})
+		Encode: func(event string, data json.RawMessage) []byte { return wire.AppendLive(nil, own, event, data) },
+		Offer:  func(text []byte) { session.Offer(text) }})
 	if err != nil {
 		return nil, err
 	}

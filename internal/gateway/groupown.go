@@ -55,7 +55,7 @@ func (c *client) attendGroup(ctx context.Context, name string, ref json.RawMessa
 		}
 		return nil
 	}
-	if err = c.session.Subscribe(ctx, fanout.Request{Topic: topic, Ref: ref}); err != nil { // else the answer is renamed
+	if err = c.session.Subscribe(ctx, fanout.Request{Topic: topic, Ref: ref, Keep: true}); err != nil { // else the answer is renamed
 		c.dismissGroup(wire.GroupOf + name)
 	}
 	return err

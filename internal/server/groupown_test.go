@@ -35,7 +35,9 @@ func TestGroupUnderTwoNames(t *testing.T) {
 	for next < n {
 		if answers%2 == 0 && next > answers {
 			p.send(`{"type":"subscribe","topic":"group:lobby","ref":2}`)
+			p.send(`{"type":"subscribe","topic":"__group:lobby"}`) // once more, which changes nothing
 			p.send(`{"type":"unsubscribe","topic":"group:lobby","ref":3}`)
+			p.send(`{"type":"subscribe","topic":"__group:lobby"}`)
 			answers++
 		}
 		f, err := p.read()

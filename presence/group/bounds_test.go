@@ -2,6 +2,7 @@ package group_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -133,4 +134,27 @@ func TestSendError(t *testing.T) {
 	if !is || !errors.Is(err, pgcast.ErrUnavailable) || !strings.Contains(own.Hint, "may have got it") {
 		t.Errorf("got %v", err)
 	}
+}
+
+// What is sent to many is made into a text once on each server.
+func TestSentToMany(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		a, b := w.pair(nil)
+		w.create("lobby", 0)
+		var all []*client
+		for i := range 20 {
+			c := []*server{a, b}[i%2].unseen("lobby")
+			c.join(fmt.Sprintf("user%d", i), "")
+			all = append(all, c)
+		}
+		if err := all[0].send(group.Message{Event: "x", Data: json.RawMessage(`1`), Role: "member"}); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range all {
+			c.hears("x 1")
+		}
+		if n := a.encoded.Load(); n != 1 || b.encoded.Load() != 1 {
+			t.Errorf("it was encoded %d times here and %d times there", n, b.encoded.Load())
+		}
+	})
 }

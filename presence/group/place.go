@@ -17,10 +17,13 @@ import (
 type Teller struct {
 	Dialect *presence.Dialect // of its members
 	Closed  []byte            // the text that it is closed
-	// Kick is called when the place has something to pull, and Offer with what was sent to
-	// the session; it may be lost. Neither may wait.
-	Kick  func(*Place)
-	Offer func(event string, data json.RawMessage)
+	// Kick is called when the place has something to pull. It must not wait.
+	Kick func(*Place)
+	// Encode makes the text of what was sent to members; it is the same for all who are told
+	// of the group. Offer is called with the text, which others are given as well and nobody
+	// changes. It may be lost, and Offer must not wait.
+	Encode func(event string, data json.RawMessage) []byte
+	Offer  func(text []byte)
 }
 
 // Place is one session's in a group: it may be told of the members, and be one. Its methods

@@ -106,8 +106,12 @@ func (g *Groups) deliver(gr *group, m said) {
 	if data == nil {
 		data = json.RawMessage("null")
 	}
+	if len(to) == 0 {
+		return
+	}
+	text := to[0].tell.Encode(m.Event, data) // once, and not for each of thousands
 	for _, p := range to {
-		p.tell.Offer(m.Event, data)
+		p.tell.Offer(text)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -82,6 +83,7 @@ type server struct {
 	rosters *presence.Rosters
 	w       *world
 	kill    func() // without a word
+	encoded atomic.Int64
 
 	mu    sync.Mutex
 	hooks []string
@@ -187,10 +189,14 @@ func (s *server) unseen(name string) *client {
 	c := &client{t: s.w.t, has: map[string]string{}}
 	p, err := s.Open(name, group.Teller{Dialect: plain, Closed: []byte(`"closed"`),
 		Kick: func(p *group.Place) { go c.pull(p) },
-		Offer: func(event string, data json.RawMessage) {
+		Encode: func(event string, data json.RawMessage) []byte {
+			s.encoded.Add(1)
+			return []byte(event + " " + string(data))
+		},
+		Offer: func(text []byte) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
-			c.heard = append(c.heard, event+" "+string(data))
+			c.heard = append(c.heard, string(text))
 		}})
 	if err != nil {
 		s.w.t.Fatal(err)

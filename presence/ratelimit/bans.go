@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -92,14 +93,23 @@ func (b *bans) prune() {
 	b.count.Store(int64(len(b.until)))
 }
 
-// list gives all that are in force, by name.
-func (b *bans) list() []Ban {
+// size is how many are in force.
+func (b *bans) size() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.prune()
+	return len(b.until)
+}
+
+// list gives all that are in force, by name.
+func (b *bans) list() []Ban {
+	b.mu.Lock()
+	b.prune()
 	all := make([]Ban, 0, len(b.until))
-	for _, name := range slices.Sorted(maps.Keys(b.until)) {
-		all = append(all, Ban{name, time.Until(b.until[name])})
+	for name, until := range b.until {
+		all = append(all, Ban{name, time.Until(until)})
 	}
+	b.mu.Unlock() // who asks about calls is not to wait while many are sorted
+	slices.SortFunc(all, func(a, b Ban) int { return strings.Compare(a.Name, b.Name) })
 	return all
 }

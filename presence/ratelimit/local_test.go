@@ -149,8 +149,8 @@ func TestManyBans(t *testing.T) {
 		if err := l.Ban(context.Background(), Session, "one more", time.Hour); err != nil {
 			t.Error(err)
 		}
-		if n := len(l.Bans()); n != MaxBans/2+1 {
-			t.Errorf("%d bans", n)
+		if n, size := len(l.Bans()), l.bans.size(); n != MaxBans/2+1 || size != n {
+			t.Errorf("%d bans, and %d are counted", n, size)
 		}
 	})
 }

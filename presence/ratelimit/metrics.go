@@ -29,7 +29,7 @@ func newMetrics(reg prometheus.Registerer, l *Limiter) *metrics {
 	if reg != nil {
 		reg.MustRegister(checks, m.denials, m.fallbacks,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "pgcast_ratelimit_bans", Help: "Bans this server knows of."},
-				func() float64 { return float64(len(l.bans.list())) }),
+				func() float64 { return float64(l.bans.size()) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "pgcast_ratelimit_local_buckets", Help: "Buckets kept in this process."},
 				func() float64 { return float64(l.local.keys()) }))
 	}
