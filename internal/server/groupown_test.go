@@ -96,8 +96,10 @@ func TestClosedGroupsAreBounded(t *testing.T) {
 	db.Exec(t, "select pgcast.publish('group:g1', 'last', 'null')")
 	heard := ""
 	for !strings.Contains(heard, "last") {
-		e := p.want(wire.Event).Events[0]
-		heard += e.Topic + " " + e.Name + ","
+		// What became of the group may be numbered before or after the subscription.
+		if e := p.want(wire.Event).Events[0]; e.Name == "said" || e.Name == "last" {
+			heard += e.Topic + " " + e.Name + ","
+		}
 	}
 	if heard != "__group:g0 said,__group:g1 said,__group:g1 last," {
 		t.Errorf("it heard %s", heard)
