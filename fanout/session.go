@@ -192,6 +192,12 @@ func (s *Session) enqueue(o op) bool {
 		s.mu.Unlock()
 		return false
 	}
+	s.queue(o)
+	return true
+}
+
+// queue puts an op behind the others. It is called with s.mu held, and unlocks it.
+func (s *Session) queue(o op) {
 	s.control = append(s.control, o)
 	s.bytes += o.size()
 	start := !s.running
@@ -200,7 +206,6 @@ func (s *Session) enqueue(o op) bool {
 	if start {
 		go s.pump()
 	}
-	return true
 }
 
 // kick marks a subscription as having something to send.

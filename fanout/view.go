@@ -27,6 +27,14 @@ func (s *Session) Pull(v View) {
 	}
 }
 
+// Forget is for a view that is over: it is not kept until the pump comes to it, which may
+// be never. The pump may be at it just now.
+func (s *Session) Forget(v View) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.views, v)
+}
+
 // Offer is Send for what may be lost: where Send would wait it does nothing, and false
 // says so.
 func (s *Session) Offer(text []byte) bool {
@@ -35,6 +43,6 @@ func (s *Session) Offer(text []byte) bool {
 		s.mu.Unlock()
 		return false
 	}
-	s.mu.Unlock()
-	return s.Send(text)
+	s.queue(op{raw: text})
+	return true
 }

@@ -206,6 +206,9 @@ func (c *client) vacate(name string) {
 	if s := c.live.seats[name]; s != nil && !s.asked && !s.topic && !s.own {
 		delete(c.live.seats, name)
 		s.End(true)
+		if !s.Ended() { // else that is still to be told
+			c.session.Forget(s.Place)
+		}
 	}
 }
 

@@ -236,6 +236,7 @@ func (c *client) unwatch(own string) {
 	if v := c.live.views[own]; v != nil {
 		delete(c.live.views, own)
 		v.Close()
+		c.session.Forget(v) // who reads nothing could else have any number of them kept
 	}
 }
 
