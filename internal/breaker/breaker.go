@@ -3,6 +3,7 @@
 package breaker
 
 import (
+	"errors"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -54,6 +55,10 @@ type Breaker struct {
 
 type lastError struct{ error }
 
+// ErrGone is the outcome of a call that was broken off by who made it: it says nothing of
+// the backend.
+var ErrGone = errors.New("who called has gone")
+
 // New makes a breaker; the backend counts as healthy.
 func New(options *Options) *Breaker {
 	o := *options
@@ -75,6 +80,7 @@ func New(options *Options) *Breaker {
 		Name: o.Backend, MaxRequests: 1, Timeout: o.ProbeAfter,
 		ReadyToTrip:   func(c gobreaker.Counts) bool { return int(c.ConsecutiveFailures) >= o.TripAfter },
 		IsSuccessful:  func(err error) bool { return err == nil || o.Answered(err) },
+		IsExcluded:    func(err error) bool { return errors.Is(err, ErrGone) },
 		OnStateChange: func(_ string, _, to gobreaker.State) { b.changed(states[to]) },
 	})
 	return b
@@ -101,14 +107,14 @@ func (b *Breaker) changed(to State) {
 func (b *Breaker) State() State { return b.state.Load().(State) }
 
 // Begin asks whether a call may go through. If so, done must be called with its outcome,
-// once.
+// once; ErrGone is for one that has none.
 func (b *Breaker) Begin() (done func(error), ok bool) {
 	settle, err := b.circuit.Allow()
 	if err != nil {
 		return nil, false
 	}
 	return func(err error) {
-		if err != nil {
+		if err != nil && !errors.Is(err, ErrGone) {
 			b.last.Store(lastError{err})
 		}
 		settle(err)

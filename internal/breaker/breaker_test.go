@@ -3,6 +3,7 @@ package breaker
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -37,6 +38,7 @@ func TestBreaker(t *testing.T) {
 				t.Fatal("it broke without three failures in a row")
 			}
 		}
+		call(ErrGone) // neither a failure nor an answer
 		b.Note(errDown)
 		for range 5 {
 			if b.State() != Broken || call(nil) {
@@ -46,6 +48,10 @@ func TestBreaker(t *testing.T) {
 			done, ok := b.Begin()
 			if !ok || b.State() != Probing || call(nil) {
 				t.Fatal("not exactly one call goes through, to find out")
+			}
+			done(fmt.Errorf("call: %w", ErrGone))
+			if done, ok = b.Begin(); !ok || b.State() != Probing {
+				t.Fatal("a call that was broken off has told something")
 			}
 			done(errDown)
 		}

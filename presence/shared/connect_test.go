@@ -17,6 +17,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/internal/breaker"
 	"github.com/pgcast/pgcast/internal/redistest"
+	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/shared"
 )
 
@@ -52,6 +53,52 @@ func TestTLS(t *testing.T) {
 			t.Errorf("%s: the look gives %v", name, err)
 		}
 	}
+}
+
+// Calls whose callers have gone before them say nothing of Redis: neither that it is away
+// nor, while it is, that it is back.
+func TestCallersWhoAreGone(t *testing.T) {
+	t.Parallel()
+	r, err := shared.Open(&shared.Options{URL: "redis://127.0.0.1:1", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	late, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	store := r.Store("presence", "s", time.Minute)
+	gone := func(want breaker.State) {
+		t.Helper()
+		if err := r.Do(canceled, ping); !errors.Is(err, context.Canceled) && want == breaker.Healthy {
+			t.Fatal(err)
+		}
+		if a := store.Apply(canceled, []presence.Batch{{Topic: "a"}}); !errors.Is(a[0].Err, context.Canceled) && want == breaker.Healthy {
+			t.Fatal(a)
+		}
+		if err := r.Do(late, ping); !errors.Is(err, pgcast.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		if got := r.State(); got != want {
+			t.Fatalf("it is %s; want %s", got, want)
+		}
+	}
+	for range 5 {
+		gone(breaker.Healthy)
+	}
+	for range 3 {
+		_ = r.Do(t.Context(), ping)
+	}
+	gone(breaker.Broken)
+	for began := time.Now(); r.State() == breaker.Broken; {
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("it is not looked at again")
+		}
+		_ = r.Do(canceled, ping)
+	}
+	gone(breaker.Probing)
+	_ = r.Do(t.Context(), ping)
+	gone(breaker.Broken)
 }
 
 // What cannot be used is refused before anything is connected to, without the password.

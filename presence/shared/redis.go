@@ -77,9 +77,9 @@ func Open(options *Options) (*Redis, error) {
 	return r, nil
 }
 
-// answered tells whether Redis did answer, if not as hoped; or whether the caller had gone.
+// answered tells whether Redis did answer, if not as hoped.
 func answered(err error) bool {
-	if errors.Is(err, context.Canceled) || errors.Is(err, redis.Nil) {
+	if errors.Is(err, redis.Nil) {
 		return true
 	}
 	var e redis.Error
@@ -99,17 +99,23 @@ func answered(err error) bool {
 func (r *Redis) State() State { return r.breaker.State() }
 
 // Do makes a call, or fails at once while the circuit is open. Errors match
-// pgcast.ErrUnavailable where Redis was not asked or did not answer.
+// pgcast.ErrUnavailable where Redis was not asked or did not answer, and are ctx's where
+// that was canceled first.
 func (r *Redis) Do(ctx context.Context, f func(ctx context.Context, c *redis.Client) error) error {
 	done, ok := r.breaker.Begin()
 	if !ok {
 		return errOpen
 	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	err := f(ctx, r.client)
-	done(err)
-	if err == nil || answered(err) {
+	if own := caller.Err(); own != nil && errors.Is(err, own) {
+		done(breaker.ErrGone) // it may not even have been asked
+	} else {
+		done(err)
+	}
+	if err == nil || answered(err) || errors.Is(err, context.Canceled) {
 		return err
 	}
 	return fmt.Errorf("ask Redis: %w", errors.Join(pgcast.ErrUnavailable, err))
