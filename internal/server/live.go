@@ -139,9 +139,11 @@ func (l *live) run(ctx context.Context) error {
 
 const departWait = time.Second
 
-// redisChanged has what may have been lost put right as soon as Redis answers again.
+// redisChanged has what may have been lost put right as soon as Redis answers again; and
+// has it noticed at once, not with the next heartbeat, that it does not, so that nobody is
+// told as certain what nobody can know now.
 func (s *Server) redisChanged(to shared.State) {
-	if to == shared.Healthy && s.live != nil {
+	if to != shared.Probing && s.live != nil {
 		s.live.users.Refresh()
 		s.live.cursors.Refresh()
 		s.live.groups.Refresh()
