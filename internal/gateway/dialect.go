@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence"
@@ -76,7 +77,7 @@ func encodeList(c presence.Changes) (texts [][]byte) {
 func fits(entries []presence.Entry) (first, rest []presence.Entry) {
 	size := 0
 	for i, e := range entries {
-		if size += len(e.Key) + len(e.Value) + 32; size > room/2 && i > 0 {
+		if size += quotedLen(e.Key) + len(e.Value) + 32; size > room/2 && i > 0 {
 			return entries[:i], entries[i:]
 		}
 	}
@@ -99,6 +100,17 @@ func appendUser(dst []byte, e presence.Entry) []byte {
 	dst = append(append(dst, `{"key":`...), quoted(e.Key)...)
 	dst = append(append(dst, `,"data":`...), e.Value...)
 	return append(dst, '}')
+}
+
+// quotedLen is at least the length of quoted(s): a byte can become as many as six.
+func quotedLen(s string) int {
+	n := len(s) + 2
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f || strings.IndexByte(`"\\<>&`, c) >= 0 {
+			n += 5
+		}
+	}
+	return n
 }
 
 func quoted(s string) []byte {

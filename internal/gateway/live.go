@@ -41,6 +41,7 @@ type live struct {
 	said    json.RawMessage // of its user, by the client
 	user    presence.User
 	joined  map[string]stay           // by topic
+	renamed int                       // stays, in all
 	views   map[string]*presence.View // by the server's own topic
 	cursors *cursors
 	seats   map[string]*seat // by group
@@ -65,6 +66,9 @@ func (c *client) knownAs(session string, said json.RawMessage) {
 		c.g.opts.Live.Presence.Leave(topic, s.key, true)
 		s.key = user.Key
 		c.live.joined[topic] = s
+		if c.live.renamed++; c.live.renamed > c.g.opts.MaxSubscriptions {
+			c.refuse(0) // to be somebody else over and over is work for all who are told
+		}
 	}
 }
 
