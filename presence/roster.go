@@ -28,6 +28,7 @@ type roster struct {
 	stale     bool      // must be read from the store,
 	readAt    time.Time // but not before this
 	reading   bool      // it is just being read
+	heavy     bool      // that took too long with others in the same call
 	uncertain bool      // the store may not have what mine has; it is told,
 	tellAt    time.Time // but not before this
 	early     []Message // heard until it has been read
@@ -115,8 +116,10 @@ func (r *Rosters) hear(ro *roster, m Message) {
 	case m.Version == ro.version+1:
 		ro.version = m.Version
 		r.merge(ro, m)
-	default: // one was lost
-		r.metrics.missed.Inc()
+	default: // one was lost, unless it is the first ever: those before it nobody knows of
+		if ro.version != 0 {
+			r.metrics.missed.Inc()
+		}
 		ro.early = append(ro.early[:0], m)
 		r.outdated(ro, time.Time{})
 	}
@@ -219,6 +222,15 @@ func (r *Rosters) take(ro *roster, s State) {
 }
 
 func same(a, b json.RawMessage) bool { return bytes.Equal(a, b) }
+
+// weight is about how many entries a read of the roster gives; what has just failed because
+// it took too long is to be read alone. Run asks.
+func (ro *roster) weight() int {
+	if ro.heavy {
+		return maxRead
+	}
+	return ro.board.count()
+}
 
 // bury takes away what servers had that are gone.
 func (ro *roster) bury(now time.Time) (gone int) {

@@ -258,3 +258,59 @@ func TestLimitAfterFlush(t *testing.T) {
 		}
 	})
 }
+
+// weak is a store that cannot give more than so many topics at a time.
+type weak struct {
+	presence.Store
+	most int
+	read atomic.Int64 // topics, of calls that were answered
+}
+
+func (w *weak) Read(ctx context.Context, topics []string) []presence.State {
+	if len(topics) <= w.most {
+		w.read.Add(int64(len(topics)))
+		return w.Store.Read(ctx, topics)
+	}
+	<-time.After(time.Second) // as long as a call may take
+	states := make([]presence.State, len(topics))
+	for i := range states {
+		states[i].Err = pgcast.ErrUnavailable
+	}
+	return states
+}
+
+// What is too much to be read at once is read in parts; a topic that is new to all is no
+// message lost.
+func TestReadInParts(t *testing.T) {
+	shares(t, presence.Options{}, func(t *testing.T, w *world) {
+		a := w.server()
+		const topics = 20
+		for i := range topics {
+			w.put(a, fmt.Sprint("room:", i), "ann", `{}`)
+		}
+		until(t, "all has been read", func() bool {
+			for i := range topics {
+				if n, err := a.Count(t.Context(), fmt.Sprint("room:", i)); err != nil || n != 1 {
+					return false
+				}
+			}
+			return true
+		})
+		if n := w.figure("missed_total"); n != 0 {
+			t.Errorf("%v messages count as missed", n)
+		}
+		slow := &weak{most: 1}
+		w.store = func(s presence.Store) presence.Store { slow.Store = s; return slow }
+		b := w.server()
+		var watchers []*client
+		for i := range topics {
+			watchers = append(watchers, b.watch(fmt.Sprint("room:", i), ""))
+		}
+		for _, c := range watchers {
+			sees(t, c, "ann")
+		}
+		if n := slow.read.Load(); n < topics {
+			t.Errorf("%d topics were read; there are %d", n, topics)
+		}
+	})
+}

@@ -72,9 +72,11 @@ func (r *Rosters) nextLook() time.Duration {
 }
 
 const (
-	maxFlush   = 4096        // changes of one round trip
-	maxTopics  = 256         // that are read, put right or kept alive in one round trip
-	retryAfter = time.Second // when what has failed is tried again
+	maxFlush   = 4096                   // changes of one round trip
+	maxTopics  = 256                    // that are read or put right in one round trip
+	maxRead    = 50_000                 // entries, as far as is known, that are read in one
+	tooLong    = 500 * time.Millisecond // for a read that failed, to be tried in smaller parts
+	retryAfter = time.Second            // when what has failed is tried again
 )
 
 // flush applies what is pending.
@@ -231,15 +233,23 @@ func (r *Rosters) catchUp(ctx context.Context) {
 		}
 	}
 	r.mu.Unlock()
-	for part := range slices.Chunk(due, maxTopics) {
-		topics := make([]string, len(part))
-		for i, ro := range part {
-			topics[i] = ro.topic
+	for len(due) > 0 {
+		var topics []string
+		for size := 0; len(topics) < min(len(due), maxTopics); {
+			if size += due[len(topics)].weight(); len(topics) > 0 && size > maxRead {
+				break
+			}
+			topics = append(topics, due[len(topics)].topic)
 		}
+		part := due[:len(topics)]
+		due = due[len(topics):]
+		began := time.Now()
 		states := r.opts.Store.Read(ctx, topics)
+		took := time.Since(began)
 		r.mu.Lock()
 		for i, ro := range part {
 			ro.reading = false
+			ro.heavy = states[i].Err != nil && took > tooLong
 			if r.failed(states[i].Err) {
 				r.outdated(ro, time.Now().Add(retryAfter))
 				ro.blind = true
