@@ -23,9 +23,9 @@ func (g *Gateway) Announce(backend string, degraded bool) {
 	if !changed {
 		return
 	}
-	for _, c := range g.all() {
-		if c, ok := c.transport.(*client); ok {
-			c.session.Pull(&c.system)
+	for _, to := range g.all() {
+		if c, ok := to.transport.(*client); ok {
+			to.session.Pull(&c.system) // the client may not have its session yet
 		}
 	}
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -43,6 +44,43 @@ func TestAnnounce(t *testing.T) {
 	w.gate.Announce("postgres", false)
 	tell(w.dial(t))
 	tell(a, saidOf("postgres", "recovered"))
+}
+
+// A backend may change while clients connect: each is told how it stands.
+func TestAnnounceWhileConnecting(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	done := make(chan struct{})
+	var changes sync.WaitGroup
+	changes.Go(func() {
+		for degraded := false; ; degraded = !degraded {
+			select {
+			case <-done:
+				w.gate.Announce("redis", true)
+				return
+			default:
+				w.gate.Announce("redis", degraded)
+			}
+		}
+	})
+	var peers []*peer
+	for range 100 {
+		peers = append(peers, w.dial(t))
+	}
+	close(done)
+	changes.Wait()
+	for _, p := range peers {
+		last := ""
+		for range 2 { // with the first answer, or before it, all is told
+			p.raw(`{"type":"unsubscribe","ref":1,"topic":"none"}`)
+			for text := p.text(); !strings.Contains(text, `"unsubscribed"`); text = p.text() {
+				last = text
+			}
+		}
+		if last != saidOf("redis", "degraded") {
+			t.Errorf("the last it was told is %q", last)
+		}
+	}
 }
 
 // A session that reads nothing is told, when it reads again, how things stand then, however
