@@ -1,14 +1,8 @@
 package server
 
 import (
-	"bufio"
 	"encoding/json"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -136,25 +130,13 @@ func TestCursorsOnTwoServers(t *testing.T) {
 // are seen by others.
 func TestSvelteCursorStore(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("loads npm packages: skipped by -short")
-	}
-	dir := t.TempDir()
-	loadPackages(t, dir, sveltePackages)
-	script, err := os.ReadFile("testdata/svelte-cursor.mjs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "svelte-cursor.mjs"), script, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	db := pgtest.New(t, nil)
 	r := start(t, db.URL, nil).awaitReady(t)
 	other := r.dial(t).board("canvas")
 	other.send(`{"type":"hello","user":{"name":"Bob"}}`)
 	other.send(`{"type":"cursor","topic":"canvas","data":{"x":1}}`)
 
-	n := runNode(t, dir, "svelte-cursor.mjs", r.listen)
+	n := runStores(t, "svelte-cursor.mjs", r.listen)
 	n.wait(`{"store":"cursor","value":[["Bob",{"x":1}]]}`)
 	other.send(`{"type":"cursor","topic":"canvas","position":{"x":2}}`)
 	n.wait(`{"store":"cursor","value":[["Bob",{"x":2}]]}`)
@@ -167,20 +149,6 @@ func TestSvelteCursorStore(t *testing.T) {
 // The example of docs/cursors.md shows others' cursors and its own to them.
 func TestCursorExample(t *testing.T) {
 	t.Parallel()
-	if testing.Short() {
-		t.Skip("loads npm packages: skipped by -short")
-	}
-	dir := t.TempDir()
-	loadPackages(t, dir, map[string]string{"ws": sveltePackages["ws"]})
-	page, err := os.ReadFile("../../docs/cursors.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, example, _ := strings.Cut(string(page), "```js\n")
-	example, _, ok := strings.Cut(example, "```")
-	if !ok {
-		t.Fatal("there is no example")
-	}
 	const browser = `import { createInterface } from 'node:readline';
 import { WebSocket } from 'ws';
 globalThis.WebSocket = WebSocket;
@@ -192,15 +160,12 @@ globalThis.addEventListener = (_, f) => {
 	lines.on('close', () => process.exit(0));
 };
 `
-	if err := os.WriteFile(filepath.Join(dir, "example.mjs"), []byte(browser+example), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	db := pgtest.New(t, nil)
 	r := start(t, db.URL, nil).awaitReady(t)
 	other := r.dial(t).board("board:1")
 	other.send(`{"type":"hello","user":{"name":"Bob"}}`)
 	other.send(`{"type":"cursor","topic":"board:1","data":{"x":1}}`)
-	n := runNode(t, dir, "example.mjs", r.listen)
+	n := runNode(t, onlyWS, browser+example(t, "cursors.md"), r.listen)
 	n.wait(`[["Bob",{"x":1}]]`)
 	n.tell(`{"clientX":3,"clientY":4}`)
 	other.until(map[string]string{"Ann": `{"x":3,"y":4}`})
@@ -208,67 +173,4 @@ globalThis.addEventListener = (_, f) => {
 	n.wait(`[["Bob",{"x":2}]]`)
 	other.send(`{"type":"cursor","topic":"board:1","op":"leave"}`)
 	n.wait(`[]`)
-}
-
-// node is a program that says lines and is told some.
-type node struct {
-	t     *testing.T
-	lines chan string
-	in    io.Writer
-}
-
-func runNode(t *testing.T, dir, script string, args ...string) *node {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "node", append([]string{script}, args...)...)
-	cmd.Dir, cmd.Stderr = dir, os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	n := &node{t, make(chan string, 1000), in}
-	go func() {
-		defer close(n.lines)
-		for s := bufio.NewScanner(out); s.Scan(); {
-			n.lines <- s.Text()
-		}
-	}()
-	t.Cleanup(func() {
-		_ = in.Close()
-		for range n.lines {
-		}
-		_ = cmd.Wait()
-	})
-	return n
-}
-
-func (n *node) tell(line string) {
-	n.t.Helper()
-	if _, err := fmt.Fprintln(n.in, line); err != nil {
-		n.t.Fatal(err)
-	}
-}
-
-// wait reads on to a line.
-func (n *node) wait(want string) {
-	n.t.Helper()
-	for deadline := time.After(within); ; {
-		select {
-		case line, ok := <-n.lines:
-			if line == want {
-				return
-			}
-			if !ok {
-				n.t.Fatalf("it ended before it said %s", want)
-			}
-		case <-deadline:
-			n.t.Fatalf("never came: %s", want)
-		}
-	}
 }
