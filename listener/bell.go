@@ -157,6 +157,9 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 			slow = 0
 		}
 		if slow > 1 {
+			// Whatever comes now is found by polling, bell or not: so that a line that hears
+			// nothing does not go unnoticed until the next proof, it is due before the next sleep.
+			b.proved = time.Time{}
 			return SourcePoll, nil
 		}
 		if time.Since(asked) >= askEvery {

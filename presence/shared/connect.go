@@ -66,7 +66,7 @@ func connectOptions(o *Options) (*redis.Options, error) {
 			return nil, err
 		}
 	}
-	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout = callTimeout, callTimeout, callTimeout
+	opts.DialTimeout, opts.ReadTimeout, opts.WriteTimeout = tripTimeout, tripTimeout, tripTimeout
 	opts.Dialer = dialer(opts.TLSConfig)
 	opts.ContextTimeoutEnabled = true
 	opts.DialerRetries = 1
@@ -79,7 +79,7 @@ func connectOptions(o *Options) (*redis.Options, error) {
 // dialer makes connections that notice within seconds that nobody is there any more, also
 // the one that only listens.
 func dialer(secure *tls.Config) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	d := &net.Dialer{Timeout: callTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 3 * time.Second, Interval: time.Second, Count: 3}}
+	d := &net.Dialer{Timeout: tripTimeout, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 3 * time.Second, Interval: time.Second, Count: 3}}
 	if secure != nil {
 		return (&tls.Dialer{NetDialer: d, Config: secure}).DialContext
 	}

@@ -133,7 +133,7 @@ func (f *Facts) try(ctx context.Context, c *redis.Client, names *Redis, slot str
 
 // hear publishes a message and waits for it.
 func hear(ctx context.Context, c *redis.Client, channel string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*tripTimeout)
 	defer cancel()
 	sub := c.Subscribe(ctx, channel)
 	defer sub.Close()

@@ -43,7 +43,8 @@ type Options struct {
 const (
 	defaultPrefix = "pgcast"
 
-	callTimeout = time.Second // of one round trip
+	tripTimeout = time.Second     // of one round trip
+	callTimeout = 3 * time.Second // of all that a call takes: a new connection greets, and a script may have to be sent
 	probeAfter  = time.Second // how often to look, also at one that does not answer
 )
 

@@ -89,7 +89,7 @@ func (l *Relay) Listen(channel string, message func(payload string), ready func(
 	l.channels[channel] = w
 	l.change(channel)
 	// Whoever waits is to find out for himself that nobody answers.
-	patience := time.AfterFunc(callTimeout, func() {
+	patience := time.AfterFunc(tripTimeout, func() {
 		if !w.told.Swap(true) {
 			ready()
 		}
@@ -161,7 +161,7 @@ func (l *Relay) follow(ctx context.Context) {
 			again = append(again, part...)
 		}
 		if len(again) > 0 {
-			retry.Reset(callTimeout)
+			retry.Reset(tripTimeout)
 		}
 	}
 }
