@@ -45,7 +45,7 @@ const (
 
 	tripTimeout = time.Second     // of one round trip
 	callTimeout = 3 * time.Second // of all that a call takes: a new connection greets, and a script may have to be sent
-	probeAfter  = time.Second // how often to look, also at one that does not answer
+	probeAfter  = time.Second     // how often to look, also at one that does not answer
 )
 
 // Redis is one Redis server behind a circuit breaker. All methods are safe for concurrent
