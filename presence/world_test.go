@@ -13,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/pgcast/pgcast/internal/breaker"
 	"github.com/pgcast/pgcast/internal/redistest"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/shared"
@@ -111,8 +112,8 @@ func (w *world) lossyServer(loses *loser) *server {
 	s := &server{name: o.Server, stop: func() { stop(); ran.Wait() }, kill: func() { cancel(); ran.Wait(); done.Wait() }}
 	if w.redis != nil {
 		var err error
-		s.redis, err = shared.Open(&shared.Options{URL: w.redis.URL, OnState: func(to shared.State) {
-			if to == shared.Healthy {
+		s.redis, err = shared.Open(&shared.Options{URL: w.redis.URL, OnState: func(to breaker.State) {
+			if to == breaker.Healthy {
 				s.Refresh()
 			}
 		}})

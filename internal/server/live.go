@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/breaker"
 	"github.com/pgcast/pgcast/internal/gateway"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/cursor"
@@ -142,14 +143,14 @@ const departWait = time.Second
 // redisChanged has what may have been lost put right as soon as Redis answers again; and
 // has it noticed at once, not with the next heartbeat, that it does not, so that nobody is
 // told as certain what nobody can know now.
-func (s *Server) redisChanged(to shared.State) {
-	if to != shared.Probing && s.live != nil {
+func (s *Server) redisChanged(to breaker.State) {
+	if to != breaker.Probing && s.live != nil {
 		s.live.users.Refresh()
 		s.live.cursors.Refresh()
 		s.live.groups.Refresh()
 		s.live.limits.Refresh()
 	}
 	if s.gateway != nil {
-		s.gateway.Announce("redis", to != shared.Healthy)
+		s.gateway.Announce("redis", to != breaker.Healthy)
 	}
 }

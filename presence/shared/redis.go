@@ -17,16 +17,6 @@ import (
 	"github.com/pgcast/pgcast/internal/breaker"
 )
 
-// State is how Redis stands, as its circuit breaker sees it.
-type State = breaker.State
-
-// The states.
-const (
-	Healthy = breaker.Healthy
-	Broken  = breaker.Broken
-	Probing = breaker.Probing
-)
-
 // Options of a Redis; URL is required.
 type Options struct {
 	URL    string // redis:// or rediss://, as go-redis reads it
@@ -35,7 +25,7 @@ type Options struct {
 	// Default: those this machine trusts.
 	CAFile string
 	// OnState is called after each change of state, and must not wait.
-	OnState    func(State)
+	OnState    func(breaker.State)
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // default slog.Default()
 }
@@ -72,7 +62,7 @@ func Open(options *Options) (*Redis, error) {
 	}
 	r := &Redis{client: redis.NewClient(opts), prefix: o.Prefix}
 	r.breaker = breaker.New(&breaker.Options{Backend: "redis", ProbeAfter: probeAfter, Answered: answered,
-		Down:    "Redis does not answer; presence, cursors and groups are this server's alone, rate limits are local",
+		Down:    "Redis does not answer; presence, cursors and groups are this server's alone, rate limits go by rate-limit-fallback",
 		Up:      "Redis answers again",
 		OnState: o.OnState, Registerer: o.Registerer, Logger: o.Logger})
 	return r, nil
@@ -97,7 +87,7 @@ func answered(err error) bool {
 }
 
 // State tells how it stands.
-func (r *Redis) State() State { return r.breaker.State() }
+func (r *Redis) State() breaker.State { return r.breaker.State() }
 
 // Do makes a call, or fails at once while the circuit is open. Errors match
 // pgcast.ErrUnavailable where Redis was not asked or did not answer, and are ctx's where
@@ -119,7 +109,7 @@ func (r *Redis) Do(ctx context.Context, f func(ctx context.Context, c *redis.Cli
 	if err == nil || answered(err) || errors.Is(err, context.Canceled) {
 		return err
 	}
-	return fmt.Errorf("ask Redis: %w", errors.Join(pgcast.ErrUnavailable, err))
+	return fmt.Errorf("ask Redis: %w%w", pgcast.ErrUnavailable, err) // the first has no text of its own
 }
 
 var errOpen = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "Redis does not answer right now", Hint: "try again in a moment"}
