@@ -66,6 +66,9 @@ type Event struct {
 	Position  Position
 	ID        ID
 	CreatedAt time.Time // when the write made it, by the database's clock
+	// XID is the transaction that made it, by which a snapshot tells whether it holds it
+	// already. It means something on one cluster only, and is not on the wire.
+	XID uint64
 	// Oversize says that Data (and Old) are larger than the reader's limit and were
 	// left out; the view pgcast.history has them.
 	Oversize bool

@@ -38,7 +38,7 @@ func (q *Queries) EventPublish(ctx context.Context, arg EventPublishParams) (str
 const LogKnows = `-- name: LogKnows :one
 select (
   exists (select from pgcast.replay r join pgcast.event_log e on e.id = r.event_id
-          where r.position = $1::bigint and e.id = $2::bigint and e.created_at = $3::timestamptz)
+          where r.position = $1::bigint and coalesce((e.origin).id, e.id) = $2::bigint and e.created_at = $3::timestamptz)
   or exists (select from pgcast.topic_tail tt
              where tt.position = $1::bigint and tt.event_id = $2::bigint and tt.created_at = $3::timestamptz)
   or not exists (select from pgcast.replay r where r.position = $1::bigint)
@@ -78,23 +78,24 @@ func (q *Queries) LogPosition(ctx context.Context) (int64, error) {
 const LogRead = `-- name: LogRead :many
 with last as materialized (
   select exists (select from pgcast.event_log e
-                 where e.id = $5::bigint and e.created_at = $6::timestamptz
+                 where coalesce((e.origin).id, e.id) = $5::bigint and e.created_at = $6::timestamptz
                    and e.id = (select r.event_id from pgcast.replay r where r.position = $2::bigint)) as known
 )
 select (select known from last)::boolean as continues, x.position::bigint as position, x.seq::bigint as seq, x.topic::text as topic, x.id::bigint as id, x.event::text as event,
        (case when s.size <= $1::bigint then x.data end)::json as data,
        (case when s.size <= $1::bigint then x.old end)::json as old,
        (s.size > $1::bigint)::boolean as oversize,
-       x.created_at::timestamptz as created_at
+       x.created_at::timestamptz as created_at, x.xid::text::bigint as xid
 from (
-  select r.position, r.seq, t.name as topic, e.id, e.event, e.data, e.old, e.created_at,
+  select r.position, r.seq, t.name as topic, e.id, e.xid, e.event, e.data, e.old, e.created_at,
          sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
          row_number() over w as nth
   from (select topic_id, seq, position, event_id from pgcast.replay
         where position > (select $2::bigint) and position <= 9223372036854775807
         order by position limit (select $3::int)) r
   cross join lateral (select name from pgcast.topic where id = r.topic_id limit 1) t
-  cross join lateral (select id, event, data, old, created_at from pgcast.event_log where id = r.event_id limit 1) e
+  cross join lateral (select coalesce((l.origin).id, l.id) as id, coalesce((l.origin).xid, l.xid) as xid, l.event, l.data, l.old, l.created_at
+                      from pgcast.event_log l where l.id = r.event_id limit 1) e
   window w as (order by r.position)
 ) x
 cross join lateral (select coalesce(octet_length(x.data::text), 0)::bigint + coalesce(octet_length(x.old::text), 0) as size) s
@@ -122,6 +123,7 @@ type LogReadRow struct {
 	Old       []byte
 	Oversize  bool
 	CreatedAt time.Time
+	Xid       int64
 }
 
 // The whole log after a position. Lateral lookups with limit 1, and an upper end of the
@@ -161,6 +163,7 @@ func (q *Queries) LogRead(ctx context.Context, arg LogReadParams) ([]LogReadRow,
 			&i.Old,
 			&i.Oversize,
 			&i.CreatedAt,
+			&i.Xid,
 		); err != nil {
 			return nil, err
 		}
@@ -177,9 +180,9 @@ select x.position::bigint as position, x.seq::bigint as seq, x.topic::text as to
        (case when s.size <= $1::bigint then x.data end)::json as data,
        (case when s.size <= $1::bigint then x.old end)::json as old,
        (s.size > $1::bigint)::boolean as oversize,
-       x.created_at::timestamptz as created_at, x.matched::bigint as matched
+       x.created_at::timestamptz as created_at, x.xid::text::bigint as xid, x.matched::bigint as matched
 from (
-  select r.position, r.seq, r.name as topic, e.id, e.event, e.data, e.old, e.created_at,
+  select r.position, r.seq, r.name as topic, e.id, e.xid, e.event, e.data, e.old, e.created_at,
          sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
          row_number() over w as nth, count(*) over () as matched
   from (select s.seq, s.position, s.event_id, t.name
@@ -189,7 +192,8 @@ from (
         cross join lateral (select name from pgcast.topic where id = s.topic_id limit 1) t
         where t.name ~ $5::text
         order by s.position limit $6::int) r
-  cross join lateral (select id, event, data, old, created_at from pgcast.event_log where id = r.event_id limit 1) e
+  cross join lateral (select coalesce((l.origin).id, l.id) as id, coalesce((l.origin).xid, l.xid) as xid, l.event, l.data, l.old, l.created_at
+                      from pgcast.event_log l where l.id = r.event_id limit 1) e
   window w as (order by r.position)
 ) x
 cross join lateral (select coalesce(octet_length(x.data::text), 0)::bigint + coalesce(octet_length(x.old::text), 0) as size) s
@@ -217,6 +221,7 @@ type LogScanRow struct {
 	Old       []byte
 	Oversize  bool
 	CreatedAt time.Time
+	Xid       int64
 	Matched   int64
 }
 
@@ -248,6 +253,7 @@ func (q *Queries) LogScan(ctx context.Context, arg LogScanParams) ([]LogScanRow,
 			&i.Old,
 			&i.Oversize,
 			&i.CreatedAt,
+			&i.Xid,
 			&i.Matched,
 		); err != nil {
 			return nil, err
@@ -288,14 +294,15 @@ with t as materialized (
   from pgcast.topic t left join pgcast.topic_tail tt on tt.topic_id = t.id
   where t.name = $3::text
 ), x as (
-  select r.position, r.seq, e.id, e.event, e.data, e.old, e.created_at,
+  select r.position, r.seq, e.id, e.xid, e.event, e.data, e.old, e.created_at,
          sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
          row_number() over w as nth
   from (select p.seq, p.position, p.event_id from t cross join lateral
           (select r.seq, r.position, r.event_id from pgcast.replay r
            where r.topic_id = t.id and r.seq > (select $4::bigint) and r.seq >= t.tail
            order by r.seq limit (select $5::int)) p) r
-  cross join lateral (select id, event, data, old, created_at from pgcast.event_log where id = r.event_id limit 1) e
+  cross join lateral (select coalesce((l.origin).id, l.id) as id, coalesce((l.origin).xid, l.xid) as xid, l.event, l.data, l.old, l.created_at
+                      from pgcast.event_log l where l.id = r.event_id limit 1) e
   window w as (order by r.seq)
 )
 select t.tail::bigint as tail, t.head::bigint as head,
@@ -304,7 +311,7 @@ select t.tail::bigint as tail, t.head::bigint as head,
        (case when s.size <= $1::bigint then x.data end)::json as data,
        (case when s.size <= $1::bigint then x.old end)::json as old,
        coalesce(s.size > $1::bigint, false)::boolean as oversize,
-       coalesce(x.created_at, 'epoch')::timestamptz as created_at
+       coalesce(x.created_at, 'epoch')::timestamptz as created_at, coalesce(x.xid::text::bigint, 0)::bigint as xid
 from t left join x on x.nth = 1 or x.total <= $2::bigint
 cross join lateral (select coalesce(octet_length(x.data::text), 0)::bigint + coalesce(octet_length(x.old::text), 0) as size) s
 order by x.seq
@@ -329,6 +336,7 @@ type TopicPageRow struct {
 	Old       []byte
 	Oversize  bool
 	CreatedAt time.Time
+	Xid       int64
 }
 
 // One topic after a seq, and the topic's tail and head as of the same look: retention
@@ -360,6 +368,7 @@ func (q *Queries) TopicPage(ctx context.Context, arg TopicPageParams) ([]TopicPa
 			&i.Old,
 			&i.Oversize,
 			&i.CreatedAt,
+			&i.Xid,
 		); err != nil {
 			return nil, err
 		}
@@ -376,7 +385,7 @@ select a.ord::int as ord, coalesce(tt.tail, 1)::bigint as tail,
        coalesce((select r.seq from pgcast.replay r where r.topic_id = t.id order by r.seq desc limit 1), tt.tail - 1, 0)::bigint as head,
        (a.id <> 0 and (
          exists (select from pgcast.replay r join pgcast.event_log e on e.id = r.event_id
-                 where r.topic_id = t.id and r.seq = a.after and r.event_id = a.id and e.created_at = a.created_at)
+                 where r.topic_id = t.id and r.seq = a.after and coalesce((e.origin).id, e.id) = a.id and e.created_at = a.created_at)
          or coalesce(tt.tail - 1 = a.after and tt.event_id = a.id and tt.created_at = a.created_at, false)
        ))::boolean as known,
        (select position from pgcast.progress order by step desc limit 1)::bigint as position

@@ -16,6 +16,8 @@ type PgcastAttachment struct {
 	Relation interface{}
 	// Name of the generated trigger function in schema pgcast.
 	Capture string
+	// How its writes are captured: by triggers, or from the WAL.
+	Via string
 	// Template of the topic's name: room:{room_id}.
 	Topic string
 	// Only these columns are captured; null: all.
@@ -38,6 +40,20 @@ type PgcastAttachment struct {
 	AttachedAt time.Time
 }
 
+// How far the WAL has been captured: the newest row counts. It is written in the transaction that writes the events, so that each change becomes one event; two that add the same step, only one of them commits.
+type PgcastCaptured struct {
+	// Counts up by one.
+	Step int64
+	// Everything that committed before this is captured; null: nothing is captured from the WAL.
+	Lsn interface{}
+	// Of the sequencer that wrote the row.
+	Term int64
+	// The replication slot the place belongs to.
+	Slot *string
+	// When the row was written.
+	At time.Time
+}
+
 // Every event as its writer's own transaction wrote it; append-only, no counter, nothing two writers could queue on.
 type PgcastEventLog struct {
 	// Identity number; the order of events within one transaction and among overlapping ones.
@@ -52,8 +68,10 @@ type PgcastEventLog struct {
 	Old []byte
 	// The writer's transaction; a forged one would hide an event, so only SECURITY DEFINER functions insert here.
 	Xid string
-	// When the event was written, not when it was committed.
+	// When the event was written, not when it was committed. Of a change read from the WAL: when it was committed.
 	CreatedAt time.Time
+	// Of events read from the WAL; null: the row's own xid and id count.
+	Origin *string
 }
 
 // The groups there are. Change it with create_group(), set_group() and close_group(), which tell the servers.
@@ -110,6 +128,20 @@ type PgcastPublishKey struct {
 	CreatedAt time.Time
 }
 
+// While tables are captured from the WAL: events of publish() until they have been read there, in their place among the changes of those tables.
+type PgcastPublished struct {
+	// The number its id on the wire is made of.
+	ID int64
+	// Name of the topic.
+	Topic string
+	// What publish was given.
+	Event string
+	// What was published.
+	Data []byte
+	// When publish was called; the other half of its id.
+	CreatedAt time.Time
+}
+
 // The order of the log. Written by the sequencer only; a double would be an error, never a duplicate.
 type PgcastReplay struct {
 	// The topic, as in pgcast.topic.
@@ -146,6 +178,30 @@ type PgcastSequencer struct {
 	Timeline *int32
 	// Events up to this id came with a restore: their xid means nothing here, only their replay row tells whether they are sequenced.
 	Floor int64
+}
+
+// Events of large transactions that Postgres sends before they have committed.
+type PgcastStage struct {
+	// The capturing session; what another one has left is void.
+	Session int64
+	// The transaction.
+	Xid string
+	// Order within the transaction.
+	N int64
+	// The subtransaction, which may be rolled back by itself.
+	Subxid int64
+	// As in pgcast.event_log.
+	Topic string
+	// As in pgcast.event_log.
+	Event string
+	// As in pgcast.event_log.
+	Data []byte
+	// As in pgcast.event_log.
+	Old []byte
+	// Of what publish() was called for: when. Null: the moment of the commit.
+	CreatedAt pgtype.Timestamptz
+	// Of what publish() was called for: the number its id is made of.
+	ID *int64
 }
 
 // Names of the topics. A topic's head is its newest replay row, so that no counter row is ever updated.

@@ -101,7 +101,7 @@ with bound as materialized (
   order by k.seq desc limit 1
 )
 insert into pgcast.topic_tail (topic_id, tail, position, event_id, created_at)
-select $1::bigint, n.seq + 1, n.position, n.event_id, e.created_at
+select $1::bigint, n.seq + 1, n.position, coalesce((e.origin).id, e.id), e.created_at
 from newest n join pgcast.event_log e on e.id = n.event_id
 on conflict (topic_id) do update set tail = excluded.tail, position = excluded.position,
   event_id = excluded.event_id, created_at = excluded.created_at

@@ -18,6 +18,12 @@ end $$;
 create schema if not exists pgcast;
 comment on schema pgcast is 'pgcast: committed writes as gap-free topics. See https://github.com/pgcast/pgcast';
 
+create type pgcast.origin as (
+  xid xid8,
+  id  bigint
+);
+comment on type pgcast.origin is 'Where an event comes from that capture has read from the WAL: the transaction that made the change (xid), or the number publish() has given its id (id).';
+
 create table pgcast.event_log (
   id         bigint generated always as identity (cache 1) primary key,
   topic      text collate "C" not null,
@@ -25,7 +31,9 @@ create table pgcast.event_log (
   data       json,
   old        json,
   xid        xid8 not null default pg_current_xact_id(),
-  created_at timestamptz not null default clock_timestamp()
+  created_at timestamptz not null default clock_timestamp(),
+  -- One column for two numbers: with nine, each row would take eight bytes more.
+  origin     pgcast.origin
 );
 -- Not n_distinct by sampling: after one bulk load the planner would believe in a
 -- handful of transactions and read the whole log to find one of them.
@@ -39,7 +47,8 @@ comment on column pgcast.event_log.event is 'created, updated, deleted, truncate
 comment on column pgcast.event_log.data is 'The row, or what was published. Null for deleted, where old has the key.';
 comment on column pgcast.event_log.old is 'For updated and deleted: the old key, and the old values where the attachment captures them.';
 comment on column pgcast.event_log.xid is 'The writer''s transaction; a forged one would hide an event, so only SECURITY DEFINER functions insert here.';
-comment on column pgcast.event_log.created_at is 'When the event was written, not when it was committed.';
+comment on column pgcast.event_log.created_at is 'When the event was written, not when it was committed. Of a change read from the WAL: when it was committed.';
+comment on column pgcast.event_log.origin is 'Of events read from the WAL; null: the row''s own xid and id count.';
 
 create table pgcast.topic (
   id   bigint generated always as identity primary key,

@@ -6,6 +6,7 @@
 create table pgcast.attachment (
   relation    regclass primary key,
   capture     text collate "C" not null unique,
+  via         text not null default 'trigger' check (via in ('trigger', 'wal')),
   topic       text not null,
   columns     text[],
   without     text[],
@@ -21,6 +22,7 @@ create table pgcast.attachment (
 comment on table pgcast.attachment is 'Tables whose writes become events. Written by attach(), detach() and refresh().';
 comment on column pgcast.attachment.relation is 'The table; for a partitioned or inherited one its root.';
 comment on column pgcast.attachment.capture is 'Name of the generated trigger function in schema pgcast.';
+comment on column pgcast.attachment.via is 'How its writes are captured: by triggers, or from the WAL.';
 comment on column pgcast.attachment.topic is 'Template of the topic''s name: room:{room_id}.';
 comment on column pgcast.attachment.columns is 'Only these columns are captured; null: all.';
 comment on column pgcast.attachment.without is 'All columns but these are captured; null: all.';

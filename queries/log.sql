@@ -15,23 +15,24 @@ select position from pgcast.progress order by step desc limit 1;
 -- would be made anew at each call: that took as long as a third of the read.
 with last as materialized (
   select exists (select from pgcast.event_log e
-                 where e.id = sqlc.arg(last_id)::bigint and e.created_at = sqlc.arg(last_created_at)::timestamptz
+                 where coalesce((e.origin).id, e.id) = sqlc.arg(last_id)::bigint and e.created_at = sqlc.arg(last_created_at)::timestamptz
                    and e.id = (select r.event_id from pgcast.replay r where r.position = sqlc.arg(after)::bigint)) as known
 )
 select (select known from last)::boolean as continues, x.position::bigint as position, x.seq::bigint as seq, x.topic::text as topic, x.id::bigint as id, x.event::text as event,
        (case when s.size <= sqlc.arg(max_size)::bigint then x.data end)::json as data,
        (case when s.size <= sqlc.arg(max_size)::bigint then x.old end)::json as old,
        (s.size > sqlc.arg(max_size)::bigint)::boolean as oversize,
-       x.created_at::timestamptz as created_at
+       x.created_at::timestamptz as created_at, x.xid::text::bigint as xid
 from (
-  select r.position, r.seq, t.name as topic, e.id, e.event, e.data, e.old, e.created_at,
+  select r.position, r.seq, t.name as topic, e.id, e.xid, e.event, e.data, e.old, e.created_at,
          sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
          row_number() over w as nth
   from (select topic_id, seq, position, event_id from pgcast.replay
         where position > (select sqlc.arg(after)::bigint) and position <= 9223372036854775807
         order by position limit (select sqlc.arg(max_events)::int)) r
   cross join lateral (select name from pgcast.topic where id = r.topic_id limit 1) t
-  cross join lateral (select id, event, data, old, created_at from pgcast.event_log where id = r.event_id limit 1) e
+  cross join lateral (select coalesce((l.origin).id, l.id) as id, coalesce((l.origin).xid, l.xid) as xid, l.event, l.data, l.old, l.created_at
+                      from pgcast.event_log l where l.id = r.event_id limit 1) e
   window w as (order by r.position)
 ) x
 cross join lateral (select coalesce(octet_length(x.data::text), 0)::bigint + coalesce(octet_length(x.old::text), 0) as size) s
@@ -44,9 +45,9 @@ select x.position::bigint as position, x.seq::bigint as seq, x.topic::text as to
        (case when s.size <= sqlc.arg(max_size)::bigint then x.data end)::json as data,
        (case when s.size <= sqlc.arg(max_size)::bigint then x.old end)::json as old,
        (s.size > sqlc.arg(max_size)::bigint)::boolean as oversize,
-       x.created_at::timestamptz as created_at, x.matched::bigint as matched
+       x.created_at::timestamptz as created_at, x.xid::text::bigint as xid, x.matched::bigint as matched
 from (
-  select r.position, r.seq, r.name as topic, e.id, e.event, e.data, e.old, e.created_at,
+  select r.position, r.seq, r.name as topic, e.id, e.xid, e.event, e.data, e.old, e.created_at,
          sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
          row_number() over w as nth, count(*) over () as matched
   from (select s.seq, s.position, s.event_id, t.name
@@ -56,7 +57,8 @@ from (
         cross join lateral (select name from pgcast.topic where id = s.topic_id limit 1) t
         where t.name ~ sqlc.arg(pattern)::text
         order by s.position limit sqlc.arg(max_events)::int) r
-  cross join lateral (select id, event, data, old, created_at from pgcast.event_log where id = r.event_id limit 1) e
+  cross join lateral (select coalesce((l.origin).id, l.id) as id, coalesce((l.origin).xid, l.xid) as xid, l.event, l.data, l.old, l.created_at
+                      from pgcast.event_log l where l.id = r.event_id limit 1) e
   window w as (order by r.position)
 ) x
 cross join lateral (select coalesce(octet_length(x.data::text), 0)::bigint + coalesce(octet_length(x.old::text), 0) as size) s
@@ -77,7 +79,7 @@ select coalesce((
 -- one that was given out and holds nothing is trimmed.
 select (
   exists (select from pgcast.replay r join pgcast.event_log e on e.id = r.event_id
-          where r.position = sqlc.arg(position)::bigint and e.id = sqlc.arg(id)::bigint and e.created_at = sqlc.arg(created_at)::timestamptz)
+          where r.position = sqlc.arg(position)::bigint and coalesce((e.origin).id, e.id) = sqlc.arg(id)::bigint and e.created_at = sqlc.arg(created_at)::timestamptz)
   or exists (select from pgcast.topic_tail tt
              where tt.position = sqlc.arg(position)::bigint and tt.event_id = sqlc.arg(id)::bigint and tt.created_at = sqlc.arg(created_at)::timestamptz)
   or not exists (select from pgcast.replay r where r.position = sqlc.arg(position)::bigint)
@@ -95,14 +97,15 @@ with t as materialized (
   from pgcast.topic t left join pgcast.topic_tail tt on tt.topic_id = t.id
   where t.name = sqlc.arg(topic)::text
 ), x as (
-  select r.position, r.seq, e.id, e.event, e.data, e.old, e.created_at,
+  select r.position, r.seq, e.id, e.xid, e.event, e.data, e.old, e.created_at,
          sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
          row_number() over w as nth
   from (select p.seq, p.position, p.event_id from t cross join lateral
           (select r.seq, r.position, r.event_id from pgcast.replay r
            where r.topic_id = t.id and r.seq > (select sqlc.arg(after)::bigint) and r.seq >= t.tail
            order by r.seq limit (select sqlc.arg(max_events)::int)) p) r
-  cross join lateral (select id, event, data, old, created_at from pgcast.event_log where id = r.event_id limit 1) e
+  cross join lateral (select coalesce((l.origin).id, l.id) as id, coalesce((l.origin).xid, l.xid) as xid, l.event, l.data, l.old, l.created_at
+                      from pgcast.event_log l where l.id = r.event_id limit 1) e
   window w as (order by r.seq)
 )
 select t.tail::bigint as tail, t.head::bigint as head,
@@ -111,7 +114,7 @@ select t.tail::bigint as tail, t.head::bigint as head,
        (case when s.size <= sqlc.arg(max_size)::bigint then x.data end)::json as data,
        (case when s.size <= sqlc.arg(max_size)::bigint then x.old end)::json as old,
        coalesce(s.size > sqlc.arg(max_size)::bigint, false)::boolean as oversize,
-       coalesce(x.created_at, 'epoch')::timestamptz as created_at
+       coalesce(x.created_at, 'epoch')::timestamptz as created_at, coalesce(x.xid::text::bigint, 0)::bigint as xid
 from t left join x on x.nth = 1 or x.total <= sqlc.arg(budget)::bigint
 cross join lateral (select coalesce(octet_length(x.data::text), 0)::bigint + coalesce(octet_length(x.old::text), 0) as size) s
 order by x.seq;
@@ -123,7 +126,7 @@ select a.ord::int as ord, coalesce(tt.tail, 1)::bigint as tail,
        coalesce((select r.seq from pgcast.replay r where r.topic_id = t.id order by r.seq desc limit 1), tt.tail - 1, 0)::bigint as head,
        (a.id <> 0 and (
          exists (select from pgcast.replay r join pgcast.event_log e on e.id = r.event_id
-                 where r.topic_id = t.id and r.seq = a.after and r.event_id = a.id and e.created_at = a.created_at)
+                 where r.topic_id = t.id and r.seq = a.after and coalesce((e.origin).id, e.id) = a.id and e.created_at = a.created_at)
          or coalesce(tt.tail - 1 = a.after and tt.event_id = a.id and tt.created_at = a.created_at, false)
        ))::boolean as known,
        (select position from pgcast.progress order by step desc limit 1)::bigint as position

@@ -99,7 +99,7 @@ func (l *Log) Scan(ctx context.Context, pattern pgcast.Pattern, after, upto pgca
 	for _, r := range rows {
 		matched = int(r.Matched)
 		events = append(events, event(db.LogReadRow{Position: r.Position, Seq: r.Seq, Topic: r.Topic,
-			ID: r.ID, Event: r.Event, Data: r.Data, Old: r.Old, Oversize: r.Oversize, CreatedAt: r.CreatedAt}))
+			ID: r.ID, Event: r.Event, Data: r.Data, Old: r.Old, Oversize: r.Oversize, CreatedAt: r.CreatedAt, Xid: r.Xid}))
 	}
 	if len(rows) > 0 && (matched == max || len(rows) < matched) {
 		return events, events[len(events)-1].Position, nil // cut short, by count or by bytes
@@ -145,7 +145,7 @@ func (l *Log) Page(ctx context.Context, topic string, after pgcast.Seq, max int)
 		page.Tail, page.Head = pgcast.Seq(r.Tail), pgcast.Seq(r.Head)
 		if r.Seq != 0 {
 			page.Events = append(page.Events, event(db.LogReadRow{Position: r.Position, Seq: r.Seq, Topic: topic,
-				ID: r.ID, Event: r.Event, Data: r.Data, Old: r.Old, Oversize: r.Oversize, CreatedAt: r.CreatedAt}))
+				ID: r.ID, Event: r.Event, Data: r.Data, Old: r.Old, Oversize: r.Oversize, CreatedAt: r.CreatedAt, Xid: r.Xid}))
 		}
 	}
 	return page, nil
@@ -209,7 +209,7 @@ func event(r db.LogReadRow) pgcast.Event {
 	return pgcast.Event{
 		Topic: r.Topic, Name: r.Event, Data: r.Data, Old: r.Old,
 		Seq: pgcast.Seq(r.Seq), Position: pgcast.Position(r.Position),
-		ID: pgcast.MakeID(r.ID, r.CreatedAt), CreatedAt: r.CreatedAt, Oversize: r.Oversize,
+		ID: pgcast.MakeID(r.ID, r.CreatedAt), CreatedAt: r.CreatedAt, Oversize: r.Oversize, XID: uint64(r.Xid),
 	}
 }
 

@@ -40,11 +40,15 @@ type Kind int
 const (
 	Doorbell Kind = iota // no prepared transactions, so capture rings the doorbell
 	TwoPhase             // prepared transactions, so the sequencer polls
+	Logical              // like Doorbell, for tests with replication slots: to make one waits for everybody's open transactions
 )
 
 func (k Kind) String() string {
-	if k == TwoPhase {
+	switch k {
+	case TwoPhase:
 		return "twophase"
+	case Logical:
+		return "logical"
 	}
 	return "doorbell"
 }

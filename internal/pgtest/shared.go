@@ -28,6 +28,7 @@ const protocol = 2
 // settings of the shared clusters. Room for many packages at once on a large machine.
 var settings = map[Kind]map[string]string{
 	Doorbell: {"max_prepared_transactions": "0", "max_connections": "500", "max_replication_slots": "50", "max_wal_senders": "50"},
+	Logical:  {"max_prepared_transactions": "0", "max_connections": "300", "max_replication_slots": "100", "max_wal_senders": "100"},
 	TwoPhase: {"max_prepared_transactions": "10", "max_connections": "500", "max_replication_slots": "50", "max_wal_senders": "50"},
 }
 

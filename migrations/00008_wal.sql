@@ -1,0 +1,155 @@
+-- +goose Up
+-- Logical decoding: publications, the slot, and what the sequencing server remembers of how
+-- far it has read the WAL.
+
+create table pgcast.published (
+  id         bigint primary key,
+  topic      text collate "C" not null,
+  event      text collate "C" not null,
+  data       json,
+  created_at timestamptz not null
+);
+comment on table pgcast.published is 'While tables are captured from the WAL: events of publish() until they have been read there, in their place among the changes of those tables.';
+comment on column pgcast.published.id is 'The number its id on the wire is made of.';
+comment on column pgcast.published.topic is 'Name of the topic.';
+comment on column pgcast.published.event is 'What publish was given.';
+comment on column pgcast.published.data is 'What was published.';
+comment on column pgcast.published.created_at is 'When publish was called; the other half of its id.';
+
+create table pgcast.captured (
+  step bigint primary key,
+  lsn  pg_lsn,
+  term bigint not null,
+  slot text,
+  at   timestamptz not null default clock_timestamp()
+);
+insert into pgcast.captured (step, lsn, term) values (0, null, 0);
+comment on table pgcast.captured is 'How far the WAL has been captured: the newest row counts. It is written in the transaction that writes the events, so that each change becomes one event; two that add the same step, only one of them commits.';
+comment on column pgcast.captured.step is 'Counts up by one.';
+comment on column pgcast.captured.lsn is 'Everything that committed before this is captured; null: nothing is captured from the WAL.';
+comment on column pgcast.captured.term is 'Of the sequencer that wrote the row.';
+comment on column pgcast.captured.slot is 'The replication slot the place belongs to.';
+comment on column pgcast.captured.at is 'When the row was written.';
+
+-- Unlogged: after a crash Postgres sends all of it once more, and what is written here is not
+-- itself WAL to be read.
+create unlogged table pgcast.stage (
+  session    bigint not null,
+  xid        xid8 not null,
+  n          bigint not null,
+  subxid     bigint not null,
+  topic      text collate "C" not null,
+  event      text collate "C" not null,
+  data       json,
+  old        json,
+  created_at timestamptz,
+  id         bigint,
+  primary key (session, xid, n)
+);
+comment on table pgcast.stage is 'Events of large transactions that Postgres sends before they have committed.';
+comment on column pgcast.stage.session is 'The capturing session; what another one has left is void.';
+comment on column pgcast.stage.xid is 'The transaction.';
+comment on column pgcast.stage.n is 'Order within the transaction.';
+comment on column pgcast.stage.subxid is 'The subtransaction, which may be rolled back by itself.';
+comment on column pgcast.stage.topic is 'As in pgcast.event_log.';
+comment on column pgcast.stage.event is 'As in pgcast.event_log.';
+comment on column pgcast.stage.data is 'As in pgcast.event_log.';
+comment on column pgcast.stage.old is 'As in pgcast.event_log.';
+comment on column pgcast.stage.created_at is 'Of what publish() was called for: when. Null: the moment of the commit.';
+comment on column pgcast.stage.id is 'Of what publish() was called for: the number its id is made of.';
+
+-- +goose StatementBegin
+create function pgcast.slot_name() returns text
+language sql stable set search_path = pg_catalog, pg_temp
+return 'pgcast_capture_' || (select d.oid from pg_database d where d.datname = current_database());
+-- +goose StatementEnd
+comment on function pgcast.slot_name is 'Name of the replication slot by which this database''s tables are captured; slots are the cluster''s.';
+
+-- +goose StatementBegin
+create function pgcast.make_publications() returns void
+language plpgsql set search_path = pg_catalog, pg_temp set client_min_messages = error as $$
+begin
+  -- The wake publications carry no data where the server can leave it out.
+  if not exists (select from pg_publication p where p.pubname = 'pgcast_wake') then
+    execute 'create publication pgcast_wake for table pgcast.event_log'
+      || case when current_setting('server_version_num')::int >= 150000 then ' (id)' else '' end || ' with (publish = ''insert'')';
+  end if;
+  if not exists (select from pg_publication p where p.pubname = 'pgcast_steps') then
+    execute 'create publication pgcast_steps for table pgcast.progress'
+      || case when current_setting('server_version_num')::int >= 150000 then ' (step)' else '' end || ' with (publish = ''insert'')';
+  end if;
+  if not exists (select from pg_publication p where p.pubname = 'pgcast_capture') then
+    create publication pgcast_capture for table pgcast.published with (publish = 'insert, update, delete, truncate');
+  end if;
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.make_publications is 'Makes the publications that are missing: pgcast_wake and pgcast_steps to be woken by, pgcast_capture of the tables captured from the WAL.';
+
+-- +goose StatementBegin
+do $$
+begin
+  -- Without the right to make publications everything else works.
+  if has_database_privilege(current_database(), 'create') then
+    perform pgcast.make_publications();
+  end if;
+end $$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+create function pgcast.open_slot() returns text
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  name text := pgcast.slot_name();
+begin
+  if current_setting('wal_level') <> 'logical' then
+    raise exception 'pgcast: wal_level is %, capture from the WAL needs logical', current_setting('wal_level')
+      using errcode = '55000', hint = 'alter system set wal_level = logical; and restart Postgres. Or capture by trigger.';
+  end if;
+  if not exists (select from pg_replication_slots s where s.slot_name = name) then
+    -- Fails in a transaction that has written something: a slot does not roll back.
+    if current_setting('server_version_num')::int >= 170000 then
+      execute 'select pg_create_logical_replication_slot($1, ''pgoutput'', false, false, true)' using name; -- failover
+    else
+      perform pg_create_logical_replication_slot(name, 'pgoutput');
+    end if;
+  end if;
+  return name;
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.open_slot is 'Makes the replication slot, if there is none, and returns its name. To be called in a transaction of its own, before the first table is attached with capture => ''wal''; it waits for the transactions that are open.';
+
+-- +goose StatementBegin
+create function pgcast.close_slot() returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  name text := pgcast.slot_name();
+begin
+  if exists (select from pgcast.attachment a where a.via = 'wal') then
+    raise exception 'pgcast: tables are captured by slot %', name
+      using errcode = '55006', hint = 'Detach them first, or attach them with capture => ''trigger''.';
+  end if;
+  perform pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = name;
+  return found;
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.close_slot is 'Drops the replication slot when no table is captured by it any more; false if there was none. A server that runs does it by itself.';
+
+revoke execute on all functions in schema pgcast from public;
+
+-- +goose Down
+-- +goose StatementBegin
+do $$
+begin
+  perform pgcast.detach(a.relation) from pgcast.attachment a where a.via = 'wal';
+end $$;
+-- +goose StatementEnd
+drop publication if exists pgcast_capture;
+drop publication if exists pgcast_steps;
+drop publication if exists pgcast_wake;
+drop function pgcast.close_slot();
+drop function pgcast.open_slot();
+drop function pgcast.make_publications();
+drop function pgcast.slot_name();
+drop table pgcast.stage;
+drop table pgcast.captured;
+drop table pgcast.published;
