@@ -85,7 +85,7 @@ select (select known from last)::boolean as continues, x.position::bigint as pos
        (case when s.size <= $1::bigint then x.data end)::json as data,
        (case when s.size <= $1::bigint then x.old end)::json as old,
        (s.size > $1::bigint)::boolean as oversize,
-       x.created_at::timestamptz as created_at, x.xid::text::bigint as xid
+       x.created_at::timestamptz as created_at, x.xid::text as xid
 from (
   select r.position, r.seq, t.name as topic, e.id, e.xid, e.event, e.data, e.old, e.created_at,
          sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
@@ -123,7 +123,7 @@ type LogReadRow struct {
 	Old       []byte
 	Oversize  bool
 	CreatedAt time.Time
-	Xid       int64
+	Xid       string
 }
 
 // The whole log after a position. Lateral lookups with limit 1, and an upper end of the
@@ -180,7 +180,7 @@ select x.position::bigint as position, x.seq::bigint as seq, x.topic::text as to
        (case when s.size <= $1::bigint then x.data end)::json as data,
        (case when s.size <= $1::bigint then x.old end)::json as old,
        (s.size > $1::bigint)::boolean as oversize,
-       x.created_at::timestamptz as created_at, x.xid::text::bigint as xid, x.matched::bigint as matched
+       x.created_at::timestamptz as created_at, x.xid::text as xid, x.matched::bigint as matched
 from (
   select r.position, r.seq, r.name as topic, e.id, e.xid, e.event, e.data, e.old, e.created_at,
          sum(coalesce(pg_column_size(e.data), 0) + coalesce(pg_column_size(e.old), 0)) over w as total,
@@ -221,7 +221,7 @@ type LogScanRow struct {
 	Old       []byte
 	Oversize  bool
 	CreatedAt time.Time
-	Xid       int64
+	Xid       string
 	Matched   int64
 }
 
@@ -311,7 +311,7 @@ select t.tail::bigint as tail, t.head::bigint as head,
        (case when s.size <= $1::bigint then x.data end)::json as data,
        (case when s.size <= $1::bigint then x.old end)::json as old,
        coalesce(s.size > $1::bigint, false)::boolean as oversize,
-       coalesce(x.created_at, 'epoch')::timestamptz as created_at, coalesce(x.xid::text::bigint, 0)::bigint as xid
+       coalesce(x.created_at, 'epoch')::timestamptz as created_at, coalesce(x.xid::text, '')::text as xid
 from t left join x on x.nth = 1 or x.total <= $2::bigint
 cross join lateral (select coalesce(octet_length(x.data::text), 0)::bigint + coalesce(octet_length(x.old::text), 0) as size) s
 order by x.seq
@@ -336,7 +336,7 @@ type TopicPageRow struct {
 	Old       []byte
 	Oversize  bool
 	CreatedAt time.Time
-	Xid       int64
+	Xid       string
 }
 
 // One topic after a seq, and the topic's tail and head as of the same look: retention

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -206,10 +207,11 @@ func (l *Log) Publish(ctx context.Context, topic, name string, data json.RawMess
 }
 
 func event(r db.LogReadRow) pgcast.Event {
+	xid, _ := strconv.ParseUint(r.Xid, 10, 64) // of Postgres' own printing
 	return pgcast.Event{
 		Topic: r.Topic, Name: r.Event, Data: r.Data, Old: r.Old,
 		Seq: pgcast.Seq(r.Seq), Position: pgcast.Position(r.Position),
-		ID: pgcast.MakeID(r.ID, r.CreatedAt), CreatedAt: r.CreatedAt, Oversize: r.Oversize, XID: uint64(r.Xid),
+		ID: pgcast.MakeID(r.ID, r.CreatedAt), CreatedAt: r.CreatedAt, Oversize: r.Oversize, XID: xid,
 	}
 }
 

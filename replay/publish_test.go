@@ -3,6 +3,7 @@ package replay
 import (
 	"encoding/json"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -49,6 +50,7 @@ func TestPublish(t *testing.T) {
 			t.Errorf("%s was created at %v", got[i].ID, got[i].CreatedAt)
 		}
 		want[i].CreatedAt = got[i].CreatedAt
+		want[i].XID, _ = strconv.ParseUint(pgtest.Value[string](t, w.db, "select xid::text from pgcast.event_log where pgcast.event_id(id, created_at) = $1", string(got[i].ID)), 10, 64)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
