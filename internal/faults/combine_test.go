@@ -64,44 +64,46 @@ var singles = []struct {
 
 // Two faults at once, at random moments, and again. What is in store follows from the seed.
 func TestFault60Combinations(t *testing.T) {
-	r := begin(t, "60", "pairs of rows 1, 8, 9, 14, 28 and 36 at random moments")
-	r.trials = trials(1, 20, 200)
-	cluster, url := judge.Cluster(t, nil)
-	proxy := pgtest.NewProxy(t, url)
-	s := stage(t, url, 0)
-	for range 2 {
-		s.serve(url, "--direct-database-url", proxy.URL)
-	}
-	n := newNetwork(s.servers...)
-	clients := s.readers()
-	for i := range 10 {
-		clients = append(clients, everywhere(t, n, fmt.Sprint("client ", i), nil, judge.Rooms()...))
-	}
-	m := &mess{t, cluster, proxy, s, n}
-	s.write(3)
-	random := random(t)
-	for i := range r.trials {
-		s.flow()
-		a, b := random.IntN(len(singles)), random.IntN(len(singles)-1)
-		if b >= a {
-			b++
+	inModes(t, judge.Modes, func(t *testing.T, m judge.Mode) {
+		r := beginIn(t, m, "60", "pairs of rows 1, 8, 9, 14, 28 and 36 at random moments")
+		r.trials = trials(1, 20, 200)
+		cluster, url := m.Cluster(t, nil)
+		proxy := pgtest.NewProxy(t, url)
+		s := stage(t, url, 0)
+		for range 2 {
+			s.serve(url, append(m.Flags(), "--direct-database-url", proxy.URL)...)
 		}
-		if ra, rb := singles[a].row, singles[b].row; ra == "14" && rb == "28" || ra == "28" && rb == "14" {
-			b = 5 // one process cannot be told to stop while it is frozen
+		n := newNetwork(s.servers...)
+		clients := s.readers()
+		for i := range 10 {
+			clients = append(clients, everywhere(t, n, fmt.Sprint("client ", i), nil, judge.Rooms()...))
 		}
-		t.Logf("%d: rows %s and %s", i, singles[a].row, singles[b].row)
-		one, two := rand.New(rand.NewPCG(random.Uint64(), 1)), rand.New(rand.NewPCG(random.Uint64(), 2))
-		wait := time.Duration(random.IntN(300)) * time.Millisecond
-		done := make(chan struct{})
-		go func() { defer close(done); singles[a].do(m, one) }()
-		judge.Pause(t.Context(), wait)
-		singles[b].do(m, two)
-		<-done
-		for _, v := range s.servers {
-			v.WaitReady()
+		all := &mess{t, cluster, proxy, s, n}
+		s.write(3)
+		random := random(t)
+		for i := range r.trials {
+			s.flow()
+			a, b := random.IntN(len(singles)), random.IntN(len(singles)-1)
+			if b >= a {
+				b++
+			}
+			if ra, rb := singles[a].row, singles[b].row; ra == "14" && rb == "28" || ra == "28" && rb == "14" {
+				b = 5 // one process cannot be told to stop while it is frozen
+			}
+			t.Logf("%d: rows %s and %s", i, singles[a].row, singles[b].row)
+			one, two := rand.New(rand.NewPCG(random.Uint64(), 1)), rand.New(rand.NewPCG(random.Uint64(), 2))
+			wait := time.Duration(random.IntN(300)) * time.Millisecond
+			done := make(chan struct{})
+			go func() { defer close(done); singles[a].do(all, one) }()
+			judge.Pause(t.Context(), wait)
+			singles[b].do(all, two)
+			<-done
+			for _, v := range s.servers {
+				v.WaitReady()
+			}
 		}
-	}
-	s.writers.Stop()
-	r.judge(url, clients...)
-	r.figure("events lost, doubled, reordered or invented", fmt.Sprint(r.Lost+r.Doubled+r.Reordered+r.Phantom), "0", r.Clean())
+		s.writers.Stop()
+		r.judge(url, clients...)
+		r.figure("events lost, doubled, reordered or invented", fmt.Sprint(r.Lost+r.Doubled+r.Reordered+r.Phantom), "0", r.Clean())
+	})
 }

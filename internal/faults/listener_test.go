@@ -32,15 +32,15 @@ func TestFault09And10BlackHole(t *testing.T) {
 		if half {
 			number, fault = "10", "half-open line: Postgres hears, and its answers vanish"
 		}
-		t.Run(number, func(t *testing.T) {
+		black := func(t *testing.T, m judge.Mode) {
 			if half {
 				later(t)
 			}
-			r := begin(t, number, fault)
+			r := beginIn(t, m, number, fault)
 			r.trials = trials(1, 3, 20)
-			db := judge.Database(t, nil)
+			db := m.Database(t)
 			proxy := pgtest.NewProxy(t, db.URL)
-			s := stage(t, db.URL, 1, "--direct-database-url", proxy.URL)
+			s := stage(t, db.URL, 1, append(m.Flags(), "--direct-database-url", proxy.URL)...)
 			conn := judge.Connect(t, db.URL)
 			lost := func() float64 { n, _ := s.servers[0].Metric("pgcast_sequencer_reconnects_total", ""); return n }
 			var detected, late []time.Duration
@@ -64,7 +64,8 @@ func TestFault09And10BlackHole(t *testing.T) {
 			}
 			r.latency("until it is noticed", detected, 3*time.Second)
 			r.latency("an event written at that moment comes after", late, 3250*time.Millisecond)
-		})
+		}
+		t.Run(number, func(t *testing.T) { inModes(t, judge.Modes, black) })
 	}
 }
 

@@ -18,66 +18,70 @@ import (
 )
 
 func TestFault17LongTransaction(t *testing.T) {
-	r := begin(t, "17", "a transaction stays open, 100 short ones write the same topic")
-	db := judge.Database(t, nil)
-	s := stage(t, db.URL, 1)
-	short := judge.Connect(t, db.URL)
-	write := func() (took []time.Duration) {
-		for range 100 {
-			began := time.Now()
-			if _, err := short.Exec(t.Context(), "insert into item (room, n) values (0, 1)"); err != nil {
-				t.Fatal(err)
+	inModes(t, sources, func(t *testing.T, m judge.Mode) {
+		r := beginIn(t, m, "17", "a transaction stays open, 100 short ones write the same topic")
+		db := m.Database(t)
+		s := stage(t, db.URL, 1, m.Flags()...)
+		short := judge.Connect(t, db.URL)
+		write := func() (took []time.Duration) {
+			for range 100 {
+				began := time.Now()
+				if _, err := short.Exec(t.Context(), "insert into item (room, n) values (0, 1)"); err != nil {
+					t.Fatal(err)
+				}
+				took = append(took, time.Since(began))
 			}
-			took = append(took, time.Since(began))
+			return took
 		}
-		return took
-	}
-	write() // warm
-	before := write()
-	tx, err := judge.Connect(t, db.URL).Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tx.Rollback(context.Background())
-	began := time.Now()
-	if _, err := tx.Exec(t.Context(), "insert into item (room, n) values (0, 1)"); err != nil {
-		t.Fatal(err)
-	}
-	beside := write()
-	come := probes(t, db.URL, s.topics[0], "room:0", 20)
-	judge.Pause(t.Context(), time.Duration(trials(0, 5, 60))*time.Second-time.Since(began))
-	n := s.topics[0].Events()
-	if err := tx.Commit(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	judge.Await(t, "its own event comes at its commit", 10*time.Second, func() bool { return s.topics[0].Events() == n+1 })
-	s.end(r)
-	r.latency("from a short one's commit to the client, beside the open one", come, 250*time.Millisecond)
-	a, b := percentile(before, 0.99), percentile(beside, 0.99)
-	r.figure("short writers' p99 without and with it", fmt.Sprint(round(a), ", ", round(b)), "within 10 %", float64(b) <= 1.1*float64(a))
+		write() // warm
+		before := write()
+		tx, err := judge.Connect(t, db.URL).Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.Background())
+		began := time.Now()
+		if _, err := tx.Exec(t.Context(), "insert into item (room, n) values (0, 1)"); err != nil {
+			t.Fatal(err)
+		}
+		beside := write()
+		come := probes(t, db.URL, s.topics[0], "room:0", 20)
+		judge.Pause(t.Context(), time.Duration(trials(0, 5, 60))*time.Second-time.Since(began))
+		n := s.topics[0].Events()
+		if err := tx.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		judge.Await(t, "its own event comes at its commit", 10*time.Second, func() bool { return s.topics[0].Events() == n+1 })
+		s.end(r)
+		r.latency("from a short one's commit to the client, beside the open one", come, 250*time.Millisecond)
+		a, b := percentile(before, 0.99), percentile(beside, 0.99)
+		r.figure("short writers' p99 without and with it", fmt.Sprint(round(a), ", ", round(b)), "within 10 %", float64(b) <= 1.1*float64(a))
+	})
 }
 
 // Transactions with nested savepoints, some rolled back in part or whole.
 func TestFault18RollbacksLeaveNothing(t *testing.T) {
-	r := begin(t, "18", "rolled back transactions and savepoints, nested at random")
-	r.trials = trials(60, 500, 5000)
-	db := judge.Database(t, nil)
-	s := stage(t, db.URL, 1)
-	random := random(t)
-	conn := judge.Connect(t, db.URL)
-	for range r.trials {
-		tx, err := conn.Begin(t.Context())
-		if err == nil {
-			err = nest(t.Context(), tx, random, 0)
+	inModes(t, sources, func(t *testing.T, m judge.Mode) {
+		r := beginIn(t, m, "18", "rolled back transactions and savepoints, nested at random")
+		r.trials = trials(60, 500, 5000)
+		db := m.Database(t)
+		s := stage(t, db.URL, 1, m.Flags()...)
+		random := random(t)
+		conn := judge.Connect(t, db.URL)
+		for range r.trials {
+			tx, err := conn.Begin(t.Context())
+			if err == nil {
+				err = nest(t.Context(), tx, random, 0)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.end(r)
-	gaps := judge.Value[int](t, db.URL, `select coalesce(sum(head - n), 0)::int from (
-		select max(seq) as head, count(*) as n from pgcast.replay group by topic_id) x`)
-	r.count("seqs without an event", gaps, 0)
+		s.end(r)
+		gaps := judge.Value[int](t, db.URL, `select coalesce(sum(head - n), 0)::int from (
+			select max(seq) as head, count(*) as n from pgcast.replay group by topic_id) x`)
+		r.count("seqs without an event", gaps, 0)
+	})
 }
 
 // nest ends tx, one way or the other.
@@ -105,40 +109,42 @@ func nest(ctx context.Context, tx pgx.Tx, r *rand.Rand, depth int) error {
 // Whoever looks at the log while 16 writers race sees each topic begin at 1 and end where it
 // ends, without a hole.
 func TestFault19And21Race(t *testing.T) {
-	r := begin(t, "19", "writers race for 5 topics, touching them in random order")
-	db := judge.Database(t, nil)
-	s := stage(t, db.URL, 1)
-	writers, each := trials(8, 16, 64), trials(30, 150, 1000)
-	r.trials = writers * each
-	codes := newTally()
-	var wg sync.WaitGroup
-	for i := range writers {
-		conn := judge.Connect(t, db.URL)
-		random := rand.New(rand.NewPCG(seed, uint64(i)))
-		wg.Go(func() {
-			for range each {
-				codes.add(pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
-					for _, room := range random.Perm(5) {
-						if _, err := tx.Exec(t.Context(), "insert into item (room, n) values ($1, 1)", room); err != nil {
-							return err
+	inModes(t, sources, func(t *testing.T, m judge.Mode) {
+		r := beginIn(t, m, "19", "writers race for 5 topics, touching them in random order")
+		db := m.Database(t)
+		s := stage(t, db.URL, 1, m.Flags()...)
+		writers, each := trials(8, 16, 64), trials(30, 150, 1000)
+		r.trials = writers * each
+		codes := newTally()
+		var wg sync.WaitGroup
+		for i := range writers {
+			conn := judge.Connect(t, db.URL)
+			random := rand.New(rand.NewPCG(seed, uint64(i)))
+			wg.Go(func() {
+				for range each {
+					codes.add(pgx.BeginFunc(t.Context(), conn, func(tx pgx.Tx) error {
+						for _, room := range random.Perm(5) {
+							if _, err := tx.Exec(t.Context(), "insert into item (room, n) values ($1, 1)", room); err != nil {
+								return err
+							}
 						}
-					}
-					return nil
-				}))
-			}
-		})
-	}
-	done := make(chan struct{})
-	go func() { wg.Wait(); close(done) }()
-	looks, holes := lookForHoles(t, db.URL, done)
-	s.end(r)
-	r.count(fmt.Sprintf("holes seen by %d looks at the log, one each 3 ms", looks), holes, 0)
-	r = begin(t, "21", "transactions touch several topics in opposite orders (the same run)")
-	r.trials = writers * each
-	r.count("deadlocks (40P01)", codes.of("40P01"), 0)
-	if n := codes.total(); n > 0 {
-		t.Errorf("writers failed: %v", codes.codes)
-	}
+						return nil
+					}))
+				}
+			})
+		}
+		done := make(chan struct{})
+		go func() { wg.Wait(); close(done) }()
+		looks, holes := lookForHoles(t, db.URL, done)
+		s.end(r)
+		r.count(fmt.Sprintf("holes seen by %d looks at the log, one each 3 ms", looks), holes, 0)
+		r = beginIn(t, m, "21", "transactions touch several topics in opposite orders (the same run)")
+		r.trials = writers * each
+		r.count("deadlocks (40P01)", codes.of("40P01"), 0)
+		if n := codes.total(); n > 0 {
+			t.Errorf("writers failed: %v", codes.codes)
+		}
+	})
 }
 
 func lookForHoles(t *testing.T, url string, done <-chan struct{}) (looks, holes int) {
@@ -252,30 +258,32 @@ func TestFault23IsolationLevels(t *testing.T) {
 }
 
 func TestFault24PreparedTransactions(t *testing.T) {
-	r := begin(t, "24", "two-phase commits, some held for a while, some rolled back")
-	r.trials = trials(60, 400, 4000)
-	db := judge.Database(t, &pgtest.Options{Kind: pgtest.TwoPhase})
-	s := stage(t, db.URL, 1)
-	s.write(2)
-	var failed atomic.Int64
-	var wg sync.WaitGroup
-	const writers = 4
-	for i := range writers {
-		conn := judge.Connect(t, db.URL)
-		random := rand.New(rand.NewPCG(seed, uint64(i)))
-		wg.Go(func() {
-			for n := range r.trials / writers {
-				if err := prepared(t.Context(), conn, random, fmt.Sprintf("%s_%d_%d", db.Name, i, n)); err != nil {
-					failed.Add(1)
-					t.Errorf("two-phase commit: %v", err)
-					return
+	inModes(t, judge.Modes, func(t *testing.T, m judge.Mode) {
+		r := beginIn(t, m, "24", "two-phase commits, some held for a while, some rolled back")
+		r.trials = trials(60, 400, 4000)
+		db := m.DatabaseOn(t, pgtest.TwoPhase)
+		s := stage(t, db.URL, 1, m.Flags()...)
+		s.write(2)
+		var failed atomic.Int64
+		var wg sync.WaitGroup
+		const writers = 4
+		for i := range writers {
+			conn := judge.Connect(t, db.URL)
+			random := rand.New(rand.NewPCG(seed, uint64(i)))
+			wg.Go(func() {
+				for n := range r.trials / writers {
+					if err := prepared(t.Context(), conn, random, fmt.Sprintf("%s_%d_%d", db.Name, i, n)); err != nil {
+						failed.Add(1)
+						t.Errorf("two-phase commit: %v", err)
+						return
+					}
 				}
-			}
-		})
-	}
-	wg.Wait()
-	s.end(r)
-	r.count("errors of writers", int(failed.Load()+s.writers.Failed.Load()), 0)
+			})
+		}
+		wg.Wait()
+		s.end(r)
+		r.count("errors of writers", int(failed.Load()+s.writers.Failed.Load()), 0)
+	})
 }
 
 // prepared is one transaction in two phases.

@@ -26,6 +26,7 @@ func Judge(t testing.TB, url string, readers ...*Reader) Verdict {
 		v.Lost += n - len(log)
 		v.note("%d events are written, %d have a place", n, len(log))
 	}
+	v.Add(CheckCaptured(t, url))
 	v.Add(Against(t, log, readers...))
 	rows := table(t, url)
 	for _, r := range readers {
@@ -60,16 +61,17 @@ func Sequenced(t testing.TB, url string) {
 	conn := Connect(t, url)
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	Await(t, "every event has a place", patience, func() (done bool) {
+	Await(t, "every transaction has ended", patience, func() (done bool) {
 		err := conn.QueryRow(ctx, `select count(*) = 0 from pg_stat_activity where datname = current_database()
 			and backend_xid is not null and pid <> pg_backend_pid() and application_name <> 'pgcast'`).Scan(&done)
-		if err == nil && !done {
-			return false
-		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = conn.QueryRow(ctx, "select (select count(*) from pgcast.event_log) = (select count(*) from pgcast.replay)").Scan(&done)
+		return done
+	})
+	caughtUp(t, ctx, conn)
+	Await(t, "every event has a place", patience, func() (done bool) {
+		err := conn.QueryRow(ctx, "select (select count(*) from pgcast.event_log) = (select count(*) from pgcast.replay)").Scan(&done)
 		if err != nil {
 			t.Fatal(err)
 		}

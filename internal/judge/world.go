@@ -9,7 +9,6 @@ import (
 
 	"github.com/pgcast/pgcast/internal/devpg"
 	"github.com/pgcast/pgcast/internal/pgtest"
-	"github.com/pgcast/pgcast/migrations"
 )
 
 const rooms = 5
@@ -17,9 +16,11 @@ const rooms = 5
 // Rooms are the topics of the table item.
 func Rooms() []string { return []string{"room:0", "room:1", "room:2", "room:3", "room:4"} }
 
-// Schema makes the attached table that Writers write to. The judge knows it.
-const Schema = `
-create table item (id bigint generated always as identity primary key, room int not null, n int not null, note text);
+// Table is the table that Writers write to. The judge knows it.
+const Table = "create table item (id bigint generated always as identity primary key, room int not null, n int not null, note text);"
+
+// Schema makes the table, attached by triggers.
+const Schema = Table + `
 select pgcast.attach('item', topic => 'room:{room}');`
 
 // Database gives a migrated database with the table item, on a shared cluster.
@@ -33,15 +34,7 @@ func Database(t testing.TB, opts *pgtest.Options) *pgtest.DB {
 // Cluster is Database on a cluster of its own, durable, in its database postgres.
 func Cluster(t testing.TB, opts *devpg.Options) (*devpg.Cluster, string) {
 	t.Helper()
-	c := pgtest.Private(t, opts)
-	url := c.URL("postgres")
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if err := migrations.Up(ctx, url); err != nil {
-		t.Fatal(err)
-	}
-	Exec(t, url, Schema)
-	return c, url
+	return Doorbell.Cluster(t, opts)
 }
 
 // Exec runs SQL, or fails the test.
