@@ -21,7 +21,7 @@ func TestBench(t *testing.T) {
 		t.Skip("starts a server for each measurement; Linux only")
 	}
 	t.Parallel()
-	db := pgtest.New(t, nil)
+	db := pgtest.New(t, &pgtest.Options{Kind: pgtest.Logical})
 	s := newShell(t, "PGCAST_LISTEN=127.0.0.1:1") // settings are not for the server under test
 	report := readReport(t, s.run(t, "bench", "--tiny", "--rounds", "1", "--duration", "150ms", "--json", "-", "--profile", "profiles", "--database-url", db.URL))
 	seen := map[string]int{}

@@ -112,6 +112,7 @@ var measurements = []measurement{
 	{"memory", "resident memory of an idle session", memory},
 	{"resume", "clients who all come back at once, each with missed events", resume},
 	{"bulk", "COPY into a table attached and not", bulk},
+	{"wal", "capture from the WAL: what writers pay, latency, decoding, REPLICA IDENTITY FULL, publish()", wal},
 	{"log", "a sequencing step, a replay page and a trim batch in small and large logs", logCosts},
 	{"idle", "processor time of an idle server", idle},
 }

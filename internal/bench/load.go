@@ -57,12 +57,13 @@ type job func(context.Context, *loader, json.RawMessage) (any, error)
 
 // writing asks for writers, each committing one row after the other.
 type writing struct {
-	URL     string
-	Table   string
-	Writers int
-	Topics  int
-	Seconds float64
-	Channel string // to listen on meanwhile
+	URL       string
+	Table     string // rows are inserted into it, unless there is a
+	Statement string // with a topic's number for $1 and the body for $2
+	Writers   int
+	Topics    int
+	Seconds   float64
+	Channel   string // to listen on meanwhile
 }
 
 type written struct {
@@ -84,13 +85,17 @@ func writeJob(ctx context.Context, _ *loader, with json.RawMessage) (any, error)
 			_ = c.Close(context.Background())
 		}
 	}()
+	statement := w.Statement
+	if statement == "" {
+		statement = "insert into " + w.Table + " (room, body) values ($1, $2)"
+	}
 	for range w.Writers {
 		conn, err := pgx.Connect(ctx, w.URL)
 		if err != nil {
 			return nil, err
 		}
 		conns = append(conns, conn)
-		if _, err := conn.Prepare(ctx, "write", "insert into "+w.Table+" (room, body) values ($1, $2)"); err != nil {
+		if _, err := conn.Prepare(ctx, "write", statement); err != nil {
 			return nil, err
 		}
 	}

@@ -15,6 +15,8 @@ type sizes struct {
 	resumeParallel int // handshakes under way, where not all come in one moment
 	missed         int // events of each who resumes
 	copyRows       int
+	walWriters     []int // side by side
+	walRows        int   // decoded at once
 	logs           []int // events
 	logTopics      int
 	steps          int // timed per log and round
@@ -30,8 +32,8 @@ func sizesOf(o *Options) sizes {
 		writers: []int{1, 8, 32}, topics: 1000, rate: 50,
 		sessions: 1000, manySessions: 5000, slowRate: 20,
 		resumeSessions: 1000, resumeTopics: 10, resumeParallel: 64, missed: 100,
-		copyRows: 1_000_000,
-		logs:     []int{100_000, 1_000_000}, logTopics: 50, steps: 200, pages: 100, trims: 5,
+		copyRows: 1_000_000, walWriters: []int{1, 8}, walRows: 100_000,
+		logs: []int{100_000, 1_000_000}, logTopics: 50, steps: 200, pages: 100, trims: 5,
 		idle: o.Duration, settle: max(o.Duration, 15*time.Second), fsyncs: 200,
 	}
 	if o.Full {
@@ -43,7 +45,7 @@ func sizesOf(o *Options) sizes {
 		s.writers, s.topics = []int{1, 2}, 5
 		s.sessions, s.manySessions = 4, 6
 		s.resumeSessions, s.resumeTopics, s.resumeParallel, s.missed = 6, 2, 2, 5
-		s.copyRows = 2000
+		s.copyRows, s.walWriters, s.walRows = 2000, []int{2}, 500
 		s.logs, s.logTopics, s.steps, s.pages, s.trims = []int{4000, 8000}, 2, 3, 3, 1
 		s.fsyncs, s.settle = 5, o.Duration
 	}

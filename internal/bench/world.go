@@ -183,7 +183,12 @@ func (w *world) makeTemplate(ctx context.Context) error {
 func (w *world) drop(ctx context.Context, name string) {
 	conn, err := pgx.Connect(ctx, w.url)
 	if err == nil {
-		_, err = conn.Exec(ctx, "drop database if exists "+name+" with (force)")
+		// A walsender goes a moment after its server, and keeps a slot and the database.
+		for range 100 {
+			if _, err = conn.Exec(ctx, "drop database if exists "+name+" with (force)"); err == nil || pause(ctx, 50*time.Millisecond) != nil {
+				break
+			}
+		}
 		_ = conn.Close(ctx)
 	}
 	if err != nil && w.cluster == nil { // ours goes as a whole
@@ -261,11 +266,11 @@ type server struct {
 	listen, admin string
 }
 
-func (w *world) startServer(ctx context.Context, databaseURL string) (*server, error) {
+func (w *world) startServer(ctx context.Context, databaseURL string, flags ...string) (*server, error) {
 	type addresses struct{ Msg, Listen, Admin string }
 	serving := make(chan addresses, 1)
-	args := []string{"serve", "--database-url", databaseURL, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
-		"--log-format", "json", "--drain-timeout", "1s"}
+	args := append([]string{"serve", "--database-url", databaseURL, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
+		"--log-format", "json", "--drain-timeout", "1s"}, flags...)
 	if w.opts.Profiles != "" {
 		args = append(args, "--pprof")
 	}

@@ -239,4 +239,3 @@ func TestFault52ConsumerStalled(t *testing.T) {
 	r.count("times the walsender was another than before", disconnects, 0)
 	r.latency("from the end of the stall to events at the client", late, 5*time.Second)
 }
-
