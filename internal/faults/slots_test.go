@@ -112,7 +112,7 @@ func TestFault50SlotInvalidated(t *testing.T) {
 			judge.Exec(t, url, "checkpoint")
 			return captureSlot[string](t, url, "wal_status") == "lost"
 		})
-		held = max(held, judge.Value[int](t, url, "select (sum(size) >> 20)::int from pg_ls_waldir()"))
+		held = max(held, judge.Value[int](t, url, "select (sum(size) / 1048576)::int from pg_ls_waldir()"))
 		if away {
 			s.servers[0].Start()
 			s.servers[0].WaitReady()
