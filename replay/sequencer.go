@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -43,8 +44,9 @@ type Sequencer struct {
 	metrics *metrics
 	retain  *Retention
 
-	deaf        bool      // owned by Run: the line before this one went deaf
-	anotherRole sync.Once // guards a warning
+	deaf        bool                  // owned by Run: the line before this one went deaf
+	anotherRole sync.Once             // guards a warning
+	current     atomic.Pointer[waker] // of the steps under way; nil: none are
 }
 
 // SequencerOptions; the zero value is usable.
@@ -251,6 +253,8 @@ func (s *Sequencer) lead(ctx context.Context, line *listener.Line, w waker, shar
 	}
 	s.metrics.leading.Set(1)
 	defer s.metrics.lag.Set(0)
+	s.current.Store(&w)
+	defer s.current.Store(nil)
 	s.opts.Logger.Info("sequencer: leading", "term", term)
 
 	// Whoever sequenced before, maybe this server on another line, may have died between
