@@ -11,6 +11,7 @@ type metrics struct {
 	wakes, changes                                          *prometheus.CounterVec
 	leading, lag, drift, queue                              prometheus.Gauge
 	stepSeconds                                             prometheus.Histogram
+	capture                                                 *captureMetrics
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -18,6 +19,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pgcast", Name: name, Help: help})
 	}
 	m := &metrics{
+		capture:    newCaptureMetrics(reg),
 		sequenced:  counter("events_sequenced_total", "Events this server has given their place in the log."),
 		steps:      counter("sequencer_steps_total", "Steps of the sequencer that committed."),
 		reconnects: counter("sequencer_reconnects_total", "Times the sequencer's line to the database was lost or given up."),

@@ -61,6 +61,8 @@ type SequencerOptions struct {
 	Retention  *RetentionOptions
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // default slog.Default()
+
+	failpoint func(step string) error // of capture, in tests
 }
 
 // NewSequencer makes a sequencer. url must lead directly to the primary, not through a
@@ -269,6 +271,7 @@ func (s *Sequencer) lead(ctx context.Context, line *listener.Line, w waker, shar
 	g.Go(func() error { return s.upkeep(ctx) })
 	g.Go(func() error { return s.watch(ctx) })
 	g.Go(func() error { return s.retain.run(ctx) })
+	g.Go(func() error { return s.capture(term, shared).run(ctx) })
 	if shared {
 		g.Go(func() error { return s.prove(ctx) })
 	}
