@@ -11,6 +11,7 @@ type metrics struct {
 	wakes, changes                                          *prometheus.CounterVec
 	leading, lag, drift, queue                              prometheus.Gauge
 	stepSeconds                                             prometheus.Histogram
+	capture                                                 *captureMetrics
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -18,6 +19,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pgcast", Name: name, Help: help})
 	}
 	m := &metrics{
+		capture:    newCaptureMetrics(reg),
 		sequenced:  counter("events_sequenced_total", "Events this server has given their place in the log."),
 		steps:      counter("sequencer_steps_total", "Steps of the sequencer that committed."),
 		reconnects: counter("sequencer_reconnects_total", "Times the sequencer's line to the database was lost or given up."),
@@ -25,7 +27,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		trimmed:    counter("events_trimmed_total", "Events deleted by retention."),
 		evicted:    counter("sequencer_evictions_total", "Frozen sequencers of other servers whose session this server ended."),
 		wakes: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pgcast", Name: "sequencer_wakes_total",
-			Help: "What made the sequencer look at the log: bell, look (the last one before sleeping), safety (no bell told of it), poll."}, []string{"source"}),
+			Help: "What made the sequencer look at the log: bell, look (the last one before sleeping), safety (nothing told of it), poll, capture (this server added to the log)."}, []string{"source"}),
 		leading: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pgcast", Name: "sequencer_leading",
 			Help: "1 while this server sequences, 0 while it follows."}),
 		queue: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pgcast", Name: "notify_queue_usage",
@@ -40,7 +42,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Time of one step, commit included.", Buckets: prometheus.ExponentialBuckets(0.00025, 2, 14)}),
 	}
 	// From the start, so that an alert sees the first one too.
-	for _, source := range []listener.Source{listener.SourceBell, listener.SourceLook, listener.SourceSafety, listener.SourcePoll} {
+	for _, source := range []listener.Source{listener.SourceBell, listener.SourceLook, listener.SourceSafety, listener.SourcePoll, listener.SourceCapture} {
 		m.wakes.WithLabelValues(string(source))
 	}
 	for _, event := range []string{"gone", "altered"} {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -43,8 +44,9 @@ type Sequencer struct {
 	metrics *metrics
 	retain  *Retention
 
-	deaf        bool      // owned by Run: the line before this one went deaf
-	anotherRole sync.Once // guards a warning
+	deaf        bool                  // owned by Run: the line before this one went deaf
+	anotherRole sync.Once             // guards a warning
+	current     atomic.Pointer[waker] // of the steps under way; nil: none are
 }
 
 // SequencerOptions; the zero value is usable.
@@ -59,6 +61,8 @@ type SequencerOptions struct {
 	Retention  *RetentionOptions
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // default slog.Default()
+
+	failpoint func(step string) error // of capture, in tests
 }
 
 // NewSequencer makes a sequencer. url must lead directly to the primary, not through a
@@ -251,6 +255,8 @@ func (s *Sequencer) lead(ctx context.Context, line *listener.Line, w waker, shar
 	}
 	s.metrics.leading.Set(1)
 	defer s.metrics.lag.Set(0)
+	s.current.Store(&w)
+	defer s.current.Store(nil)
 	s.opts.Logger.Info("sequencer: leading", "term", term)
 
 	// Whoever sequenced before, maybe this server on another line, may have died between
@@ -265,6 +271,7 @@ func (s *Sequencer) lead(ctx context.Context, line *listener.Line, w waker, shar
 	g.Go(func() error { return s.upkeep(ctx) })
 	g.Go(func() error { return s.watch(ctx) })
 	g.Go(func() error { return s.retain.run(ctx) })
+	g.Go(func() error { return s.capture(term, shared).run(ctx) })
 	if shared {
 		g.Go(func() error { return s.prove(ctx) })
 	}

@@ -34,6 +34,9 @@ func (s *Sequencer) upkeep(ctx context.Context) error {
 		if pruned, err = prune(ctx, q, pruned); err != nil && ctx.Err() == nil {
 			s.opts.Logger.Warn("sequencer: could not prune old steps; will try again", "error", err)
 		}
+		if err := pruneCaptured(ctx, q); err != nil && ctx.Err() == nil {
+			s.opts.Logger.Warn("sequencer: could not prune old steps of capture; will try again", "error", err)
+		}
 	}
 }
 
@@ -95,6 +98,14 @@ func prune(ctx context.Context, q *db.Queries, from int64) (stop int64, err erro
 		}
 		if from = p.Stop; !p.More {
 			return from, nil
+		}
+	}
+}
+
+func pruneCaptured(ctx context.Context, q *db.Queries) error {
+	for {
+		if gone, err := q.CapturedPrune(ctx); err != nil || gone < 10000 {
+			return err
 		}
 	}
 }

@@ -87,4 +87,13 @@ func (s *Sequencer) waker(ctx context.Context, line *listener.Line) (w waker, sh
 
 type waker interface {
 	Wait(ctx context.Context, busy bool, look listener.Look) (listener.Source, error)
+	Nudge() // from any goroutine: ends the Wait under way, or the next one, at once
+}
+
+// nudge has the sequencer look at the log, to which this process has added. While none
+// runs here there is nothing to do: whoever begins to sequence looks.
+func (s *Sequencer) nudge() {
+	if w := s.current.Load(); w != nil {
+		(*w).Nudge()
+	}
 }
