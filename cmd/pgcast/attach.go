@@ -141,7 +141,7 @@ func (a *app) detachCommand() *cobra.Command {
 		GroupID: groupTable,
 		Short:   "Take away what attach has made",
 		Long: `Take away everything that attach has made in a table. What was captured stays in
-the log.`,
+the log. With the last table that is captured from the WAL goes the replication slot.`,
 		Example: `  pgcast detach public.messages
   pgcast detach public.messages --print`,
 		Args:              cobra.ExactArgs(1),
@@ -167,6 +167,11 @@ func (a *app) detach(ctx context.Context, table string) error {
 	closes, err := isByWAL(ctx, conn, table)
 	if err != nil {
 		return err
+	}
+	if closes { // what becomes of the slot is said by us
+		if _, err := conn.Exec(ctx, "set client_min_messages = warning"); err != nil {
+			return err
+		}
 	}
 	var was bool
 	if err := conn.QueryRow(ctx, `select pgcast.detach($1::text::regclass)`, table).Scan(&was); err != nil {

@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgcast/pgcast"
 )
 
 // slotLook is how often to look who keeps a slot from being made.
@@ -37,7 +41,7 @@ func (a *app) openSlot(ctx context.Context, conn *pgx.Conn, most time.Duration) 
 			if err == nil {
 				a.sayf("made replication slot %s\n", plain(slot))
 			}
-			return err == nil, err
+			return err == nil, mayNotReplicate(ctx, conn, err)
 		case <-look.C:
 		}
 		if other == nil {
@@ -60,6 +64,19 @@ func (a *app) openSlot(ctx context.Context, conn *pgx.Conn, most time.Duration) 
 			w.say("transactions that are open, to make the replication slot", who)
 		}
 	}
+}
+
+// mayNotReplicate adds to Postgres' refusal what mends it.
+func mayNotReplicate(ctx context.Context, conn *pgx.Conn, err error) error {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || pg.Code != "42501" || conn.IsClosed() {
+		return err
+	}
+	var role string
+	if conn.QueryRow(ctx, "select quote_ident(current_user)").Scan(&role) != nil {
+		return err // the first error says more
+	}
+	return &pgcast.Error{Code: pgcast.CodeForbidden, Message: pg.Message, Hint: "alter role " + role + " replication; or capture by trigger"}
 }
 
 // closeSlot drops the slot when no table is captured by it any more. A server that reads
