@@ -225,9 +225,15 @@ begin
       end if; -- it was so old that it has just been deleted
     end loop;
   end if;
-  insert into pgcast.event_log (id, topic, event, data, created_at) overriding system value
-    values (new_id, publish.topic, publish.event, publish.data::json, new_at);
-  perform pgcast.ring();
+  if exists (select from pgcast.attachment a where a.via = 'wal') then
+    -- In its place among the changes of those tables, which are read from the WAL.
+    insert into pgcast.published (id, topic, event, data, created_at)
+      values (new_id, publish.topic, publish.event, publish.data::json, new_at);
+  else
+    insert into pgcast.event_log (id, topic, event, data, created_at) overriding system value
+      values (new_id, publish.topic, publish.event, publish.data::json, new_at);
+    perform pgcast.ring();
+  end if;
   return pgcast.event_id(new_id, new_at);
 end $$;
 -- +goose StatementEnd

@@ -16,6 +16,9 @@ create table pgcast.attachment (
   stamp       text not null,
   kinds       text[],
   trouble     text[],
+  decoded     jsonb,
+  names       jsonb,
+  members     oid[],
   attached_at timestamptz not null default clock_timestamp(),
   check (columns is null or without is null)
 );
@@ -32,6 +35,9 @@ comment on column pgcast.attachment.shape is 'Numbers and names of the columns w
 comment on column pgcast.attachment.stamp is 'Cluster, database and table the column numbers belong to; after a restore elsewhere only the names count.';
 comment on column pgcast.attachment.kinds is 'The columns with their types as the topics were last told; null: not yet.';
 comment on column pgcast.attachment.trouble is 'What the topics were last told is wrong with the table''s capture; null: nothing.';
+comment on column pgcast.attachment.decoded is 'Of a table that is or was captured from the WAL: types of its columns as last seen there, {"name": [oid, typmod]}.';
+comment on column pgcast.attachment.names is 'Likewise: all numbers and names its columns have had, since rows are read from the WAL that are older than the table''s shape.';
+comment on column pgcast.attachment.members is 'Likewise: the partitions it has had.';
 comment on column pgcast.attachment.attached_at is 'When the table was first attached.';
 
 -- +goose StatementBegin
@@ -130,6 +136,22 @@ $$;
 comment on function pgcast.topic_template is 'The reverse of topic_parts().';
 
 -- +goose StatementBegin
+create function pgcast.topic_pattern(template text) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+  literals text[] := (pgcast.topic_parts(template)).literals;
+  expression text := (select string_agg(regexp_replace(l, '([^A-Za-z0-9])', E'\\\\\\1', 'g'), '(?:~null|(?:[A-Za-z0-9_.-]|%[0-9A-F]{2})*)' order by i)
+                      from unnest(literals) with ordinality u (l, i));
+begin
+  if literals[1] = '_' then
+    expression := '(?:_|%5F)' || substr(expression, 3);
+  end if;
+  return '^(?:' || expression || case when array_to_string(literals, '') = '' then '|~empty' else '' end || '|.{191}~[0-9a-f]{64})$';
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.topic_pattern is 'A regular expression of the topics that a template with placeholders can have produced.';
+
+-- +goose StatementBegin
 create function pgcast.topics_of(template text) returns setof text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -147,12 +169,7 @@ begin
   end if;
   -- A leading _ may have become %5F, so it bounds nothing.
   low := case when parts.literals[1] = '_' then '' else parts.literals[1] end;
-  expression := (select string_agg(regexp_replace(l, '([^A-Za-z0-9])', E'\\\\\\1', 'g'), '(?:~null|(?:[A-Za-z0-9_.-]|%[0-9A-F]{2})*)' order by i)
-                 from unnest(parts.literals) with ordinality u (l, i));
-  if parts.literals[1] = '_' then
-    expression := '(?:_|%5F)' || substr(expression, 3);
-  end if;
-  expression := '^(?:' || expression || case when array_to_string(parts.literals, '') = '' then '|~empty' else '' end || '|.{191}~[0-9a-f]{64})$';
+  expression := pgcast.topic_pattern(template);
   -- Events that have no place yet may be in topics that have no row yet.
   select pg_snapshot_xmin(p.seen) into first_xid from pgcast.progress p order by p.step desc limit 1;
   return query
@@ -186,6 +203,7 @@ revoke execute on all functions in schema pgcast from public;
 -- +goose Down
 drop function pgcast.row_json(record);
 drop function pgcast.topics_of(text);
+drop function pgcast.topic_pattern(text);
 drop function pgcast.topic_template(text[], text[]);
 drop function pgcast.topic_parts(text);
 drop function pgcast.expand_topic(text[], text[]);

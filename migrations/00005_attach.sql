@@ -2,7 +2,7 @@
 -- attach(), detach() and the scripts they run.
 
 -- +goose StatementBegin
-create function pgcast.check_attachable(tbl regclass) returns void
+create function pgcast.check_attachable(tbl regclass, capture text default 'trigger') returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   c record;
@@ -55,10 +55,10 @@ begin
                     and m.rel in (select o.rel from pgcast.members_of(a.relation) o)) then
       raise exception 'pgcast: % cannot be attached: % belongs to another attached table', tbl, m.rel
         using errcode = '55000', hint = 'A table that inherits from several can be captured for one of them only.';
-    elsif not has_table_privilege(m.rel, 'trigger') then
+    elsif check_attachable.capture = 'trigger' and not has_table_privilege(m.rel, 'trigger') then
       raise exception 'pgcast: no permission to create triggers on %', m.rel
         using errcode = '42501', hint = format('grant trigger on %s to %I, or attach as the owner.', m.rel, current_user);
-    elsif m.relpersistence = 'u' then
+    elsif m.relpersistence = 'u' and check_attachable.capture = 'trigger' then
       raise notice 'pgcast: % is unlogged; a crash empties it and leaves no event', m.rel;
     end if;
   end loop;
@@ -83,7 +83,7 @@ comment on function pgcast.check_columns is 'Raises 42703 for a column that a ta
 
 -- +goose StatementBegin
 create function pgcast.attach_sql(tbl regclass, topic text default null, columns text[] default null, without text[] default null,
-                                  old boolean default false, numbers text default 'json') returns setof text
+                                  old boolean default false, numbers text default 'json', capture text default 'trigger') returns setof text
 language plpgsql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
   c record;
@@ -94,7 +94,11 @@ declare
   by_row boolean;
   statement text;
 begin
-  perform pgcast.check_attachable(tbl);
+  if capture is null or capture not in ('trigger', 'wal') then
+    raise exception 'pgcast: % is not a way to capture', coalesce(quote_literal(capture), 'NULL')
+      using errcode = '22023', hint = 'capture is ''trigger'', or ''wal'' to read changes from the write-ahead log.';
+  end if;
+  perform pgcast.check_attachable(tbl, capture);
   select t.relname, n.nspname, t.relowner into c from pg_class t join pg_namespace n on n.oid = t.relnamespace where t.oid = tbl;
   topic := coalesce(topic, pgcast.expand_topic('{"",""}', array[c.relname::text]));
   perform pgcast.check_columns(tbl, (pgcast.topic_parts(topic)).names);
@@ -121,6 +125,9 @@ begin
     raise exception 'pgcast: the columns to capture of % leave out its primary key', tbl
       using errcode = '22023', hint = 'Updates and deletes tell by the key which row they mean.';
   end if;
+  if capture = 'wal' then
+    perform pgcast.check_decodable(tbl, r, old);
+  end if;
   -- Named after the table: its oid would change with a dump, or where a printed script is run.
   name := (select a.capture from pgcast.attachment a where a.relation = tbl);
   if name is null then
@@ -129,7 +136,15 @@ begin
       name := left(name, 54) || substr(md5(name), 1, 8);
     end loop;
   end if;
+  if capture = 'wal' then
+    return query select pgcast.attach_wal_sql(tbl, name, topic, columns, without, old, numbers);
+    return;
+  end if;
   by_row := pgcast.row_triggers(tbl, name, false);
+  if exists (select from pgcast.attachment a where a.relation = tbl and a.via = 'wal') then
+    return next format('lock table %s in share row exclusive mode', tbl);
+    return next format('select pgcast.unfollow_table(%L)', tbl);
+  end if;
   return query select pgcast.capture_sql(tbl, name, spec, by_row);
   for m in select x.rel, x.depth > 0 as is_member, pg_has_role(t.relowner, 'usage') as is_owner
            from pgcast.members_of(tbl) x join pg_class t on t.oid = x.rel order by x.depth, t.relname loop
@@ -156,9 +171,9 @@ begin
     return next statement;
   end loop;
   return next format(
-    E'insert into pgcast.attachment as a (relation, capture, topic, columns, without, old, numbers, shape, stamp, kinds)\n'
-    'values (%L, %L, %L, %L, %L, %L, %L, pgcast.shape_of(%L::regclass), pgcast.stamp_of(%L::regclass), pgcast.kinds_of(%L::regclass))\n'
-    'on conflict (relation) do update set capture = excluded.capture, topic = excluded.topic, columns = excluded.columns,\n'
+    E'insert into pgcast.attachment as a (relation, capture, via, topic, columns, without, old, numbers, shape, stamp, kinds)\n'
+    'values (%L, %L, ''trigger'', %L, %L, %L, %L, %L, pgcast.shape_of(%L::regclass), pgcast.stamp_of(%L::regclass), pgcast.kinds_of(%L::regclass))\n'
+    'on conflict (relation) do update set capture = excluded.capture, via = excluded.via, topic = excluded.topic, columns = excluded.columns,\n'
     '  without = excluded.without, old = excluded.old, numbers = excluded.numbers, shape = excluded.shape, stamp = excluded.stamp', -- what was altered before is still to be told
     tbl, name, topic, columns, without, old, numbers, tbl, tbl, tbl);
 end $$;
@@ -167,28 +182,35 @@ comment on function pgcast.attach_sql is 'The statements attach() would run, in 
 
 -- +goose StatementBegin
 create function pgcast.attach(tbl regclass, topic text default null, columns text[] default null, without text[] default null,
-                              old boolean default false, numbers text default 'json') returns text
+                              old boolean default false, numbers text default 'json', capture text default 'trigger') returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   statement text;
 begin
+  if attach.capture = 'wal' then
+    perform pgcast.check_slot();
+  end if;
   perform pg_advisory_xact_lock(1885823841, 4); -- not two at once, nor together with refresh()
-  for statement in select pgcast.attach_sql(tbl, topic, columns, without, old, numbers) loop
+  for statement in select pgcast.attach_sql(tbl, topic, columns, without, old, numbers, capture) loop
     execute statement;
   end loop;
   return (select a.topic from pgcast.attachment a where a.relation = tbl);
 end $$;
 -- +goose StatementEnd
-comment on function pgcast.attach is 'Makes a table''s writes events: attach(''public.messages'', topic => ''room:{room_id}''). Attaching again replaces all options. Returns the topic''s template.';
+comment on function pgcast.attach is 'Makes a table''s writes events: attach(''public.messages'', topic => ''room:{room_id}''). With capture => ''wal'' its changes are read from the write-ahead log, without a trigger. Attaching again replaces all options. Returns the topic''s template.';
 
 -- +goose StatementBegin
 create function pgcast.detach_sql(tbl regclass) returns setof text
 language plpgsql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
-  name text := (select a.capture from pgcast.attachment a where a.relation = tbl);
+  name text;
+  via text;
 begin
+  select a.capture, a.via into name, via from pgcast.attachment a where a.relation = tbl;
   if name is null then
     return;
+  elsif via = 'wal' then
+    return next format('select pgcast.unfollow_table(%L)', tbl);
   end if;
   -- With the function go its triggers, on whatever table, also for a role that owns none of them.
   return next format('drop function if exists pgcast.%I() cascade', name);
@@ -200,16 +222,24 @@ comment on function pgcast.detach_sql is 'The statements detach() would run, in 
 
 -- +goose StatementBegin
 create function pgcast.detach(tbl regclass) returns boolean
-language plpgsql set search_path = pg_catalog, pg_temp set client_min_messages = warning as $$
+language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   statement text;
   is_done boolean := false;
+  was_wal boolean;
+  messages text := current_setting('client_min_messages');
 begin
   perform pg_advisory_xact_lock(1885823841, 4);
+  was_wal := exists (select from pgcast.attachment a where a.relation = tbl and a.via = 'wal');
+  perform set_config('client_min_messages', 'warning', true); -- what goes with a function need not be told
   for statement in select pgcast.detach_sql(tbl) loop
     execute statement;
     is_done := true;
   end loop;
+  perform set_config('client_min_messages', messages, true);
+  if was_wal and not exists (select from pgcast.attachment a where a.via = 'wal') then
+    raise notice 'pgcast: no table is captured from the WAL any more; a server that runs drops the replication slot, else do: select pgcast.close_slot()';
+  end if;
   return is_done;
 end $$;
 -- +goose StatementEnd
@@ -226,7 +256,7 @@ end $$;
 -- +goose StatementEnd
 drop function pgcast.detach(regclass);
 drop function pgcast.detach_sql(regclass);
-drop function pgcast.attach(regclass, text, text[], text[], boolean, text);
-drop function pgcast.attach_sql(regclass, text, text[], text[], boolean, text);
+drop function pgcast.attach(regclass, text, text[], text[], boolean, text, text);
+drop function pgcast.attach_sql(regclass, text, text[], text[], boolean, text, text);
 drop function pgcast.check_columns(regclass, text[]);
-drop function pgcast.check_attachable(regclass);
+drop function pgcast.check_attachable(regclass, text);
