@@ -18,7 +18,11 @@ type attachment struct {
 	except  []string
 	old     bool
 	numbers string
+	capture string
+	wait    time.Duration
 }
+
+const byWAL = "wal"
 
 func (a *app) attachCommand() *cobra.Command {
 	var at attachment
@@ -35,11 +39,17 @@ Columns in the topic are replaced by the row's values: with room:{room_id} a mes
 room 7 is an event of topic room:7. A row that moves to another topic is deleted on the
 old one and created on the new.
 
+With --capture wal the writes are read from the WAL instead of by triggers: writers pay next
+to nothing. That takes wal_level = logical, the table's owner, and a role that may replicate.
+The replication slot is made first, if there is none; it waits for the transactions that are
+open, and who holds it up is said. The last detach drops it.
+
 Attaching again replaces all options. Names are written as in SQL, so a table's name with
 capital letters needs quotes: 'public."Messages"'.`,
 		Example: `  pgcast attach public.messages --topic 'room:{room_id}'
   pgcast attach users --except password_hash,email
   pgcast attach prices --numbers text --old
+  pgcast attach public.orders --capture wal
   pgcast attach public.messages --print > migration.sql`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeTables(attachableTables),
@@ -53,7 +63,7 @@ capital letters needs quotes: 'public."Messages"'.`,
 			}
 			if script {
 				return a.printStatements(cmd.Context(),
-					`select pgcast.attach_sql($1::text::regclass, $2, $3, $4, $5, $6)`, at.args()...)
+					at.capture == byWAL, `select pgcast.attach_sql($1::text::regclass, $2, $3, $4, $5, $6, $7)`, at.args()...)
 			}
 			return a.attach(cmd.Context(), &at)
 		},
@@ -65,13 +75,16 @@ capital letters needs quotes: 'public."Messages"'.`,
 	f.StringSliceVar(&at.except, "except", nil, "capture all `columns` but these")
 	f.BoolVar(&at.old, "old", false, "let updates and deletes carry the old values, not only the old key")
 	f.StringVar(&at.numbers, "numbers", "json", "bigint and numeric as `json` numbers, or as text: JavaScript rounds above 2^53")
+	f.StringVar(&at.capture, "capture", "trigger", "how writes are captured: by `trigger`, or from the wal")
+	addWait(f, &at.wait)
 	f.BoolVar(&script, "print", false, "print the SQL instead of running it")
 	_ = cmd.RegisterFlagCompletionFunc("numbers", cobra.FixedCompletions([]string{"json", "text"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("capture", cobra.FixedCompletions([]string{"trigger", byWAL}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
 func (at *attachment) args() []any {
-	return []any{at.table, at.topic, at.columns, at.except, at.old, at.numbers}
+	return []any{at.table, at.topic, at.columns, at.except, at.old, at.numbers, at.capture}
 }
 
 func (a *app) attach(ctx context.Context, at *attachment) error {
@@ -80,14 +93,34 @@ func (a *app) attach(ctx context.Context, at *attachment) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	closes, err := isByWAL(ctx, conn, at.table) // before anything is waited for: there may be no such table
+	if err != nil {
+		return err
+	}
+	if at.capture == byWAL {
+		if closes, err = a.openSlot(ctx, conn, at.wait); err != nil {
+			return err
+		}
+	}
 	var template string
-	err = conn.QueryRow(ctx, `select pgcast.attach($1::text::regclass, $2, $3, $4, $5, $6)`, at.args()...).Scan(&template)
+	err = conn.QueryRow(ctx, `select pgcast.attach($1::text::regclass, $2, $3, $4, $5, $6, $7)`, at.args()...).Scan(&template)
+	// A slot that was made for this table only, or that has served it only till now.
+	if closes {
+		if closeErr := a.closeSlot(ctx, conn); err == nil {
+			err = closeErr
+		}
+	}
 	if err != nil {
 		return err
 	}
 	a.sayf("%s is attached: its writes are events of %s\n", plain(at.table), plain(template))
 	a.sayf("%s\n", a.paint(a.err).dim("watch them with: "+commandName()+" tail '"+plain(patternOf(template))+"'"))
 	return nil
+}
+
+func isByWAL(ctx context.Context, conn *pgx.Conn, table string) (is bool, err error) {
+	err = conn.QueryRow(ctx, "select exists (select from pgcast.attachment a where a.relation = $1::text::regclass and a.via = $2)", table, byWAL).Scan(&is)
+	return is, err
 }
 
 // patternOf gives a pattern that selects a template's topics.
@@ -108,14 +141,14 @@ func (a *app) detachCommand() *cobra.Command {
 		GroupID: groupTable,
 		Short:   "Take away what attach has made",
 		Long: `Take away everything that attach has made in a table. What was captured stays in
-the log.`,
+the log. With the last table that is captured from the WAL goes the replication slot.`,
 		Example: `  pgcast detach public.messages
   pgcast detach public.messages --print`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: a.completeTables(attachedTables),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if script {
-				return a.printStatements(cmd.Context(), `select pgcast.detach_sql($1::text::regclass)`, args[0])
+				return a.printStatements(cmd.Context(), false, `select pgcast.detach_sql($1::text::regclass)`, args[0])
 			}
 			return a.detach(cmd.Context(), args[0])
 		},
@@ -131,6 +164,15 @@ func (a *app) detach(ctx context.Context, table string) error {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	closes, err := isByWAL(ctx, conn, table)
+	if err != nil {
+		return err
+	}
+	if closes { // what becomes of the slot is said by us
+		if _, err := conn.Exec(ctx, "set client_min_messages = warning"); err != nil {
+			return err
+		}
+	}
 	var was bool
 	if err := conn.QueryRow(ctx, `select pgcast.detach($1::text::regclass)`, table).Scan(&was); err != nil {
 		return err
@@ -140,11 +182,15 @@ func (a *app) detach(ctx context.Context, table string) error {
 	} else {
 		a.sayf("%s was not attached\n", plain(table))
 	}
-	return nil
+	if !closes {
+		return nil
+	}
+	return a.closeSlot(ctx, conn)
 }
 
-// printStatements prints, as a script of one transaction, what a query gives.
-func (a *app) printStatements(ctx context.Context, query string, args ...any) error {
+// printStatements prints, as a script of one transaction, what a query gives. With slot the
+// script begins with making the slot.
+func (a *app) printStatements(ctx context.Context, slot bool, query string, args ...any) error {
 	conn, err := a.connect(ctx)
 	if err != nil {
 		return err
@@ -157,6 +203,14 @@ func (a *app) printStatements(ctx context.Context, query string, args ...any) er
 	statements, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil || len(statements) == 0 {
 		return err
+	}
+	if slot {
+		before := "-- Makes the replication slot, if there is none, when the transactions that are open have\n" +
+			"-- ended. In a transaction of its own: Postgres makes no slot in one that has written something.\n" +
+			"select pgcast.open_slot();\n\n"
+		if _, err := fmt.Fprint(a.out, before); err != nil {
+			return err
+		}
 	}
 	_, err = fmt.Fprintf(a.out, "begin;\n%s;\ncommit;\n", strings.Join(statements, ";\n"))
 	return err

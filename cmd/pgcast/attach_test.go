@@ -22,7 +22,7 @@ func TestAttach(t *testing.T) {
 			from pgcast.event_log order by id desc limit 1`)
 	}
 
-	if r := s.run(t, "attached"); r.ok(t) != "table\ttopic\tcolumns\toptions" || !strings.Contains(r.err, "no table is attached") {
+	if r := s.run(t, "attached"); r.ok(t) != "table\ttopic\tcolumns\tcapture\toptions" || !strings.Contains(r.err, "no table is attached") {
 		t.Errorf("attached before anything is:\n%s", r)
 	}
 	r := s.run(t, "attach", "public.messages", "--topic", "room:{room_id}", "--except", "secret", "--old", "--numbers", "text")
@@ -38,9 +38,9 @@ func TestAttach(t *testing.T) {
 		t.Errorf("got %s, want %s", last(), want)
 	}
 	s.run(t, "attach", `"Odd, Table"`, "--columns", `"a,b",id`, "--topic", "odd:{a,b}").ok(t)
-	want := "table\ttopic\tcolumns\toptions\n" +
-		"public.\"Odd, Table\"\todd:{a,b}\ta,b, id\t\n" +
-		"public.messages\troom:{room_id}\tall but secret\told, numbers as text"
+	want := "table\ttopic\tcolumns\tcapture\toptions\n" +
+		"public.\"Odd, Table\"\todd:{a,b}\ta,b, id\ttrigger\t\n" +
+		"public.messages\troom:{room_id}\tall but secret\ttrigger\told, numbers as text"
 	if diff := cmp.Diff(want, s.run(t, "attached").ok(t)); diff != "" {
 		t.Error(diff)
 	}
@@ -104,7 +104,7 @@ func TestAttach(t *testing.T) {
 
 	// A table that was dropped is told too.
 	db.Exec(t, `create table gone (id int); select pgcast.attach('gone'); drop table gone`)
-	if r := s.run(t, "attached"); !strings.Contains(r.ok(t), "\tgone\tall\t") || !strings.Contains(r.err, "the table was dropped; its topic was gone\n mend: select pgcast.refresh()") {
+	if r := s.run(t, "attached"); !strings.Contains(r.ok(t), "\tgone\tall\ttrigger\t") || !strings.Contains(r.err, "the table was dropped; its topic was gone\n mend: select pgcast.refresh()") {
 		t.Errorf("attached with a dropped table:\n%s", r)
 	}
 	db.Exec(t, `select pgcast.refresh()`)
@@ -116,6 +116,7 @@ func TestAttach(t *testing.T) {
 	s.run(t, "attach", "messages", "--topic", "{nosuch}").fails(t, 1, "has no column nosuch", "Its columns: id, room_id, body, secret.")
 	s.run(t, "attach", "messages", "--numbers", "roman").fails(t, 1, "'roman' is not a way to write numbers")
 	s.run(t, "attach", "messages", "--columns", "id", "--except", "body").fails(t, 2, "--columns or --except, not both")
+	s.run(t, "attach", "messages", "--capture", "magic").fails(t, 1, "'magic' is not a way to capture")
 	s.run(t, "attach").fails(t, 2, "accepts 1 arg(s)", "pgcast attach --help")
 	s.run(t, "detach", "nosuch").fails(t, 1, `relation "nosuch" does not exist`)
 

@@ -45,6 +45,7 @@ type attachedRow struct {
 	Except     []string  `json:"except"`
 	Old        bool      `json:"old"`
 	Numbers    string    `json:"numbers"`
+	Capture    string    `json:"capture"` // trigger or wal
 	AttachedAt time.Time `json:"attached_at"`
 }
 
@@ -55,7 +56,7 @@ func (a *app) attached(ctx context.Context, asJSON bool) error {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	list, err := collect[attachedRow](ctx, conn,
-		`select case when c.oid is null then a.relation::text else format('%I.%I', n.nspname, c.relname) end, topic, columns, without, old, numbers, attached_at
+		`select case when c.oid is null then a.relation::text else format('%I.%I', n.nspname, c.relname) end, topic, columns, without, old, numbers, via, attached_at
 		from pgcast.attachment a left join pg_class c on c.oid = a.relation left join pg_namespace n on n.oid = c.relnamespace order by 1`)
 	if err != nil {
 		return err
@@ -70,9 +71,9 @@ func (a *app) attached(ctx context.Context, asJSON bool) error {
 		if len(list) == 0 {
 			a.sayf("no table is attached; attach one with: %s attach TABLE\n", commandName())
 		}
-		t := a.newTable([]string{"table", "topic", "columns", "options"})
+		t := a.newTable([]string{"table", "topic", "columns", "capture", "options"})
 		for _, r := range list {
-			t.add(r.Table, r.Topic, r.columns(), r.options())
+			t.add(r.Table, r.Topic, r.columns(), r.Capture, r.options())
 		}
 		err = t.close()
 	}

@@ -19,7 +19,7 @@ func (a *app) doctorCommand() *cobra.Command {
 		GroupID: groupServe,
 		Short:   "Look for everything that can be wrong, and say what mends it",
 		Long: `Look at the database, the schema, the attached tables, the sequencer, Redis if there is one,
-and this machine for everything that can be wrong. Nothing is changed. Give it the settings that the servers
+and this machine for everything that can be wrong. Nothing is changed, but with --fix. Give it the settings that the servers
 have, best on a machine where one runs, and as the same database role.
 
 Each line has a state: ok; note, worth knowing; warn, not as it should be, or not for
@@ -27,9 +27,15 @@ long; fail, does not work; skip, not looked at because something else is wrong. 
 what is not ok stands why it matters and what mends it: SQL for pgcast sql or psql, or a
 command for the shell.
 
+With --fix it first mends what can be mended without asking, and says each thing it has done: a
+replication slot of this database by which no table is captured any more is dropped, publications
+that are missing are made, what capture has left behind is moved or deleted, and capture is made
+anew for tables that have changed. On a database where all is well it changes nothing.
+
 The exit code is 1 if anything failed, with --strict also if there is a warning.`,
 		Example: `  pgcast doctor
   pgcast doctor --strict --quiet || echo 'somebody should look at this'
+  pgcast doctor --fix
   pgcast doctor --json | jq -r 'select(.state == "fail") | .mend'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.doctor(cmd.Context(), o) },
@@ -38,11 +44,12 @@ The exit code is 1 if anything failed, with --strict also if there is a warning.
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "one JSON object per line")
 	cmd.Flags().BoolVar(&o.strict, "strict", false, "fail also if there is a warning")
 	cmd.Flags().BoolVar(&o.quiet, "quiet", false, "list only what failed, and warnings")
+	cmd.Flags().BoolVar(&o.fix, "fix", false, "first mend what can be mended without asking")
 	cmd.Flags().BoolVar(&o.verbose, "verbose", false, "say of everything why it matters")
 	return cmd
 }
 
-type doctorOptions struct{ asJSON, strict, quiet, verbose bool }
+type doctorOptions struct{ asJSON, strict, quiet, verbose, fix bool }
 
 func (a *app) doctor(ctx context.Context, o doctorOptions) error {
 	if o.quiet && o.verbose {
@@ -61,17 +68,26 @@ func (a *app) doctor(ctx context.Context, o doctorOptions) error {
 	count := map[doctor.State]int{}
 	lines := json.NewEncoder(a.out)
 	lines.SetEscapeHTML(false)
-	err := doctor.New(options).Run(ctx, func(r doctor.Result) error {
+	tell := func(r doctor.Result) error {
 		count[r.State]++
 		switch {
-		case o.quiet && r.State != doctor.Fail && r.State != doctor.Warn:
+		case o.quiet && r.State != doctor.Fail && r.State != doctor.Warn && r.State != doctor.Fixed:
 			return nil
 		case o.asJSON:
 			return lines.Encode(r)
 		}
 		return a.printFinding(r, o.verbose)
-	})
-	if err != nil {
+	}
+	d := doctor.New(options)
+	if o.fix {
+		if err := d.Fix(ctx, tell); err != nil {
+			return err
+		}
+		if count[doctor.Fixed]+count[doctor.Fail] == 0 {
+			a.sayf("nothing to mend that --fix may\n")
+		}
+	}
+	if err := d.Run(ctx, tell); err != nil {
 		return err
 	}
 	a.sayf("%s\n", a.paint(a.err).dim(summary(count)))
@@ -96,10 +112,10 @@ var doctorColumn = func() (width int) {
 // be done. The lines of a result but the first begin with blanks.
 func (a *app) printFinding(r doctor.Result, verbose bool) error {
 	p := a.paint(a.out)
-	style := map[doctor.State]func(string) string{doctor.OK: p.green, doctor.Note: p.cyan, doctor.Warn: p.yellow, doctor.Fail: p.red, doctor.Skip: p.dim}
+	style := map[doctor.State]func(string) string{doctor.OK: p.green, doctor.Note: p.cyan, doctor.Warn: p.yellow, doctor.Fail: p.red, doctor.Skip: p.dim, doctor.Fixed: p.magenta}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s  %s  %s\n", style[r.State](fmt.Sprintf("%-4s", r.State)), p.bold(fmt.Sprintf("%-*s", doctorColumn, r.Name)), plain(r.Found))
-	if verbose || r.State != doctor.OK && r.State != doctor.Skip {
+	if verbose || r.State != doctor.OK && r.State != doctor.Skip && r.State != doctor.Fixed {
 		fmt.Fprintf(&b, "      %s %s\n", p.dim("why: "), r.Why)
 	}
 	if r.Mend != "" {
@@ -112,7 +128,7 @@ func (a *app) printFinding(r doctor.Result, verbose bool) error {
 
 func summary(count map[doctor.State]int) string {
 	var parts []string
-	for _, s := range []doctor.State{doctor.OK, doctor.Note, doctor.Warn, doctor.Fail, doctor.Skip} {
+	for _, s := range []doctor.State{doctor.Fixed, doctor.OK, doctor.Note, doctor.Warn, doctor.Fail, doctor.Skip} {
 		if n := count[s]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, s))
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -122,7 +123,8 @@ func checkSlots(ctx context.Context, x *exam) ([]finding, error) {
 	}
 	slots, err := collect[slot](ctx, x, `select s.slot_name::text, coalesce(s.wal_status, ''), s.active, coalesce(h.held, 0)::bigint, pg_size_pretty(coalesce(h.held, 0)),
 			greatest(coalesce(age(s.xmin), 0), coalesce(age(s.catalog_xmin), 0))::bigint, s.temporary
-		from pg_replication_slots s, lateral (select pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn) as held) h order by 4 desc, 1`)
+		from pg_replication_slots s, lateral (select pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn) as held) h
+		where s.slot_name <> 'pgcast_capture_' || (select oid from pg_database where datname = current_database()) order by 4 desc, 1`)
 	if err != nil {
 		return nil, err
 	}
@@ -130,8 +132,20 @@ func checkSlots(ctx context.Context, x *exam) ([]finding, error) {
 	if err != nil {
 		return nil, err
 	}
+	nobodys, err := x.listTables(ctx, `select s.slot_name::text from pg_replication_slots s
+		left join pg_database d on s.slot_name = 'pgcast_capture_' || d.oid
+		where s.slot_name ~ '^pgcast_capture_[0-9]+$' and (d.oid is null or s.database is distinct from d.datname) order by 1`)
+	if err != nil {
+		return nil, err
+	}
 	var list []finding
+	for _, name := range nobodys {
+		list = append(list, warn(inSQL("select pg_drop_replication_slot(%s)", literal(name)), "slot %s has a name as if pgcast had made it, for a database that is not there or another", name))
+	}
 	for _, s := range slots {
+		if slices.Contains(nobodys, s.Name) {
+			continue
+		}
 		drop := inSQL("select pg_drop_replication_slot(%s)", literal(s.Name))
 		switch {
 		case s.Status == "lost":

@@ -126,7 +126,7 @@ func TestPrepared(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t, &pgtest.Options{Kind: pgtest.TwoPhase})
 	rs := examine(t, db.URL, nil, "prepared-transactions", "left-prepared")
-	rs.want(t, "prepared-transactions", Note, "is 10: servers poll", "max_prepared_transactions = 0")
+	rs.want(t, "prepared-transactions", Note, "is 10: writers do not ring", "max_prepared_transactions = 0")
 	rs.want(t, "left-prepared", OK)
 	examine(t, db.URL, func(d *Doctor) { d.opts.Wake = replay.WakeNotify }, "prepared-transactions").want(t, "prepared-transactions", Fail, "wake=notify")
 

@@ -40,6 +40,12 @@ var catalogue = []check{
 
 	{"wal-level", connection, "backups and standbys are made from the WAL", checkWALLevel},
 	{"slots", primary, "a replication slot that nobody reads fills the disk", checkSlots},
+	{"replication", primary | alone, "capture from the WAL, and being woken by it, take a server, a role and a connection that let it be read", checkReplication},
+	{"wake", primary | alone, "how soon an event is delivered depends on how servers learn of it", checkWake},
+	{"publications", schema, "Postgres sends what they say, and fails without them", checkPublications},
+	{"capture-slot", primary | schema, "Postgres keeps the WAL from which tables are captured as long as their slot says: too short, and events are lost; too long, and the disk fills", checkCaptureSlot},
+	{"published", primary | schema, "while tables are captured from the WAL, publish() passes through it too, to keep the order", checkPublished},
+	{"decoding", connection, "a transaction larger than logical_decoding_work_mem is sent before it has committed, and waits in pgcast.stage", checkDecoding},
 	{"durability", connection, "nothing is delivered before it is durable, if the disk was really asked", checkDurability},
 	{"standbys", primary, "commits wait for synchronous standbys, and a failover loses what the others lack", checkStandbys},
 	{"track-activities", connection, "servers end a frozen one's session by what it does not do any more", checkActivities},

@@ -216,6 +216,7 @@ func checkDoorbell(ctx context.Context, x *exam) ([]finding, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
+	x.deaf = true
 	f := warn(inWords("give a connection without a pooler in between: --direct-database-url postgres://…"),
 		"servers will poll, at most 250 ms late, and cannot use session locks: %s", oneLine(err))
 	if x.facts.pooled {

@@ -1,6 +1,6 @@
 // Package doctor looks at everything that can be wrong around the database and the Redis
-// pgcast runs on, and says of each thing what it found, why it matters and what mends it. It changes
-// nothing: each check runs in a read-only transaction of its own that ends in a rollback,
+// pgcast runs on, and says of each thing what it found, why it matters and what mends it. Run changes
+// nothing, Fix mends what it may: each check runs in a read-only transaction of its own that ends in a rollback,
 // with a timeout of its own, so that one which fails or hangs hides no other.
 package doctor
 
@@ -27,6 +27,8 @@ const (
 	Warn State = "warn" // works, but not as it should, or not for long, or may not be looked at
 	Fail State = "fail" // does not work
 	Skip State = "skip" // was not looked at, because something else is wrong
+
+	Fixed State = "fixed" // was wrong, and was mended; only Fix tells that
 )
 
 // With says what a Mend is: what to give it to.
@@ -187,6 +189,9 @@ type exam struct {
 	facts facts
 	cause string        // why there is no connection
 	redis *shared.Facts // nil: none, or it does not answer
+
+	deaf   bool      // the doorbell was not heard
+	stream *obstacle // to following the WAL; nil: not tried yet
 }
 
 // make makes one check. Whatever goes wrong with it is a finding of it.

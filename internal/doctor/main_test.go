@@ -149,7 +149,7 @@ func role(t testing.TB, db *pgtest.DB, options string) (name, url string) {
 			return
 		}
 		defer conn.Close(context.Background())
-		_, err1 := conn.Exec(context.Background(), "drop owned by "+name)
+		_, err1 := conn.Exec(context.Background(), "drop owned by "+name+" cascade")
 		_, err2 := conn.Exec(context.Background(), "drop role "+name)
 		if err := errors.Join(err1, err2); err != nil {
 			t.Error(err)

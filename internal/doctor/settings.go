@@ -23,11 +23,22 @@ func checkWALLevel(ctx context.Context, x *exam) ([]finding, error) {
 	if err != nil {
 		return nil, err
 	}
+	captured, err := x.captured(ctx)
+	if err != nil {
+		return nil, err
+	}
+	logical := inSQL("alter system set wal_level = logical -- and restart Postgres")
+	switch {
+	case level != "logical" && captured > 0:
+		return one(fail(logical, "%s, and %s captured from the WAL", level, several(captured, "table")))
+	case level != "logical" && x.opts.Wake == wakeWAL:
+		return one(warn(logical, "%s, and servers are told wake=wal", level))
+	}
 	switch level {
 	case "minimal":
 		return one(warn(inSQL("alter system set wal_level = replica -- and restart Postgres"), "minimal: no standby and no point-in-time recovery, so a lost disk is a lost log"))
 	case "replica":
-		return one(ok("replica; capturing from the WAL instead of by triggers would need logical"))
+		return one(ok("replica; following the WAL instead of ringing, and capturing from it instead of by triggers, would need logical"))
 	}
 	return one(ok("%s", level))
 }
@@ -38,13 +49,13 @@ func checkPrepared(ctx context.Context, x *exam) ([]finding, error) {
 		return nil, err
 	}
 	if most == "0" {
-		return one(ok("max_prepared_transactions is 0: writers ring the doorbell"))
+		return one(ok("max_prepared_transactions is 0: writers may ring the doorbell"))
 	}
 	unset := inSQL("alter system set max_prepared_transactions = 0 -- and restart Postgres, if nobody needs PREPARE TRANSACTION")
 	if x.opts.Wake == replay.WakeNotify {
 		return one(fail(unset, "max_prepared_transactions is %s: a server with wake=notify ends at once", most))
 	}
-	return one(note(unset, "max_prepared_transactions is %s: servers poll, at most 50 ms late", most))
+	return one(note(unset, "max_prepared_transactions is %s: writers do not ring, and servers follow the WAL or poll; see wake", most))
 }
 
 func checkDurability(ctx context.Context, x *exam) ([]finding, error) {
