@@ -41,7 +41,8 @@ func next(t *testing.T, s *listener.Stream, until pglogrepl.MessageType) (kinds 
 				t.Fatalf("the stream ended after %v", kinds)
 			}
 			for _, m := range batch {
-				if m.Message == nil {
+				// Up to 14 whole rows are published, and columns of our own types are told of.
+				if m.Message == nil || m.Type() == pglogrepl.MessageTypeType {
 					continue
 				}
 				kinds = append(kinds, m.Type().String())

@@ -190,7 +190,7 @@ func Log(t testing.TB, url string) (log []Fact) {
 	conn := Connect(t, url)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	rows, _ := conn.Query(ctx, `select t.name, r.seq, r.position, pgcast.event_id(e.id, e.created_at), e.event,
+	rows, _ := conn.Query(ctx, `select t.name, r.seq, r.position, pgcast.event_id(coalesce((e.origin).id, e.id), e.created_at), e.event,
 			coalesce(octet_length(e.data::text), 0) + coalesce(octet_length(e.old::text), 0) > $1 as oversize,
 			case when octet_length(e.data::text) > $1 then null else e.data end,
 			case when octet_length(e.old::text) > $1 then null else e.old end
