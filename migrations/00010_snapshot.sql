@@ -17,7 +17,7 @@ begin
   if pattern is null or octet_length(pattern) > 256 or pattern collate "C" !~ '^[] !#-[^-~]+$' or pattern collate "C" ~ '(^|:)[*][*]:' or starts_with(pattern collate "C", '__') then
     raise exception 'pgcast: % is not a topic or pattern', coalesce(quote_literal(left(pattern, 60)), 'NULL')
       using errcode = '22023', hint = 'Segments are split by a colon; * is one segment, ** is any tail and must be last; names that begin with __ are reserved.';
-  elsif array_position(key, null) is not null or exists (select from unnest(key) k where k = '' or k ~ '(^|[.])([.]|$)') or array_ndims(key) > 1 then
+  elsif array_ndims(key) > 1 or exists (select from unnest(key) k where k is null or k ~ '(^|[.])([.]|$)') then
     raise exception 'pgcast: % is not a key', quote_literal(key)
       using errcode = '22023', hint = 'Name members of data: ''{id}'', or ''{user.id,kind}'' for two that count together; ''{}'' for events that count by themselves.';
   end if;
@@ -75,16 +75,16 @@ comment on function pgcast.event_key is 'What an event is about, as JSON; null i
 create function pgcast.compacted(topic text) returns table (seq bigint, id bigint, created_at timestamptz, event text, data json, old json)
 language plpgsql stable set search_path = pg_catalog, pg_temp set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
-  key text[] := pgcast.projection_of(topic);
-  topic_id bigint := (select t.id from pgcast.topic t where t.name = compacted.topic);
-  tail bigint := (select coalesce(max(tt.tail), 1) from pgcast.topic_tail tt where tt.topic_id = compacted.topic_id);
+  members text[] := pgcast.projection_of(topic);
+  of bigint := (select t.id from pgcast.topic t where t.name = compacted.topic);
+  first bigint := (select coalesce(max(tt.tail), 1) from pgcast.topic_tail tt where tt.topic_id = of);
 begin
   -- The payloads are looked up once more for the few that remain, instead of sorting all.
   return query
     with kept as materialized (
-      select r.seq, r.event_id, e.event, pgcast.event_key(e.event, e.data, e.old, key) as key
+      select r.seq, r.event_id, e.event, pgcast.event_key(e.event, e.data, e.old, members) as key
       from pgcast.replay r cross join lateral (select l.event, l.data, l.old from pgcast.event_log l where l.id = r.event_id limit 1) e
-      where r.topic_id = compacted.topic_id and r.seq >= compacted.tail
+      where r.topic_id = of and r.seq >= first
     ), newest as (
       select k.seq, k.event_id, k.event, k.key, row_number() over (partition by k.key order by k.seq desc) as nth
       from kept k

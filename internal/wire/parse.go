@@ -258,7 +258,7 @@ func (r *reader) snapshot(m *members) (wanted bool, asOf pgcast.AsOf) {
 	case m.after == nil:
 		r.fail("snapshot is an asOf, without after")
 	case len(m.snapshot) > pgcast.MaxAsOf+2:
-		r.fail("snapshot is %d bytes long, at most %d", len(m.snapshot), pgcast.MaxAsOf)
+		r.fail("snapshot is %d bytes long, at most %d", len(m.snapshot)-2, pgcast.MaxAsOf)
 	default:
 		var err error
 		if asOf, err = pgcast.ParseAsOf(r.text("snapshot", m.snapshot)); err != nil {
