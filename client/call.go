@@ -172,7 +172,7 @@ func (c *Client) disconnected(err error) {
 	defer c.mu.Unlock()
 	c.conn, c.queue = nil, nil
 	for _, s := range c.subs {
-		s.ref, s.endRef, s.live, s.resetting, s.heals = 0, 0, false, false, 0
+		s.ref, s.endRef, s.beginRef, s.live, s.resetting, s.heals = 0, 0, 0, false, false, 0
 		if s.ending && !(s.known && c.shared(s) && c.heir("") != nil) {
 			c.ended(s)
 		}

@@ -27,12 +27,16 @@ func (c *Client) handle(f *wire.ServerFrame) ([]Item, error) {
 	case wire.Subscribed:
 		return c.subscribed(f), nil
 	case wire.SubscribeDenied:
-		if s := c.subs[f.Topic]; s != nil && s.ref == refOf(f) {
+		if s := c.subs[f.Topic]; s != nil && (s.ref == refOf(f) || s.beginRef != 0 && s.beginRef == refOf(f)) {
 			return c.denied(s, f.Reason, f.Reason == wire.ReasonInternal || f.Reason == wire.ReasonRateLimited)
 		}
 	case wire.Unsubscribed:
 		if s := c.subs[f.Topic]; s != nil && s.endRef != 0 && s.endRef == refOf(f) {
 			c.ended(s)
+		}
+	case wire.Snapshot:
+		if s := c.subs[f.Topic]; s != nil && s.live && s.beginRef != 0 {
+			return c.snapshot(s, f)
 		}
 	case wire.Gap:
 		if s := c.subs[f.Topic]; s != nil && s.live {
@@ -73,7 +77,7 @@ func (c *Client) event(items []Item, e pgcast.Event) ([]Item, error) {
 	case n <= s.place:
 		c.stats.Duplicates++
 		return items, nil
-	case s.pattern == nil && n != s.place+1:
+	case s.pattern == nil && n != s.place+1 && s.asOf == "": // else what is missing is in the snapshot
 		return items, c.heal(s, n)
 	}
 	seen := s.pattern != nil && c.seen(e, s)
@@ -93,7 +97,7 @@ func (c *Client) event(items []Item, e pgcast.Event) ([]Item, error) {
 		return items, nil
 	}
 	c.stats.Events++
-	return append(items, Event{e, through}), nil
+	return append(items, Event{e, through, s.asOf}), nil
 }
 
 // through finds the subscription an event came through, by the server's own rule, and
@@ -161,7 +165,7 @@ func (c *Client) subscribed(f *wire.ServerFrame) []Item {
 		return nil
 	}
 	c.healthy = true
-	resumed := s.known
+	resumed, ref := s.known, s.ref
 	s.ref, s.live, s.start = 0, true, f.Seq
 	if !s.answered {
 		c.order++
@@ -172,6 +176,8 @@ func (c *Client) subscribed(f *wire.ServerFrame) []Item {
 		// Another place than the one we asked for: a reset follows. Until it is here we
 		// keep the old place, so that losing the connection now cannot hide it.
 		s.resetting = f.Seq != s.place
+	} else if s.snapshot {
+		s.beginRef, s.begun = ref, false
 	} else {
 		s.known, s.first, s.place = true, f.Seq, f.Seq
 	}
@@ -179,6 +185,35 @@ func (c *Client) subscribed(f *wire.ServerFrame) []Item {
 		return nil
 	}
 	return []Item{Subscribed{s.key, f.Seq, resumed}}
+}
+
+// snapshot takes a part of a snapshot. Only with the last one there is a place to go on
+// from.
+func (c *Client) snapshot(s *subscription, f *wire.ServerFrame) ([]Item, error) {
+	it := Snapshot{Topic: s.key, Table: f.Table, Rows: f.Rows, Oversize: f.Oversize, Events: f.Events, First: !s.begun, Last: !f.More}
+	s.begun = true
+	if it.Last {
+		if f.AsOf != "" {
+			if _, err := pgcast.ParseAsOf(f.AsOf); err != nil {
+				return nil, err
+			}
+			s.asOf = f.AsOf
+		}
+		s.beginRef, s.known, s.first, s.place, s.id = 0, true, f.Seq, f.Seq, ""
+		it.From = From{After: f.Seq, AsOf: f.AsOf}
+	}
+	if s.ending {
+		return nil, nil
+	}
+	return []Item{it}, nil
+}
+
+// anew begins a subscription with a snapshot once more, what the app has being incomplete.
+func (c *Client) anew(s *subscription) {
+	if s.snapshot {
+		s.known, s.asOf = false, ""
+		c.ask(s)
+	}
 }
 
 // denied ends a subscription, or the connection when it is worth trying again: in a new
@@ -219,7 +254,7 @@ func (c *Client) gap(s *subscription, f *wire.ServerFrame) ([]Item, error) {
 	case s.pattern != nil && f.Tail > s.told:
 		// Its place stays, so after a reconnect the server tells this gap again.
 		s.told = f.Tail
-	case s.pattern == nil && f.After > s.place:
+	case s.pattern == nil && f.After > s.place && s.asOf == "":
 		return nil, c.heal(s, f.After+1)
 	case s.pattern == nil && f.Tail-1 > s.place:
 		s.place, s.id = f.Tail-1, ""
@@ -230,16 +265,18 @@ func (c *Client) gap(s *subscription, f *wire.ServerFrame) ([]Item, error) {
 		return nil, nil
 	}
 	c.stats.Gaps++
+	c.anew(s)
 	return []Item{g}, nil
 }
 
 func (c *Client) reset(s *subscription, f *wire.ServerFrame) []Item {
-	s.first, s.place, s.id, s.resetting, s.told = f.Head, f.Head, "", false, 0
+	s.first, s.place, s.id, s.asOf, s.resetting, s.told = f.Head, f.Head, "", "", false, 0
 	// These places were in the history that is gone.
 	c.retired = nil
 	if s.ending {
 		return nil
 	}
 	c.stats.Resets++
+	c.anew(s)
 	return []Item{Reset{s.key, f.Head}}
 }

@@ -2,13 +2,14 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"iter"
 
 	"github.com/pgcast/pgcast"
 )
 
 // Item is one thing the server tells: an [Event], or a notice about a subscription in
-// its place in the stream: [Subscribed], [Gap], [Reset] or [Denied].
+// its place in the stream: [Subscribed], [Snapshot], [Gap], [Reset] or [Denied].
 type Item interface{ item() }
 
 // Event is an event of a subscription. Its CreatedAt is not set. Data and Old belong
@@ -16,6 +17,7 @@ type Item interface{ item() }
 type Event struct {
 	pgcast.Event
 	Through string // the topic or pattern that was subscribed to
+	AsOf    string // of the snapshot the subscription began with; empty if with none
 }
 
 // From gives the place of the event, to go on from there.
@@ -23,7 +25,7 @@ func (e Event) From() From {
 	if e.Position != 0 {
 		return From{After: int64(e.Position), ID: e.ID}
 	}
-	return From{After: int64(e.Seq), ID: e.ID}
+	return From{After: int64(e.Seq), ID: e.ID, AsOf: e.AsOf}
 }
 
 // Subscribed says that from here on every event after Seq is delivered. It comes again
@@ -32,6 +34,23 @@ type Subscribed struct {
 	Topic   string // or pattern
 	Seq     int64  // or position, for a pattern
 	Resumed bool   // it goes on from a place the client knew
+}
+
+// Snapshot is a part of what a topic held when the subscription began: rows of one table,
+// in no order, or, of a topic that no table makes events of, the newest event of each key,
+// in order. The parts come behind Subscribed and before the first event, which joins them
+// exactly. They belong to the frame they came in.
+type Snapshot struct {
+	Topic    string
+	Table    string            // with its schema
+	Rows     []json.RawMessage // as the events of their table have them
+	Oversize []json.RawMessage // keys of rows that are larger than the server's limit
+	Events   []pgcast.Event
+	// First says that it begins, or begins anew because the connection broke before the
+	// last part, or after a gap or reset: what the app has of the topic is to be thrown away.
+	First bool
+	Last  bool
+	From  From // of the last part: where the events follow
 }
 
 // Gap says that events after After and before Tail are trimmed away. For a pattern the
@@ -56,6 +75,7 @@ type Denied struct {
 
 func (Event) item()      {}
 func (Subscribed) item() {}
+func (Snapshot) item()   {}
 func (Gap) item()        {}
 func (Reset) item()      {}
 func (Denied) item()     {}
@@ -72,8 +92,11 @@ func (c *Client) deliver(ctx context.Context, items []Item) error {
 	defer c.mu.Unlock()
 	for _, it := range items {
 		c.size += 200
-		if e, ok := it.(Event); ok {
-			c.size += len(e.Data) + len(e.Old)
+		switch it := it.(type) {
+		case Event:
+			c.size += len(it.Data) + len(it.Old)
+		case Snapshot:
+			c.size += 64 << 10
 		}
 	}
 	c.inbox = append(c.inbox, items...)

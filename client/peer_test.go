@@ -215,7 +215,7 @@ func ev(topic string, seq int, position int, through string) (string, Event) {
 	if position != 0 {
 		text += `,"position":` + itoa(position)
 	}
-	return text + "}", Event{e, through}
+	return text + "}", Event{Event: e, Through: through}
 }
 
 func itoa(n int) string { return string(refText(int64(n))) }

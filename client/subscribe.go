@@ -14,6 +14,7 @@ import (
 type From struct {
 	After int64     // a seq, or a position for a pattern; 0 is before the first event
 	ID    pgcast.ID // of the event that was seen there; empty if it is not known
+	AsOf  string    // of the snapshot that came before it; empty if none did
 }
 
 // subscription is the app's interest in one topic or pattern.
@@ -26,6 +27,8 @@ type subscription struct {
 	known        bool // there is a place
 	first, place int64
 	id           pgcast.ID // of the event at place
+	asOf         string    // of the snapshot before: events that it holds do not come
+	snapshot     bool      // it begins with one
 	answered     bool      // the server has agreed to it before
 	told         int64     // tail of the newest gap of a pattern
 
@@ -35,6 +38,8 @@ type subscription struct {
 	start     int64 // with this place
 	resetting bool  // and a reset must follow
 	heals     int   // holes since the last event
+	beginRef  int64 // of the subscribe whose snapshot is on its way; 0 for none
+	begun     bool  // the app has a part of it
 
 	// The app wants it no more, but events that the server has assigned to it are still
 	// to come through it, for a pattern that selects them too.
@@ -44,7 +49,10 @@ type subscription struct {
 }
 
 // request is what Subscribe was called with.
-type request struct{ from *From }
+type request struct {
+	from     *From
+	snapshot bool
+}
 
 // Subscribe begins to deliver the events of a topic or pattern: those after from, or,
 // if it is nil, those after the head at the time the server answers. It does not wait
@@ -59,22 +67,43 @@ func (c *Client) Subscribe(topic string, from *From) error {
 		return err
 	}
 	if from != nil {
-		if from.After < 0 || len(from.ID) > wire.MaxID {
+		asOf, err := pgcast.AsOf{}, error(nil)
+		if from.AsOf != "" {
+			asOf, err = pgcast.ParseAsOf(from.AsOf)
+		}
+		if from.After < 0 || len(from.ID) > wire.MaxID || err != nil || !asOf.IsZero() && pgcast.IsPattern(topic) {
 			return &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("subscribe to %q: %d, %.70q is not a place", topic, from.After, from.ID),
 				Hint: "use what Event.From gives"}
 		}
-		from = &From{from.After, from.ID}
+		from = &From{from.After, from.ID, from.AsOf}
 	}
+	c.begin(p, request{from: from})
+	return nil
+}
+
+// SubscribeSnapshot is Subscribe for a topic of which the app wants what it holds now, too:
+// it comes first, as [Snapshot] items, and after a gap or a reset it comes anew.
+func (c *Client) SubscribeSnapshot(topic string) error {
+	if err := pgcast.CheckTopic(topic); err != nil {
+		return err
+	}
+	p, err := pgcast.ParsePattern(topic)
+	if err == nil {
+		c.begin(p, request{snapshot: true})
+	}
+	return err
+}
+
+func (c *Client) begin(p pgcast.Pattern, r request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if old := c.subs[topic]; old != nil {
+	if old := c.subs[p.String()]; old != nil {
 		if c.end(old); old.ending {
-			old.again = &request{from}
-			return nil
+			old.again = &r
+			return
 		}
 	}
-	c.add(p, from)
-	return nil
+	c.add(p, r)
 }
 
 // Unsubscribe ends a subscription. No more items of it are delivered, but for those the
@@ -88,11 +117,12 @@ func (c *Client) Unsubscribe(topic string) {
 	}
 }
 
-func (c *Client) add(p pgcast.Pattern, from *From) {
+func (c *Client) add(p pgcast.Pattern, r request) {
 	c.order++
-	s := &subscription{key: p.String(), order: c.order}
-	if from != nil {
+	s := &subscription{key: p.String(), order: c.order, snapshot: r.snapshot}
+	if from := r.from; from != nil {
 		s.known, s.first, s.place, s.id = true, from.After, from.After, from.ID
+		s.asOf = from.AsOf
 	}
 	c.subs[s.key] = s
 	if pgcast.IsPattern(s.key) {
@@ -171,9 +201,9 @@ func (c *Client) between(a, b *subscription) bool {
 
 // ask sends the subscribe of one subscription.
 func (c *Client) ask(s *subscription) {
-	s.ref, s.live, s.resetting = c.newRef(), false, false
+	s.ref, s.live, s.resetting, s.beginRef = c.newRef(), false, false, 0
 	p := s.request()
-	c.enqueue(&wire.Frame{Type: wire.Subscribe, Ref: refText(s.ref), Topic: p.Topic, After: p.After, ID: p.ID}, nil)
+	c.enqueue(&wire.Frame{Type: wire.Subscribe, Ref: refText(s.ref), Topic: p.Topic, After: p.After, ID: p.ID, Snapshot: p.Snapshot, AsOf: p.AsOf}, nil)
 }
 
 func (c *Client) askEnd(s *subscription) {
@@ -182,10 +212,11 @@ func (c *Client) askEnd(s *subscription) {
 }
 
 func (s *subscription) request() wire.Place {
-	p := wire.Place{Topic: s.key}
+	p := wire.Place{Topic: s.key, Snapshot: s.snapshot && !s.known}
 	if s.known {
 		after := s.place
 		p.After, p.ID = &after, s.id
+		p.AsOf, _ = pgcast.ParseAsOf(s.asOf) // it was read before it was kept
 	}
 	return p
 }
@@ -208,7 +239,7 @@ func (c *Client) askAll() {
 			s := all[n]
 			s.ref = ref
 			f.Topics = append(f.Topics, s.request())
-			size += len(s.key) + len(s.id) + 50
+			size += len(s.key) + len(s.id) + len(s.asOf) + 50
 			n++
 		}
 		c.enqueue(&f, nil)
@@ -242,7 +273,7 @@ func (c *Client) ended(s *subscription) {
 	c.remove(s)
 	if s.again != nil {
 		if p, err := pgcast.ParsePattern(s.key); err == nil {
-			c.add(p, s.again.from)
+			c.add(p, *s.again)
 		}
 	}
 }

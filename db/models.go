@@ -124,6 +124,14 @@ type PgcastProgress struct {
 	Upto *int64
 }
 
+// Of topics without a table: which members of data say what an event is about, by topic pattern; the pattern with most literal segments wins. Where none selects the topic it is member id.
+type PgcastProjection struct {
+	// A topic, or a pattern: * is one segment, a last ** is any tail.
+	Pattern string
+	// Members of data, which together are the key: id, or user.id for a member of a member. None: every event counts by itself.
+	Key []string
+}
+
 // Idempotency keys of publish(), kept for 24 hours: the same topic and key again returns the first event.
 type PgcastPublishKey struct {
 	// Topic the key was used on.

@@ -119,7 +119,7 @@ func (s *Session) offer(sub *Subscription, d *delivered) bool {
 	switch {
 	case sub.gone:
 		return true
-	case !sub.due.IsZero():
+	case !sub.due.IsZero(), sub.begin != nil:
 		s.kick(sub)
 		return false
 	}

@@ -29,12 +29,13 @@ type Frame struct {
 	CreatedAt time.Time
 	Oversize  bool // its payload was left out
 
+	xid        uint64
 	text       []byte // complete, without position
 	positioned func() []byte
 }
 
 func newFrame(e pgcast.Event, encode Encode) *Frame {
-	f := &Frame{Topic: e.Topic, Seq: e.Seq, Position: e.Position, ID: e.ID, CreatedAt: e.CreatedAt, Oversize: e.Oversize}
+	f := &Frame{Topic: e.Topic, Seq: e.Seq, Position: e.Position, ID: e.ID, CreatedAt: e.CreatedAt, Oversize: e.Oversize, xid: e.XID}
 	f.text = append(encode(make([]byte, 0, 96+len(e.Topic)+len(e.Data)+len(e.Old)), e), '}')
 	f.positioned = sync.OnceValue(func() []byte {
 		b := append(make([]byte, 0, len(f.text)+32), f.text[:len(f.text)-1]...)
@@ -60,6 +61,20 @@ type Item struct {
 	Notice  *Notice
 	Raw     []byte
 	Replay  []byte // of an event that was asked for again: what Session.Replay was given
+	// Snapshot is a frame of a topic's snapshot.
+	Snapshot *SnapshotFrame
+}
+
+// SnapshotFrame is a part of what a topic held when its subscription began. It is shared by
+// all sessions that get it.
+type SnapshotFrame struct {
+	Topic string
+	Text  []byte // complete; it must not be changed
+	// Last says that it is the last one; then Seq is the place after which events follow, and
+	// AsOf is what is to be sent back with it.
+	Last bool
+	Seq  int64
+	AsOf pgcast.AsOf
 }
 
 // NoticeKind says what a Notice tells.
@@ -71,7 +86,7 @@ const (
 	Unsubscribed                       // the subscription has ended
 	Gap                                // events after After and before Tail are trimmed away
 	Reset                              // the history the client saw no longer exists; goes on from Head
-	Denied                             // no subscription was made; Reason says why
+	Denied                             // no subscription was made, or it has ended within its snapshot; Reason says why
 	Replayed                           // the end of what Session.Replay sends; Truncated tells whether it is all
 )
 

@@ -34,6 +34,7 @@ type Patterns interface {
 type Hub struct {
 	opts    HubOptions
 	reads   *reads
+	shots   *snapshots
 	crew    *crew
 	metrics *metrics
 
@@ -58,6 +59,7 @@ type HubOptions struct {
 	Reads int
 	// CacheBytes bounds the pages of the log kept for others who come back. Default 16 MiB.
 	CacheBytes int
+	Snapshots  SnapshotOptions
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // default slog.Default()
 }
@@ -86,6 +88,7 @@ func NewHub(topics Topics, patterns Patterns, opts HubOptions) *Hub {
 	h.metrics = newMetrics(opts.Registerer)
 	h.crew = newCrew(h.metrics)
 	h.reads = newReads(topics, patterns, opts, h.metrics)
+	h.shots = newSnapshots(opts, h.metrics)
 	return h
 }
 
@@ -248,6 +251,7 @@ func (h *Hub) Restart(position pgcast.Position, reason error) {
 	h.feeds, h.patterns, h.matching = map[string]*feed{}, map[string]*feed{}, map[string][]*feed{}
 	h.mu.Unlock()
 	h.reads.forget()
+	h.shots.forget()
 	h.start(position)
 	for _, s := range h.Sessions() {
 		s.End(reason)

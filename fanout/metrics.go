@@ -7,6 +7,9 @@ type metrics struct {
 	reads, notices                  *prometheus.CounterVec
 	sessions, subscriptions, behind prometheus.Gauge
 	latency                         prometheus.Histogram
+	snapshots                       *prometheus.CounterVec
+	snapshotRows, snapshotBytes     prometheus.Counter
+	spooled                         *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -30,6 +33,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "pgcast", Name: "write_to_delivery_seconds",
 			Help:    "From an event's creation in the writer's transaction to its write to a session that is live; the newest event of each write, by the database's and this server's clocks.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
+		snapshots: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pgcast", Name: "snapshots_total",
+			Help: "Snapshots of topics: read (from the database), failed (of those), shared (another one who asks gets what is read or was a moment ago)."}, []string{"kind"}),
+		snapshotRows:  counter("snapshot_rows_total", "Rows, or events, read for snapshots."),
+		snapshotBytes: counter("snapshot_bytes_total", "Bytes of snapshots that were read, as they are sent."),
+		spooled: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "pgcast", Name: "snapshot_spool_bytes",
+			Help: "Bytes of the snapshots that are kept for those who are being sent them, in memory and on disk."}, []string{"where"}),
 	}
 	// From the start, so that an alert sees the first one too.
 	for _, kind := range []string{"follow", "topic", "pattern", "place"} {
@@ -38,8 +47,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, kind := range []string{"gap", "reset"} {
 		m.notices.WithLabelValues(kind)
 	}
+	for _, kind := range []string{"read", "failed", "shared"} {
+		m.snapshots.WithLabelValues(kind)
+	}
+	for _, where := range []string{"memory", "disk"} {
+		m.spooled.WithLabelValues(where)
+	}
 	if reg != nil {
-		reg.MustRegister(m.deliveries, m.bytes, m.errors, m.reads, m.notices, m.sessions, m.subscriptions, m.behind, m.latency)
+		reg.MustRegister(m.deliveries, m.bytes, m.errors, m.reads, m.notices, m.sessions, m.subscriptions, m.behind, m.latency,
+			m.snapshots, m.snapshotRows, m.snapshotBytes, m.spooled)
 	}
 	return m
 }

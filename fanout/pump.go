@@ -116,6 +116,9 @@ func (s *Session) do(o op) {
 	case o.finish != nil:
 		s.flush() // what was answered comes before what is pulled
 		for _, sub := range s.subs {
+			if sub.begin != nil {
+				continue // the client comes back and begins anew
+			}
 			for more := !sub.behind; more && !s.over(); {
 				var items []Item
 				items, more, _ = s.pull(s.ctx, sub, everything)
@@ -133,7 +136,7 @@ func (s *Session) open(o *Opening) {
 	place, old := o.place, s.subs[o.feed.key]
 	if old != nil && o.req.Keep {
 		s.emit(Item{Notice: &Notice{Kind: Subscribed, Topic: o.feed.key, Ref: o.req.Ref, Seq: old.place}})
-		s.hub.release(o.feed)
+		s.hub.drop(o)
 		return
 	}
 	settled := s.settle()
@@ -145,7 +148,13 @@ func (s *Session) open(o *Opening) {
 		s.remove(old)
 	}
 	sub := &Subscription{session: s, feed: o.feed, order: s.orders, place: place}
-	if o.req.After == nil || o.reset {
+	if !o.asOf.IsZero() {
+		sub.asOf = &o.asOf
+	}
+	if o.spool != nil {
+		// What came before through others is not in it; what it lacks must follow it.
+		sub.begin = &beginning{spool: o.spool, ref: o.req.Ref}
+	} else if o.req.After == nil || o.reset {
 		// It starts at the head, which is where the others now are: what came before went
 		// through them, if it was asked for at all.
 		if old != nil {
@@ -173,6 +182,7 @@ func (s *Session) remove(sub *Subscription) {
 	delete(s.subs, sub.feed.key)
 	sub.gone = true
 	sub.feed.leave(sub)
+	s.begun(sub)
 	s.setBehind(sub, false)
 	s.hub.release(sub.feed)
 	s.hub.metrics.subscriptions.Dec()
@@ -210,7 +220,10 @@ func (s *Session) bring(sub *Subscription, position pgcast.Position, send bool) 
 		if send {
 			s.write(items)
 		}
-		if retry > 0 {
+		switch {
+		case sub.begin != nil:
+			more = more || sub.begin.wait(s.ctx)
+		case retry > 0:
 			more = pause(s.ctx, retry) == nil
 		}
 	}
@@ -272,7 +285,7 @@ func (s *Session) close() {
 	for _, o := range left {
 		for _, opening := range []*Opening{o.open, o.replay} {
 			if opening != nil {
-				s.hub.release(opening.feed)
+				s.hub.drop(opening)
 			}
 		}
 	}

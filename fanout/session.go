@@ -115,7 +115,13 @@ func (s *Session) Subscribe(ctx context.Context, req Request) error { return s.O
 // Many asked one after the other are asked at once. Open must follow.
 func (s *Session) Ask(req Request) *Opening {
 	o := &Opening{req: req}
-	if o.feed, o.err = s.hub.feed(req.Topic); o.err == nil {
+	if o.feed, o.err = s.hub.feed(req.Topic); o.err != nil {
+		return o
+	}
+	if req.Snapshot {
+		s.hub.begin(o)
+	}
+	if o.err == nil {
 		s.hub.ask(o)
 	}
 	return o
@@ -127,11 +133,11 @@ func (s *Session) Open(ctx context.Context, o *Opening) error {
 		return o.err
 	}
 	if err := s.hub.resolve(ctx, o); err != nil {
-		s.hub.release(o.feed)
+		s.hub.drop(o)
 		return err
 	}
 	if !s.enqueue(op{open: o}) {
-		s.hub.release(o.feed)
+		s.hub.drop(o)
 	}
 	return nil
 }

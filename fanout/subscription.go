@@ -19,6 +19,13 @@ type Request struct {
 	// Doubted says that After comes from another cluster or timeline: without an ID that
 	// proves it, the subscription is reset.
 	Doubted bool
+	// Snapshot has what the topic holds sent first; After must be nil then. Not of a pattern.
+	Snapshot bool
+	// AsOf is of the snapshot that the client began with, whatever it holds being left out
+	// of what follows. Foreign says that it is of another cluster or timeline: then nobody can
+	// tell, and the subscription is reset.
+	AsOf    pgcast.AsOf
+	Foreign bool
 	// Keep leaves a subscription that there is already where it is, and has it answered with
 	// its place.
 	Keep bool
@@ -42,8 +49,10 @@ type Subscription struct {
 	behind  bool
 	gap     int64 // of a pattern: the newest trimmed position already told
 	retries int
-	due     time.Time // when the log is to be read again, after it could not be; else zero
-	gone    bool      // it has ended, though it may still be queued
+	due     time.Time    // when the log is to be read again, after it could not be; else zero
+	gone    bool         // it has ended, though it may still be queued
+	asOf    *pgcast.AsOf // events that it holds are left out; nil: none
+	begin   *beginning   // the snapshot that is still to be sent; else nil
 }
 
 const everything = pgcast.Position(math.MaxInt64)
@@ -65,6 +74,8 @@ type Opening struct {
 	place int64
 	at    pgcast.Position // the log's position when place was read from it
 	reset bool
+	spool *spool // of a snapshot; then asOf is its
+	asOf  pgcast.AsOf
 }
 
 // Locate tells where a request would start from, without subscribing: at place, or there
@@ -96,7 +107,11 @@ func (h *Hub) feed(name string) (*feed, error) {
 // who came back to the same place; or it has the log asked for a topic's.
 func (h *Hub) ask(o *Opening) {
 	req := o.req
-	if req.After == nil || !req.Doubted || req.ID != "" {
+	if req.Snapshot {
+		return // its own read tells
+	}
+	o.asOf = req.AsOf
+	if !req.Foreign && (req.After == nil || !req.Doubted || req.ID != "") {
 		if o.place, o.found = o.feed.lookup(req.After, req.ID); o.found {
 			return
 		}
@@ -120,6 +135,8 @@ func (h *Hub) resolve(ctx context.Context, o *Opening) error {
 	switch {
 	case o.found:
 		return nil
+	case o.req.Snapshot:
+		return h.resolveSnapshot(ctx, o)
 	case o.feed.pattern != nil:
 		return h.resolvePattern(ctx, o)
 	}
@@ -133,12 +150,14 @@ func (h *Hub) resolve(ctx context.Context, o *Opening) error {
 	o.place = int64(place.Head)
 	switch {
 	case req.After == nil:
+	case req.Foreign:
+		o.reset, o.asOf = true, pgcast.AsOf{}
 	case *req.After == 0:
 		o.place = 0 // before the first event there is nothing that could differ
 	case *req.After > int64(place.Head),
 		req.ID != "" && !place.Known && *req.After >= int64(place.Tail)-1,
 		req.ID == "" && req.Doubted:
-		o.reset = true
+		o.reset, o.asOf = true, pgcast.AsOf{}
 	default:
 		o.place = *req.After
 	}
@@ -179,6 +198,9 @@ func (h *Hub) resolvePattern(ctx context.Context, o *Opening) error {
 // pull takes the next items of a subscription, not beyond position limit. more says that
 // there is more to take right now; retry, if not 0, when to ask again.
 func (s *Session) pull(ctx context.Context, sub *Subscription, limit pgcast.Position) (items []Item, more bool, retry time.Duration) {
+	if sub.begin != nil {
+		return s.pullSnapshot(sub)
+	}
 	frames, behind, floor, more := sub.feed.after(sub.place, limit, pullEvents, pullBytes, s.frames[:0])
 	s.setBehind(sub, behind)
 	if !behind {
@@ -238,7 +260,7 @@ func (s *Session) itemsOf(sub *Subscription, frames []*Frame) []Item {
 	pattern := sub.feed.pattern != nil
 	for _, fr := range frames {
 		sub.place = sub.feed.number(fr)
-		if pattern && s.covered(sub, fr) {
+		if sub.asOf != nil && sub.asOf.Holds(fr.xid) || pattern && s.covered(sub, fr) {
 			continue
 		}
 		items = append(items, Item{Frame: fr, Pattern: pattern})

@@ -165,7 +165,7 @@ func amount(name, s string, absent, low, high int) (int, error) {
 // identifier reads an event's id.
 func identifier(s string) (pgcast.ID, error) {
 	for i := range len(s) {
-		if c := s[i]; i >= wire.MaxID || c <= ' ' || c > '~' || c == ',' {
+		if c := s[i]; i >= wire.MaxID || c <= ' ' || c > '~' || c == ',' || c == '@' {
 			return "", &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("%.80q is not an event's id", s),
 				Hint: "send back the id an event came with"}
 		}

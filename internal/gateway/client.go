@@ -187,11 +187,11 @@ func (c *client) serve(f wire.Frame, bytes int) {
 	case wire.Resume:
 		c.resume(f)
 	case wire.Subscribe:
-		if f.Snapshot != nil || f.Filter != nil {
-			c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "snapshot and filter are not supported yet"})
+		if f.Filter != nil {
+			c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "filter is not supported yet"})
 			return
 		}
-		c.subscribe(ctx, []wire.Place{{Topic: f.Topic, After: f.After, ID: f.ID}}, f.Ref)
+		c.subscribe(ctx, []wire.Place{{Topic: f.Topic, After: f.After, ID: f.ID, Snapshot: f.Snapshot, AsOf: f.AsOf}}, f.Ref)
 	case wire.SubscribeBatch:
 		c.subscribe(ctx, f.Topics, f.Ref)
 	case wire.Unsubscribe:
@@ -271,14 +271,20 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (an
 		c.refuse(0)
 		return func() { c.session.Deny(p.Topic, ref, wire.ReasonTooMany) }
 	}
-	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID}
+	if err := c.mayBegin(ctx, p); err != nil {
+		return func() { c.turnAwayAt(p, ref, err) }
+	}
+	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID, Snapshot: p.Snapshot, AsOf: p.AsOf, Foreign: c.g.foreign(p.AsOf)}
 	seq, seen := c.seen[p.Topic]
-	if seen = seen && p.After == nil; seen {
+	if p.Snapshot {
+		delete(c.seen, p.Topic)
+	}
+	if seen = seen && p.After == nil && !p.Snapshot; seen {
 		after := int64(seq)
 		req.After, req.Doubted = &after, c.doubted
 		delete(c.seen, p.Topic) // a later subscribe to it starts at the head
 	}
-	req.Keep = req.After == nil && c.hearsOwn(p.Topic)
+	req.Keep = req.After == nil && !p.Snapshot && c.hearsOwn(p.Topic)
 	c.names[p.Topic] = struct{}{}
 	c.alias(p.Topic)
 	opening := c.session.Ask(req)
@@ -296,7 +302,7 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (an
 		if _, told := err.(*pgcast.Error); !told { // else it was not even tried, and why has been logged
 			c.g.opts.Logger.Warn("gateway: subscribe failed", "error", err)
 		}
-		c.session.Deny(p.Topic, ref, wire.ReasonInternal)
+		c.session.Deny(p.Topic, ref, reasonOf(err))
 		if !there {
 			delete(c.names, p.Topic)
 			c.alias(p.Topic)

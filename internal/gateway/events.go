@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/pgcast/pgcast"
@@ -25,15 +26,17 @@ const (
 const maxWait = 60 // seconds of a long poll
 
 // Topics serves what there is over HTTP: events to read, to wait for and to publish under
-// /topics/{topic}/events, a stream of them under /topics/{topic}/sse, and who is here under
-// /topics/{topic}/presence.
+// /topics/{topic}/events, a stream of them under /topics/{topic}/sse, what a topic holds
+// under /topics/{topic}/snapshot, and who is here under /topics/{topic}/presence.
 func (g *Gateway) Topics() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /topics/{topic}/events", g.getEvents)
 	mux.HandleFunc("POST /topics/{topic}/events", g.postEvent)
+	mux.HandleFunc("GET /topics/{topic}/snapshot", g.getSnapshot)
 	mux.HandleFunc("GET /topics/{topic}/sse", g.streamEvents)
 	mux.HandleFunc("GET /topics/{topic}/presence", g.getPresence)
 	mux.HandleFunc("OPTIONS /topics/{topic}/events", g.preflight)
+	mux.HandleFunc("OPTIONS /topics/{topic}/snapshot", g.preflight)
 	mux.HandleFunc("OPTIONS /topics/{topic}/sse", g.preflight)
 	mux.HandleFunc("OPTIONS /topics/{topic}/presence", g.preflight)
 	return mux
@@ -85,12 +88,13 @@ type question struct {
 	pattern bool // the topic is one
 	after   int64
 	id      pgcast.ID
+	asOf    pgcast.AsOf // events that it holds are left out
 	limit   int
 	wait    time.Duration
 }
 
 func readQuestion(r *http.Request) (q question, err error) {
-	v, err := parameters(r, "", "after", "id", "limit", "wait")
+	v, err := parameters(r, "", "after", "id", "asOf", "limit", "wait")
 	if err != nil {
 		return q, err
 	}
@@ -105,8 +109,14 @@ func readQuestion(r *http.Request) (q question, err error) {
 	}
 	if after != nil {
 		q.after = *after
-	} else if v.Get("id") != "" {
-		return q, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "id stands without after"}
+	} else if v.Get("id") != "" || v.Get("asOf") != "" {
+		return q, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "id or asOf stands without after"}
+	}
+	if q.asOf, err = moment(v.Get("asOf")); err != nil {
+		return q, err
+	}
+	if q.pattern && !q.asOf.IsZero() {
+		return q, errPatternSnapshot
 	}
 	if q.id, err = identifier(v.Get("id")); err != nil {
 		return q, err
@@ -130,8 +140,8 @@ func (f found) gapAfter(after int64) bool { return int64(f.Tail) > after+1 }
 // ask reads the log. Where the history the client saw no longer exists the error says so,
 // and head where to go on.
 func (g *Gateway) ask(ctx context.Context, q question) (f found, head *int64, err error) {
-	if q.after > 0 {
-		place, reset, err := g.hub.Locate(ctx, fanout.Request{Topic: q.topic, After: &q.after, ID: q.id})
+	if foreign := g.foreign(q.asOf); q.after > 0 || foreign {
+		place, reset, err := g.hub.Locate(ctx, fanout.Request{Topic: q.topic, After: &q.after, ID: q.id, Foreign: foreign})
 		if err != nil {
 			return f, nil, err
 		}
@@ -150,6 +160,10 @@ func (g *Gateway) ask(ctx context.Context, q question) (f found, head *int64, er
 	}
 	// An answer is in memory until its reader has taken it.
 	f.Events = fitting(f.Events)
+	if n := len(f.Events); n > 0 && !q.asOf.IsZero() {
+		f.next = int64(f.Events[n-1].Seq)
+		f.Events = slices.DeleteFunc(f.Events, func(e pgcast.Event) bool { return q.asOf.Holds(e.XID) })
+	}
 	return f, nil, err
 }
 
@@ -166,7 +180,7 @@ func eventsText(q question, f found) []byte {
 			b = append(b, ',')
 		}
 		position := pgcast.Position(0)
-		next = int64(e.Seq)
+		next = max(next, int64(e.Seq))
 		if q.pattern {
 			position, next = e.Position, int64(e.Position)
 		}

@@ -41,7 +41,19 @@ func (g *Gateway) limitStream(r *http.Request, marks []mark) error {
 	for i, m := range marks {
 		asks[i] = ratelimit.Ask{Topic: m.name, Cost: 1}
 	}
-	return g.limitRequest(r, ratelimit.Subscribe, asks...)
+	if err := g.limitRequest(r, ratelimit.Subscribe, asks...); err != nil {
+		return err
+	}
+	asks = asks[:0]
+	for _, m := range marks {
+		if m.snapshot {
+			asks = append(asks, ratelimit.Ask{Topic: m.name, Cost: snapshotCost})
+		}
+	}
+	if len(asks) == 0 {
+		return nil
+	}
+	return g.limitRequest(r, ratelimit.History, asks...)
 }
 
 // historyCost is what reading up to so many events costs.

@@ -16,6 +16,9 @@ type mark struct {
 	asked   *int64          // what the client named
 	after   *int64          // where it stands; nil before the server has said so
 	id      pgcast.ID       // of the event there, if that is known
+	// It begins with a snapshot, if asked is nil; asOf is of the one it began with.
+	snapshot bool
+	asOf     pgcast.AsOf
 }
 
 // The names of a stream's parameters.
@@ -27,7 +30,7 @@ const (
 // readMarks reads what a request for a stream asks for: its path's topic, those of its
 // query, and where each stands, from Last-Event-ID or the query.
 func (g *Gateway) readMarks(r *http.Request) ([]mark, error) {
-	q, err := parameters(r, "topic", "after", "id", lastEventIDQuery)
+	q, err := parameters(r, "topic", "after", "id", "asOf", "snapshot", lastEventIDQuery)
 	if err != nil {
 		return nil, err
 	}
@@ -40,13 +43,30 @@ func (g *Gateway) readMarks(r *http.Request) ([]mark, error) {
 	if last == "" {
 		last = q.Get(lastEventIDQuery)
 	}
+	if last != "" {
+		if err := parseMarks(last, marks); err != nil {
+			return nil, err
+		}
+	}
+	snapshot, err := wanted(q)
+	if err != nil {
+		return nil, err
+	}
+	for i := range marks {
+		if marks[i].snapshot = snapshot && marks[i].asked == nil; marks[i].pattern != nil && (snapshot || !marks[i].asOf.IsZero()) {
+			return nil, errPatternSnapshot
+		}
+	}
 	switch {
 	case last != "":
-		return marks, parseMarks(last, marks)
-	case q.Get("after") == "" && q.Get("id") == "":
 		return marks, nil
+	case q.Get("after") == "" && q.Get("id") == "" && q.Get("asOf") == "":
+		return marks, nil
+	case snapshot:
+		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "snapshot and after stand together",
+			Hint: "a snapshot begins anew; to go on after one, leave it out and send after, id and asOf"}
 	case len(marks) > 1:
-		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "after and id are for a stream of one topic",
+		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "after, id and asOf are for a stream of one topic",
 			Hint: "say where several stand with " + lastEventIDQuery}
 	}
 	m := &marks[0]
@@ -54,10 +74,15 @@ func (g *Gateway) readMarks(r *http.Request) ([]mark, error) {
 		return nil, err
 	}
 	if m.asked == nil {
-		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "id stands without after"}
+		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "id or asOf stands without after"}
 	}
 	m.after = m.asked
-	m.id, err = identifier(q.Get("id"))
+	if m.id, err = identifier(q.Get("id")); err == nil {
+		m.asOf, err = moment(q.Get("asOf"))
+	}
+	if !m.asOf.IsZero() && m.pattern != nil {
+		err = errPatternSnapshot
+	}
 	return marks, err
 }
 
@@ -90,7 +115,8 @@ func names(list []string, most int) ([]mark, error) {
 }
 
 // appendMarks appends the places, in the order of the request's topics: after:id, after
-// alone where no event is known there, or - for none; separated by commas.
+// alone where no event is known there, or - for none; separated by commas. Behind an @
+// stands of which snapshot they go on, with _ for each comma.
 func appendMarks(b []byte, marks []mark) []byte {
 	for i, m := range marks {
 		if i > 0 {
@@ -104,6 +130,10 @@ func appendMarks(b []byte, marks []mark) []byte {
 		if m.id != "" {
 			b = append(b, ':')
 			b = append(b, m.id...)
+		}
+		if !m.asOf.IsZero() {
+			b = append(b, '@')
+			b = append(b, strings.ReplaceAll(m.asOf.String(), ",", "_")...)
 		}
 	}
 	return b
@@ -121,12 +151,16 @@ func parseMarks(text string, marks []mark) error {
 		if item == "-" {
 			continue
 		}
+		item, asOf, begun := strings.Cut(item, "@")
 		after, id, named := strings.Cut(item, ":")
 		var err error
+		if m.asOf, err = moment(strings.ReplaceAll(asOf, "_", ",")); err != nil {
+			return err
+		}
 		if m.asked, err = place(lastEventID, after); err != nil {
 			return err
 		}
-		if m.asked == nil || named && id == "" {
+		if m.asked == nil || named && id == "" || begun && asOf == "" {
 			return &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("%s has %.80q, which is no place", lastEventID, item),
 				Hint: "send back the id of the newest event"}
 		}

@@ -111,6 +111,8 @@ func (c *client) appendItem(b []byte, i fanout.Item) ([]byte, error) {
 			}
 		}
 		return append(appendHeader(b, len(t)), t...), nil
+	case i.Snapshot != nil:
+		return append(appendHeader(b, len(i.Snapshot.Text)), i.Snapshot.Text...), nil
 	case i.Raw != nil:
 		return append(appendHeader(b, len(i.Raw)), i.Raw...), nil
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type stream struct {
 
 	// Owned by the handler until opened, then by the session's goroutine.
 	marks []mark
+	over  error // why the stream cannot go on; nil while it can
 }
 
 // errNotOpened ends a session whose request was answered otherwise.
@@ -98,7 +100,7 @@ func (s *stream) open(w http.ResponseWriter, r *http.Request) (*fanout.Session, 
 	defer cancel()
 	openings := make([]*fanout.Opening, len(s.marks))
 	for i, m := range s.marks {
-		openings[i] = session.Ask(fanout.Request{Topic: m.name, After: m.asked, ID: m.id})
+		openings[i] = session.Ask(fanout.Request{Topic: m.name, After: m.asked, ID: m.id, Snapshot: m.snapshot, AsOf: m.asOf, Foreign: s.g.foreign(m.asOf)})
 	}
 	var err error
 	for i, o := range openings {
@@ -184,10 +186,13 @@ func (s *stream) Write(items []fanout.Item) error {
 		*p = b
 	}
 	_, err := s.conn.Write(b)
-	return err
+	return cmp.Or(err, s.over)
 }
 
 func (s *stream) appendItem(b []byte, i fanout.Item) []byte {
+	if i.Snapshot != nil {
+		return s.appendSnapshot(b, i.Snapshot)
+	}
 	if i.Frame != nil {
 		s.pass(i)
 		return s.appendEvent(b, "", text(i))
@@ -198,7 +203,7 @@ func (s *stream) appendItem(b []byte, i fanout.Item) []byte {
 	case fanout.Subscribed:
 		// Another place than the one asked for announces a reset: until that arrives the
 		// old one is kept.
-		if m.asked == nil {
+		if m.asked == nil && !m.snapshot {
 			m.after = &n.Seq
 		}
 		return s.appendEvent(b, "subscribed", wire.AppendSubscribed(nil, n.Topic, nil, n.Seq))
@@ -209,8 +214,10 @@ func (s *stream) appendItem(b []byte, i fanout.Item) []byte {
 		}
 		return s.appendEvent(b, "gap", wire.AppendGap(nil, n.Topic, n.After, n.Tail, n.Head))
 	case fanout.Reset:
-		m.after, m.id = &n.Head, ""
+		m.after, m.id, m.asOf = &n.Head, "", pgcast.AsOf{}
 		return s.appendEvent(b, "reset", wire.AppendReset(nil, n.Topic, n.Head))
+	case fanout.Denied:
+		s.over = errNoSnapshot // the client comes back, and begins anew
 	}
 	return b
 }

@@ -88,6 +88,7 @@ type asked struct {
 var (
 	_ fanout.Topics     = asked{}
 	_ fanout.Patterns   = asked{}
+	_ fanout.Snapshots  = asked{}
 	_ gateway.Publisher = asked{}
 	_ gateway.Historian = asked{}
 )
@@ -147,4 +148,12 @@ func (l asked) Knows(ctx context.Context, at pgcast.Position, id pgcast.ID) (boo
 		return false, err
 	}
 	return l.Log.Knows(ctx, at, id)
+}
+
+// Snapshot implements [fanout.Snapshots].
+func (l asked) Snapshot(ctx context.Context, topic string, begin func(pgcast.Snapshot) error, take func(pgcast.Row) error) error {
+	if err := l.refused(); err != nil {
+		return err
+	}
+	return l.Log.Snapshot(ctx, topic, begin, take)
 }

@@ -36,7 +36,7 @@ type Options struct {
 	// DirectDatabaseURL leads to the primary without a pooler in between; the sequencer
 	// needs a session of its own. Default: DatabaseURL.
 	DirectDatabaseURL string
-	PoolSize          int    // connections for reading and publishing, 2 or more; default 8
+	PoolSize          int    // connections for reading and publishing, 2 or more; default 8. Snapshots may open 2 more
 	Listen            string // of clients; default 127.0.0.1:8080
 	AdminListen       string // of metrics; default 127.0.0.1:9187
 	AllowedOrigins    []string
@@ -50,6 +50,7 @@ type Options struct {
 	PingInterval      time.Duration
 	DrainTimeout      time.Duration // for sessions to be told and flushed; default 10 s
 	RetentionEvery    time.Duration
+	SpoolDir          string // for snapshots on their way to clients; default the system's for temporary files
 	Live              LiveOptions
 	// Public serves the public listener's paths that are not the server's own.
 	Public http.Handler
@@ -109,7 +110,7 @@ func New(options *Options) (*Server, error) {
 			return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("allowed origin %q is not a pattern", pattern)}
 		}
 	}
-	cfg.MaxConns = int32(o.PoolSize)
+	cfg.MaxConns = int32(o.PoolSize) + snapshotReads
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
@@ -131,6 +132,10 @@ func New(options *Options) (*Server, error) {
 	return s, nil
 }
 
+// snapshotReads is how many snapshots are read at once. They take long, so their connections
+// are beside those that everything else has.
+const snapshotReads = 2
+
 func setDefault[T comparable](v *T, d T) {
 	var zero T
 	if *v == zero {
@@ -150,6 +155,7 @@ func (s *Server) build() (err error) {
 	broken := s.databaseBreaker()
 	ours, theirs := source{s.log, broken}, asked{s.log, broken}
 	s.hub = fanout.NewHub(theirs, theirs, fanout.HubOptions{Encode: wire.AppendEventBody, Ring: o.RingSize, Reads: reads,
+		Snapshots:  fanout.SnapshotOptions{Source: theirs, Encoding: gateway.SnapshotEncoding, Reads: snapshotReads, Dir: o.SpoolDir},
 		Registerer: s.registry, Logger: o.Logger})
 	s.follower = fanout.NewFollower(ours, s.hub, &fanout.FollowerOptions{Logger: o.Logger,
 		OnConnect: func(ctx context.Context) error { return ours.failed(s.identify(ctx)) },

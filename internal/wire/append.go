@@ -129,6 +129,29 @@ func AppendReset(dst []byte, topic string, head int64) []byte {
 	return append(dst, '}')
 }
 
+// AppendSnapshotOpen appends a frame of a snapshot up to the items of its list, which is
+// rows, oversize or events; table is left out when it is empty.
+func AppendSnapshotOpen(dst []byte, topic, table, list string) []byte {
+	dst = open(dst, Snapshot)
+	dst = text(dst, "topic", topic)
+	dst = optional(dst, "table", table)
+	return append(name(dst, list), '[')
+}
+
+// AppendSnapshotClose appends the end of a snapshot's frame: of the last one with its
+// moment, of the others, where that is nil, that more follows.
+func AppendSnapshotClose(dst []byte, last *pgcast.Snapshot) []byte {
+	dst = append(dst, ']')
+	if last == nil {
+		return append(dst, `,"more":true}`...)
+	}
+	dst = number(dst, "seq", int64(last.Seq))
+	return append(optional(dst, "asOf", last.AsOf.String()), '}')
+}
+
+// AppendRow appends a row as one line.
+func AppendRow(dst []byte, row []byte) []byte { return appendJSON(dst, row) }
+
 // AppendHistory appends the answer to a history frame. The events carry their
 // positions where topic is a pattern.
 func AppendHistory(dst []byte, ref json.RawMessage, topic string, events []pgcast.Event, tail, head int64) []byte {

@@ -175,6 +175,8 @@ func FuzzParseServer(f *testing.F) {
 	f.Add([]byte(`{"topic":"a","event":"e","data":{"x":1},"seq":1,"id":"1-1","old":{},"position":3}`))
 	f.Add([]byte(`{"type":"batch","events":[{"topic":"a","event":"e","data":null,"seq":1,"id":"1-1"}]}`))
 	f.Add([]byte(`{"type":"history","ref":1,"topic":"a","events":[],"tail":1,"head":0}`))
+	f.Add([]byte(`{"type":"snapshot","topic":"a","table":"s.t","rows":[{"a":1}],"more":true}`))
+	f.Add([]byte(`{"type":"snapshot","topic":"a","oversize":[null],"seq":1,"asOf":"1.1/1:1:"}`))
 	f.Add([]byte(`{"type":"gap","topic":"a","after":1,"tail":5,"head":9}`))
 	f.Add([]byte(`{"type":"error","ref":"r","code":"bad_frame","message":"m"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {

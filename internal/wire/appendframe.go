@@ -20,7 +20,7 @@ func AppendFrame(dst []byte, f *Frame) []byte {
 	case Subscribe:
 		dst = text(dst, "topic", f.Topic)
 		dst = appendPlace(dst, f.After, f.ID)
-		dst = member(dst, "snapshot", f.Snapshot)
+		dst = appendSnapshot(dst, f.Snapshot, f.AsOf)
 		dst = member(dst, "filter", f.Filter)
 	case SubscribeBatch:
 		dst = append(dst, `,"topics":[`...)
@@ -89,11 +89,19 @@ func appendSeqs(dst []byte, seqs map[string]pgcast.Seq) []byte {
 
 // appendItem appends an item of a subscribe-batch, in the short form where it will do.
 func appendItem(dst []byte, p Place) []byte {
-	if p.After == nil {
+	if p.After == nil && !p.Snapshot {
 		return appendString(dst, p.Topic)
 	}
 	dst = appendString(append(dst, `{"topic":`...), p.Topic)
-	return append(appendPlace(dst, p.After, p.ID), '}')
+	dst = appendPlace(dst, p.After, p.ID)
+	return append(appendSnapshot(dst, p.Snapshot, p.AsOf), '}')
+}
+
+func appendSnapshot(dst []byte, wanted bool, asOf pgcast.AsOf) []byte {
+	if wanted {
+		return append(dst, `,"snapshot":true`...)
+	}
+	return optional(dst, "snapshot", asOf.String())
 }
 
 func appendPlace(dst []byte, after *int64, id pgcast.ID) []byte {

@@ -58,4 +58,5 @@ const (
 	ReasonInternal        = "INTERNAL_ERROR"
 	ReasonUnauthenticated = "UNAUTHENTICATED"
 	ReasonForbidden       = "FORBIDDEN"
+	ReasonNoSnapshot      = "NO_SNAPSHOT"
 )

@@ -43,10 +43,11 @@ const (
 	Published       Type = "published"
 	Error           Type = "error"
 	HB              Type = "hb"
+	Snapshot        Type = "snapshot"
 )
 
 // Frame is one frame from a client. Members its type does not have are zero. Ref,
-// Data, Snapshot and Filter alias the text that was parsed.
+// Data and Filter alias the text that was parsed.
 type Frame struct {
 	Type Type
 	Ref  json.RawMessage // a JSON number or string, as it was written; nil when absent
@@ -56,8 +57,11 @@ type Frame struct {
 	// absent, which is not the same as 0.
 	After *int64
 	ID    pgcast.ID // of the event the client saw at After
-	// Snapshot and Filter are as they were written.
-	Snapshot, Filter json.RawMessage
+	// Snapshot asks for what the topic holds, before the events. AsOf is of the snapshot that
+	// the client began with; it stands in the same member.
+	Snapshot bool
+	AsOf     pgcast.AsOf
+	Filter   json.RawMessage // as it was written
 
 	Topics []Place // of a subscribe-batch
 
@@ -104,9 +108,11 @@ const (
 
 // Place is one item of a subscribe-batch.
 type Place struct {
-	Topic string
-	After *int64
-	ID    pgcast.ID
+	Topic    string
+	After    *int64
+	ID       pgcast.ID
+	Snapshot bool
+	AsOf     pgcast.AsOf
 }
 
 // ServerFrame is one frame from the server. Members its type does not have are zero.
@@ -115,9 +121,15 @@ type ServerFrame struct {
 	Type   Type
 	Topic  string
 	Ref    json.RawMessage
-	Events []pgcast.Event // one for an event frame, any number for batch and history
+	Events []pgcast.Event // one for an event frame, any number for batch, history and snapshot
 
-	Seq   int64 // of subscribed: a Seq, or a Position for a pattern
+	Table    string            // of snapshot: where its rows are from
+	Rows     []json.RawMessage // of snapshot
+	Oversize []json.RawMessage // of snapshot: keys of rows that are larger than the server's limit
+	More     bool              // of snapshot: it is not the last one
+	AsOf     string            // of the last snapshot
+
+	Seq   int64 // of subscribed: a Seq, or a Position for a pattern; of the last snapshot: a Seq
 	After int64 // of gap
 	Tail  int64 // of gap and history
 	Head  int64 // of gap, reset and history

@@ -32,6 +32,9 @@ var clientSamples = map[string]Frame{
 		Ref: json.RawMessage(`2`)},
 	"client/subscribe-pattern": {Type: Subscribe, Topic: "room:*", After: ptr(1048), ID: "29-64d2c5b18fbcd",
 		Ref: json.RawMessage(`"all rooms"`)},
+	"client/subscribe-snapshot": {Type: Subscribe, Topic: "room:1", Ref: json.RawMessage(`14`), Snapshot: true},
+	"client/subscribe-as-of": {Type: Subscribe, Topic: "room:1", After: ptr(43), ID: "2b-64d2c5b1b1177", Ref: json.RawMessage(`15`),
+		AsOf: asOf("1a5f7d6d8d5e5b32.1/748:751:748,750")},
 	"client/subscribe-batch": {Type: SubscribeBatch, Ref: json.RawMessage(`3`), Topics: []Place{
 		{Topic: "room:1"}, {Topic: "room:2", After: ptr(5), ID: "31-64d2c5b219405"}, {Topic: "board:*", After: ptr(0)}}},
 	"client/unsubscribe": {Type: Unsubscribe, Topic: "room:1", Ref: json.RawMessage(`4`)},
@@ -81,6 +84,16 @@ var serverSamples = map[string]struct {
 	"server/resumed": {AppendResumed(nil), ServerFrame{Type: Resumed}},
 	"server/gap":     {AppendGap(nil, "room:1", 41, 120, 240), ServerFrame{Type: Gap, Topic: "room:1", After: 41, Tail: 120, Head: 240}},
 	"server/reset":   {AppendReset(nil, "room:1", 17), ServerFrame{Type: Reset, Topic: "room:1", Head: 17}},
+	"server/snapshot-more": {snapshot("public.messages", "rows", nil, `{"id":6,"room_id":1,"body":"hi"}`, `{"id":7,"room_id":1,"body":"hello"}`),
+		ServerFrame{Type: Snapshot, Topic: "room:1", Table: "public.messages", More: true,
+			Rows: []json.RawMessage{json.RawMessage(`{"id":6,"room_id":1,"body":"hi"}`), json.RawMessage(`{"id":7,"room_id":1,"body":"hello"}`)}}},
+	"server/snapshot-oversize": {snapshot("public.messages", "oversize", nil, `{"id":8}`),
+		ServerFrame{Type: Snapshot, Topic: "room:1", Table: "public.messages", More: true, Oversize: []json.RawMessage{json.RawMessage(`{"id":8}`)}}},
+	"server/snapshot-last": {snapshot("public.messages", "rows", &pgcast.Snapshot{Seq: 42, AsOf: asOf("1a5f7d6d8d5e5b32.1/748:751:748,750")}, `{"id":9,"room_id":1,"body":"hey"}`),
+		ServerFrame{Type: Snapshot, Topic: "room:1", Table: "public.messages", Seq: 42, AsOf: "1a5f7d6d8d5e5b32.1/748:751:748,750",
+			Rows: []json.RawMessage{json.RawMessage(`{"id":9,"room_id":1,"body":"hey"}`)}}},
+	"server/snapshot-events": {snapshot("", "events", &pgcast.Snapshot{Seq: 42}, string(AppendEventEnd(AppendEventBody(nil, msgTyping), 0))),
+		ServerFrame{Type: Snapshot, Topic: "room:1", Events: []pgcast.Event{msgTyping}, Seq: 42}},
 	"server/history": {AppendHistory(nil, json.RawMessage(`6`), "room:1", []pgcast.Event{msgTyping, msgCreated}, 1, 47),
 		ServerFrame{Type: History, Ref: json.RawMessage(`6`), Topic: "room:1", Events: []pgcast.Event{msgTyping, msgCreated}, Tail: 1, Head: 47}},
 	"server/published": {AppendPublished(nil, json.RawMessage(`5`), "2f-64d2c5b1f6723"),
@@ -91,6 +104,25 @@ var serverSamples = map[string]struct {
 			Message: `after is "41"; it must be a whole number, 0 or more, in plain digits`},
 	},
 	"server/hb": {[]byte(Heartbeat), ServerFrame{Type: HB}},
+}
+
+func snapshot(table, list string, last *pgcast.Snapshot, items ...string) []byte {
+	b := AppendSnapshotOpen(nil, "room:1", table, list)
+	for i, item := range items {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = AppendRow(b, []byte(item))
+	}
+	return AppendSnapshotClose(b, last)
+}
+
+func asOf(text string) pgcast.AsOf {
+	a, err := pgcast.ParseAsOf(text)
+	if err != nil {
+		panic(err)
+	}
+	return a
 }
 
 func event(e pgcast.Event) (s struct {

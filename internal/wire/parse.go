@@ -150,7 +150,8 @@ func (r *reader) read(f *Frame, m *members) {
 	case Subscribe:
 		f.Topic = r.needText("topic", m.topic)
 		f.After, f.ID = r.place(m.after, m.id)
-		f.Snapshot, f.Filter = m.snapshot, m.filter
+		f.Snapshot, f.AsOf = r.snapshot(m)
+		f.Filter = m.filter
 	case SubscribeBatch:
 		f.Topics = r.topics(m.topics)
 	case Unsubscribe:
@@ -244,6 +245,29 @@ func (r *reader) place(after, id []byte) (*int64, pgcast.ID) {
 	return r.whole("after", after), pgcast.ID(r.short("id", r.text("id", id), MaxID))
 }
 
+// snapshot reads whether a snapshot is asked for, or of which one the client goes on.
+func (r *reader) snapshot(m *members) (wanted bool, asOf pgcast.AsOf) {
+	switch {
+	case m.snapshot == nil, string(m.snapshot) == "false":
+	case string(m.snapshot) == "true" && m.after != nil:
+		r.fail("snapshot is true and after is there; a snapshot begins anew, and to go on snapshot is the asOf of the one before")
+	case string(m.snapshot) == "true":
+		return true, asOf
+	case m.snapshot[0] != '"':
+		r.fail("snapshot is %s; it must be true, or an asOf", clip(m.snapshot))
+	case m.after == nil:
+		r.fail("snapshot is an asOf, without after")
+	case len(m.snapshot) > pgcast.MaxAsOf+2:
+		r.fail("snapshot is %d bytes long, at most %d", len(m.snapshot)-2, pgcast.MaxAsOf)
+	default:
+		var err error
+		if asOf, err = pgcast.ParseAsOf(r.text("snapshot", m.snapshot)); err != nil {
+			r.fail("snapshot is %s, which is not an asOf; it must be sent back as it came", clip(m.snapshot))
+		}
+	}
+	return false, asOf
+}
+
 func (r *reader) topics(raw []byte) []Place {
 	if raw == nil || raw[0] != '[' {
 		r.fail("topics is %s; it must be an array", clip(raw))
@@ -274,7 +298,7 @@ func (r *reader) topics(raw []byte) []Place {
 	return places
 }
 
-// item reads one item of topics: a name, or {topic, after, id}.
+// item reads one item of topics: a name, or {topic, after, id, snapshot}.
 func (r *reader) item(raw []byte) (p Place) {
 	if raw[0] != '{' {
 		p.Topic = r.text("the item", raw)
@@ -287,6 +311,7 @@ func (r *reader) item(raw []byte) (p Place) {
 	}
 	p.Topic = r.needText("topic", m.topic)
 	p.After, p.ID = r.place(m.after, m.id)
+	p.Snapshot, p.AsOf = r.snapshot(&m)
 	return p
 }
 

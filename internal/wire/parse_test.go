@@ -27,7 +27,11 @@ func TestParse(t *testing.T) {
 		{`{"type":"subscribe","topic":"a","ref":"x","after":0}`, Frame{Type: Subscribe, Topic: "a", Ref: raw(`"x"`), After: ptr(0)}},
 		{`{"ref":-1.5e3,"id":"2a-1","after":9223372036854775807,"topic":"a","type":"subscribe"}`,
 			Frame{Type: Subscribe, Topic: "a", Ref: raw(`-1.5e3`), After: ptr(9223372036854775807), ID: "2a-1"}},
-		{`{"type":"subscribe","topic":"a","snapshot":{"a":[1]},"filter":true}`, Frame{Type: Subscribe, Topic: "a", Snapshot: raw(`{"a":[1]}`), Filter: raw(`true`)}},
+		{`{"type":"subscribe","topic":"a","snapshot":true,"filter":true}`, Frame{Type: Subscribe, Topic: "a", Snapshot: true, Filter: raw(`true`)}},
+		{`{"type":"subscribe","topic":"a","snapshot":false,"after":3}`, Frame{Type: Subscribe, Topic: "a", After: ptr(3)}},
+		{`{"type":"subscribe","topic":"a","snapshot":"1f.1\/7:9:7,8","after":3}`, Frame{Type: Subscribe, Topic: "a", After: ptr(3), AsOf: asOf("1f.1/7:9:7,8")}},
+		{`{"type":"subscribe-batch","topics":[{"topic":"a","snapshot":true},{"topic":"b","after":0,"snapshot":"1f.1/7:7:"}]}`,
+			Frame{Type: SubscribeBatch, Topics: []Place{{Topic: "a", Snapshot: true}, {Topic: "b", After: ptr(0), AsOf: asOf("1f.1/7:7:")}}}},
 		{`{"type":"subscribe","topic":""}`, Frame{Type: Subscribe}}, // for CheckTopic to refuse
 		{`{"type":"subscribe","topic":"\u0061\/\n"}`, Frame{Type: Subscribe, Topic: "a/\n"}},
 		{`{"t\u0079pe":"subscribe","Topic":"B","topic":"a","x":{"topic":1}}`, Frame{Type: Subscribe, Topic: "a"}},
@@ -72,6 +76,12 @@ func TestParseRefuses(t *testing.T) {
 		{text: "{\"type\":\"hello\xff\"}", want: "not UTF-8"},
 		{text: `{}`, want: "no type"},
 		{text: `{"type":""}`, want: "no type"},
+		{text: `{"type":"subscribe","topic":"a","snapshot":true,"after":1}`, want: "a snapshot begins anew"},
+		{text: `{"type":"subscribe","topic":"a","snapshot":1}`, want: "it must be true, or an asOf"},
+		{text: `{"type":"subscribe","topic":"a","snapshot":"1.1/7:7:"}`, want: "without after"},
+		{text: `{"type":"subscribe","topic":"a","after":1,"snapshot":"1.1/9:7:"}`, want: "not an asOf"},
+		{text: `{"type":"subscribe","topic":"a","after":1,"snapshot":"` + strings.Repeat("1", pgcast.MaxAsOf+1) + `"}`, want: "4097 bytes long"},
+		{text: `{"type":"subscribe-batch","topics":[{"topic":"a","after":1,"snapshot":""}]}`, want: "topics[0]: snapshot is \"\", which is not an asOf"},
 		{text: `{"type":1,"ref":4}`, want: "type is 1; it must be a string", ref: `4`},
 		{text: `{"TYPE":"hello"}`, want: "no type"},
 		{text: `{"type":"hello"} {}`, want: "byte 17 is '{' where the end should be"},
@@ -174,8 +184,11 @@ func TestAppendFrame(t *testing.T) {
 		{Type: Hello, Caps: []string{"batch", "reset"}, Token: `a"b`},
 		{Type: Hello},
 		{Type: Subscribe, Topic: "a", Ref: json.RawMessage(`1`)},
-		{Type: Subscribe, Topic: "a", After: ptr(0), Snapshot: json.RawMessage(`true`), Filter: json.RawMessage(`{"a":1}`)},
+		{Type: Subscribe, Topic: "a", After: ptr(0), Filter: json.RawMessage(`{"a":1}`)},
 		{Type: Subscribe, Topic: "room:*", After: ptr(7), ID: "1f-2"},
+		{Type: Subscribe, Topic: "a", Snapshot: true},
+		{Type: Subscribe, Topic: "a", After: ptr(7), ID: "1f-2", AsOf: asOf("1f.1/7:12:8,9")},
+		{Type: SubscribeBatch, Topics: []Place{{Topic: "a", Snapshot: true}, {Topic: "b", After: ptr(0), AsOf: asOf("1f.1/7:7:")}}},
 		{Type: SubscribeBatch, Topics: []Place{{Topic: "a"}, {Topic: "b", After: ptr(0)}, {Topic: "c", After: ptr(9), ID: "1-1"}}},
 		{Type: Unsubscribe, Topic: "a", Ref: json.RawMessage(`"x"`)},
 		{Type: Resume, SessionID: "s", LastSeenSeqs: map[string]pgcast.Seq{"a": 1, "b": 2}},
@@ -204,6 +217,9 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"type":"subscribe","topic":"a","ref":1,"after":41,"id":"1-1"}`))
 	f.Add([]byte(`{"type":"subscribe-batch","topics":["a",{"topic":"b","after":0}],"ref":"\u0041"}`))
 	f.Add([]byte(`{"type":"resume","sessionId":"s","lastSeenSeqs":{"a":41}}`))
+	f.Add([]byte(`{"type":"subscribe","topic":"a","snapshot":true}`))
+	f.Add([]byte(`{"type":"subscribe","topic":"a","after":1,"snapshot":"1f.1/7:9:7,8"}`))
+	f.Add([]byte(`{"type":"subscribe-batch","topics":[{"topic":"a","snapshot":true},{"topic":"b","after":1,"snapshot":"1.1/1:1:"}]}`))
 	f.Add([]byte(`{"type":"publish","topic":"a","event":"e","data":{"a":[1.5e-3,true,null,"\ud83d\ude00"]}}`))
 	f.Add([]byte(`{"type":"resume","sessionId":"s"}`))
 	f.Add([]byte(`{"type":"publish","topic":"a","event":"e","data":1e325,"ref":0e-0324}`))

@@ -48,6 +48,7 @@ type serverMembers struct {
 	event, data, old, oversize, position        []byte
 	events, sessionID, reason, code, message    []byte
 	retryAfter, op, group                       []byte
+	table, rows, more, asOf                     []byte
 }
 
 func (m *serverMembers) slot(name []byte) *[]byte {
@@ -94,6 +95,14 @@ func (m *serverMembers) slot(name []byte) *[]byte {
 		return &m.op
 	case "group":
 		return &m.group
+	case "table":
+		return &m.table
+	case "rows":
+		return &m.rows
+	case "more":
+		return &m.more
+	case "asOf":
+		return &m.asOf
 	}
 	return nil
 }
@@ -138,6 +147,16 @@ func (r *reader) server(f *ServerFrame, m *serverMembers) {
 	case Reset:
 		f.Topic = r.needText("topic", m.topic)
 		f.Head = r.needWhole("head", m.head)
+	case Snapshot:
+		f.Topic, f.Table = r.needText("topic", m.topic), r.text("table", m.table)
+		f.Rows, f.Oversize = r.list("rows", m.rows), r.list("oversize", m.oversize)
+		if m.events != nil {
+			f.Events = r.events(m.events)
+		}
+		if f.More = r.flag("more", m.more); !f.More {
+			f.Seq = r.needWhole("seq", m.seq)
+			f.AsOf = r.text("asOf", m.asOf)
+		}
 	case History:
 		f.Topic, f.Ref = r.needText("topic", m.topic), r.ref(m.ref)
 		f.Events = r.events(m.events)
@@ -198,6 +217,23 @@ func (r *reader) events(raw []byte) []pgcast.Event {
 		return r.err
 	})
 	return events
+}
+
+// list reads an optional array of any values.
+func (r *reader) list(name string, raw []byte) (items []json.RawMessage) {
+	if raw == nil {
+		return nil
+	}
+	if raw[0] != '[' {
+		r.fail("%s is %s; it must be an array", name, clip(raw))
+		return nil
+	}
+	s := scanner{text: raw, room: serverDepth}
+	_ = s.array(func(item []byte) error {
+		items = append(items, json.RawMessage(item))
+		return nil
+	})
+	return items
 }
 
 func (r *reader) needWhole(name string, raw []byte) int64 {

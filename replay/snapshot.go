@@ -1,0 +1,248 @@
+package replay
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/db"
+)
+
+// How a snapshot is read.
+const (
+	snapshotRows  = 500                    // for one FETCH
+	snapshotLook  = 200 * time.Millisecond // between looks whether somebody waits for the tables
+	snapshotTries = 3
+)
+
+// What values look like must not depend on the session, as in capture; what an unprivileged
+// role does not see must be an error and not be left out. Nobody is waited for long: behind
+// us, others would wait.
+const snapshotSettings = `set local search_path = pg_catalog, pg_temp; set local row_security = off;
+	set local timezone = 'UTC'; set local datestyle = 'ISO'; set local intervalstyle = 'postgres'; set local extra_float_digits = 1;
+	set local bytea_output = 'hex'; set local lc_monetary = 'C'; set local jit = off;
+	set local lock_timeout = '2s'; set local statement_timeout = '60s'; set local idle_in_transaction_session_timeout = '60s'`
+
+// Snapshot reads what a topic holds now, in one look at the database: the rows that belong
+// to it of the tables that make its events, or, where there is no such table, its newest
+// event of each key. begin is called once, before the first row, with the place from which
+// the events follow that are not in it; take is called for each row, which is valid only
+// until it returns. Their errors end the read and are returned as they are.
+//
+// The tables are locked against ALTER TABLE, TRUNCATE and the like as by any SELECT. If
+// somebody comes to wait for that lock, the read gives up (pgcast.ErrUnavailable): others
+// would soon wait behind him.
+//
+// Errors have code forbidden where the database's role may not read a table, and
+// too_large where too many transactions are open.
+func (l *Log) Snapshot(ctx context.Context, topic string, begin func(pgcast.Snapshot) error, take func(pgcast.Row) error) error {
+	conn, err := l.pool.Acquire(ctx)
+	if err != nil {
+		return unavailable(fmt.Sprintf("read a snapshot of %q", topic), err)
+	}
+	defer conn.Release()
+	for range snapshotTries {
+		s := snapshot{ctx: ctx, log: l, topic: topic, begin: begin, take: take}
+		if s.parts, err = l.statements(ctx, db.New(conn), topic); err != nil {
+			return err
+		}
+		err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, s.read)
+		if !errors.Is(err, errAttachedMeanwhile) {
+			return l.snapshotError(topic, err)
+		}
+	}
+	return unavailable(fmt.Sprintf("read a snapshot of %q", topic), err)
+}
+
+// errAttachedMeanwhile says that other tables make the topic's events than a moment ago.
+var errAttachedMeanwhile = errors.New("tables were attached or detached meanwhile")
+
+// errWaited says that somebody waits for a lock that the read keeps from him.
+var errWaited = errors.New("somebody waits to alter or truncate the table")
+
+// statements gives what is to be selected.
+func (l *Log) statements(ctx context.Context, q *db.Queries, topic string) ([]db.SnapshotStatementsRow, error) {
+	parts, err := q.SnapshotStatements(ctx, topic)
+	if err != nil {
+		return nil, l.snapshotError(topic, err)
+	}
+	return parts, nil
+}
+
+// snapshotError tells what the database said to a read; what begin and take said stays as
+// it is.
+func (l *Log) snapshotError(topic string, err error) error {
+	var pg *pgconn.PgError
+	var own *passed
+	tried := fmt.Sprintf("read a snapshot of %q", topic)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &own):
+		return own.err
+	case errors.Is(err, pgcast.ErrTooLarge), errors.Is(err, pgcast.ErrUnavailable):
+		return err
+	case errors.As(err, &pg) && pg.Code == "42501":
+		hint := pg.Hint
+		if hint == "" { // row security, which an owner is exempt from unless it is forced
+			hint = "let the server's role own the table, or alter role ... bypassrls"
+		}
+		return fmt.Errorf("%s: %s (%s): %w", tried, pg.Message, hint,
+			&pgcast.Error{Code: pgcast.CodeForbidden, Message: "this server may not read the rows of the topic"})
+	}
+	return unavailable(tried, err)
+}
+
+// passed is an error of the caller's.
+type passed struct{ err error }
+
+func (p *passed) Error() string { return p.err.Error() }
+
+// snapshot is one read.
+type snapshot struct {
+	ctx    context.Context
+	log    *Log
+	topic  string
+	begin  func(pgcast.Snapshot) error
+	take   func(pgcast.Row) error
+	parts  []db.SnapshotStatementsRow
+	looked time.Time
+}
+
+func (s *snapshot) read(tx pgx.Tx) error {
+	setup := snapshotSettings
+	if tables := s.tables(); len(tables) > 0 {
+		// Before the transaction's snapshot is taken: to one that is older than a TRUNCATE, or
+		// an ALTER TABLE that writes the table anew, it would be empty.
+		setup += "; lock table " + strings.Join(tables, ", ") + " in access share mode"
+	}
+	if _, err := tx.Exec(s.ctx, setup, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return err
+	}
+	q := db.New(tx)
+	at, err := q.SnapshotPlace(s.ctx, s.topic)
+	if err != nil {
+		return err
+	}
+	now, err := s.log.statements(s.ctx, q, s.topic)
+	if err != nil {
+		return err
+	}
+	if !slices.EqualFunc(now, s.parts, func(a, b db.SnapshotStatementsRow) bool { return a.Relation == b.Relation }) {
+		return errAttachedMeanwhile
+	}
+	s.parts, s.looked = now, time.Now()
+	moment := pgcast.Snapshot{Seq: pgcast.Seq(at.Head), Position: pgcast.Position(at.Position)}
+	if len(s.tables()) > 0 {
+		if moment.AsOf, err = pgcast.MakeAsOf(identity(at.SystemIdentifier, at.Timeline), at.Snapshot); err != nil {
+			return err
+		}
+		if at.Hidden > 0 {
+			moment.Seq = pgcast.Seq(at.Hidden - 1)
+		}
+	}
+	if err := s.begin(moment); err != nil {
+		return &passed{err}
+	}
+	for _, part := range s.parts {
+		if err := s.part(tx, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *snapshot) tables() (list []string) {
+	for _, part := range s.parts {
+		if part.Relation != "" {
+			list = append(list, part.Relation)
+		}
+	}
+	return list
+}
+
+// part reads one table, or the events.
+func (s *snapshot) part(tx pgx.Tx, part db.SnapshotStatementsRow) error {
+	// Subqueries that the planner does not merge: the text is made once, and what is too large
+	// does not come.
+	most := s.log.opts.MaxEvent
+	query := fmt.Sprintf(`select case when octet_length(x.data) <= %d then x.data end, case when octet_length(x.data) <= %d then null else x.key end
+		from (%s offset 0) x`, most, most, part.Statement)
+	row := s.row(part.Relation)
+	if part.Relation == "" {
+		query = fmt.Sprintf(`select x.seq, x.id, (extract(epoch from x.created_at) * 1000000)::bigint, x.event, case when s.size <= %d then x.data end, case when s.size <= %d then x.old end, s.size > %d
+			from (%s offset 0) x, lateral (select coalesce(octet_length(x.data), 0) + coalesce(octet_length(x.old), 0) as size) s`, most, most, most, part.Statement)
+		row = s.event
+	}
+	if _, err := tx.Exec(s.ctx, "declare pgcast_snapshot no scroll cursor for "+query, pgx.QueryExecModeSimpleProtocol); err != nil {
+		return err
+	}
+	for {
+		n, err := s.fetch(tx, row)
+		switch {
+		case err != nil:
+			return err
+		case n < snapshotRows:
+			_, err := tx.Exec(s.ctx, "close pgcast_snapshot", pgx.QueryExecModeSimpleProtocol)
+			return err
+		case time.Since(s.looked) < snapshotLook:
+			continue
+		}
+		waited, err := db.New(tx).SnapshotWaited(s.ctx)
+		if err != nil {
+			return err
+		}
+		if waited {
+			return errWaited
+		}
+		s.looked = time.Now()
+	}
+}
+
+func (s *snapshot) fetch(tx pgx.Tx, row func([][]byte) (pgcast.Row, error)) (n int, err error) {
+	rows, err := tx.Query(s.ctx, "fetch "+strconv.Itoa(snapshotRows)+" from pgcast_snapshot", pgx.QueryExecModeSimpleProtocol)
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	for ; rows.Next(); n++ {
+		r, err := row(rows.RawValues())
+		if err != nil {
+			return n, err
+		}
+		if err := s.take(r); err != nil {
+			return n, &passed{err}
+		}
+	}
+	return n, rows.Err()
+}
+
+// row gives what makes rows of a table's columns.
+func (s *snapshot) row(table string) func([][]byte) (pgcast.Row, error) {
+	return func(v [][]byte) (pgcast.Row, error) {
+		return pgcast.Row{Table: table, Data: json.RawMessage(v[0]), Key: json.RawMessage(v[1])}, nil
+	}
+}
+
+// event makes an event of its columns, which come as text.
+func (s *snapshot) event(v [][]byte) (pgcast.Row, error) {
+	var n [3]int64
+	for i := range n {
+		var err error
+		if n[i], err = strconv.ParseInt(string(v[i]), 10, 64); err != nil {
+			return pgcast.Row{}, err
+		}
+	}
+	at := time.UnixMicro(n[2])
+	return pgcast.Row{Event: &pgcast.Event{Topic: s.topic, Name: string(v[3]), Data: json.RawMessage(v[4]), Old: json.RawMessage(v[5]), Seq: pgcast.Seq(n[0]),
+		ID: pgcast.MakeID(n[1], at), CreatedAt: at, Oversize: string(v[6]) == "t"}}, nil
+}
