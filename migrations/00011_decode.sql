@@ -296,7 +296,7 @@ begin
     pgcast.topic_sql(r, 'n'), pgcast.row_sql(r, names, 'n'), case when both_topics then pgcast.topic_sql(r, 'o') else 'null' end, old_row,
     concat_ws(', ', meta, nullif(n.unnests, ''), nullif(o.unnests, '')), n.source, o.source, unused,
     -- A row that moved to another topic leaves the old one and appears in the new one.
-    case when both_topics then ' join (values (1), (2)) v (k) on v.k = 1 or e.was <> e.topic' else '' end);
+    case when both_topics then $q$ cross join lateral unnest(case when e.was = e.topic then '{1}'::integer[] else '{1,2}' end) v (k)$q$ else '' end);
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.decoded_sql is 'The statement that writes the events of rows from the WAL, given as arrays of printed values; null if nothing is captured of them.';
