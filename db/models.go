@@ -36,6 +36,12 @@ type PgcastAttachment struct {
 	Kinds []string
 	// What the topics were last told is wrong with the table's capture; null: nothing.
 	Trouble []string
+	// Of a table that is or was captured from the WAL: types of its columns as last seen there, {"name": [oid, typmod]}.
+	Decoded []byte
+	// Likewise: all numbers and names its columns have had, since rows are read from the WAL that are older than the table's shape.
+	Names []byte
+	// Likewise: the partitions it has had.
+	Members []pgtype.Uint32
 	// When the table was first attached.
 	AttachedAt time.Time
 }

@@ -168,6 +168,14 @@ revoke execute on all functions in schema pgcast from public;
 
 -- +goose Down
 select pgcast.move_published();
+-- +goose StatementBegin
+do $$
+begin
+  perform pgcast.close_slot();
+exception when others then
+  raise warning 'pgcast: replication slot % is still there: %', pgcast.slot_name(), sqlerrm;
+end $$;
+-- +goose StatementEnd
 drop publication if exists pgcast_capture;
 drop publication if exists pgcast_steps;
 drop publication if exists pgcast_wake;
