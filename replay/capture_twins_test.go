@@ -19,7 +19,7 @@ func twins(t testing.TB, kind pgtest.Kind) *pgtest.DB {
 	t.Helper()
 	d := pgtest.New(t, &pgtest.Options{Kind: kind})
 	d.Exec(t, "alter database "+d.Name+" set logical_decoding_work_mem = '64kB'")
-	d.Exec(t, "select pgcast.open_slot()")
+	openSlot(t, d)
 	for _, name := range []string{"w", "g"} {
 		d.Exec(t, fmt.Sprintf("create table %s (id int primary key, place text not null, n int, body text)", name))
 		d.Exec(t, fmt.Sprintf("alter table %s replica identity full", name))
