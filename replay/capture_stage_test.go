@@ -82,7 +82,7 @@ func TestCaptureLargeTransactions(t *testing.T) {
 	d.Exec(t, "insert into a values (9999, 'after', 1)")
 	await(t, "the last one is captured", func() bool { return slices.Contains(eventsOf(t, conn, "a"), `created {"id":9999,"v":"after","w":1}`) })
 
-	was := eventsOf(t, conn, "a")
+	was := slices.DeleteFunc(eventsOf(t, conn, "a"), func(e string) bool { return strings.HasPrefix(e, "altered") }) // told by the watch
 	var want []string
 	row := func(i int, rest string) string {
 		return fmt.Sprintf(`created {"id":%d,"v":"%s"%s}`, i, strings.Repeat("x", 60), rest)
