@@ -169,7 +169,9 @@ func TestCaptureShapes(t *testing.T) {
 		"insert into p values (1, 'one'), (101, 'two')", "update p set id = 102 where id = 1", "truncate p2", "truncate p")
 	conn := d.Conn(t)
 	r := capturing(t, d, nil)
-	schema := func(columns string) string { return `schema {"table" : "public.a", "columns" : [{"name" : "id", "type" : "integer"}, ` + columns + `]}` }
+	schema := func(columns string) string {
+		return `schema {"table" : "public.a", "columns" : [{"name" : "id", "type" : "integer"}, ` + columns + `]}`
+	}
 	told := func(topic string) []string { // what the watch tells comes when it comes
 		return slices.DeleteFunc(eventsOf(t, conn, topic), func(e string) bool { return strings.HasPrefix(e, "altered") && topic == "a" })
 	}
