@@ -107,7 +107,7 @@ func TestCaptureLargeTransactions(t *testing.T) {
 	if said := eventsOf(t, conn, "said"); len(said) != 1 {
 		t.Errorf("events of said: %v", said)
 	}
-	if n := met.met(); n["moved"] < 2 || n["undone"] < 2 {
+	if n := met.met(); n["moved"] < 2 || n["undone"] < 1 { // Postgres 18 sends nothing of what it knows to be rolled back
 		t.Errorf("nothing was streamed: %v", n)
 	}
 	if n := one[int](t, conn, "select count(*)::int from pgcast.stage"); n != 0 {
