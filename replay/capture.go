@@ -39,11 +39,12 @@ type capture struct {
 	log     *slog.Logger
 	hook    func(step string) error // nil but in tests: what it returns breaks a session off
 
-	limits  captureLimits
-	told    trouble
-	unused  time.Time // since when a slot serves nobody; zero: it does, or there is none
-	warned  bool      // of retention without a limit
-	current time.Time // when it was last up to date
+	limits   captureLimits
+	progress bool // the newest session has stored something
+	told     trouble
+	unused   time.Time // since when a slot serves nobody; zero: it does, or there is none
+	warned   bool      // of retention without a limit
+	current  time.Time // when it was last up to date
 }
 
 // captureLimits bound what is held in memory, and what one flush takes.
@@ -65,6 +66,7 @@ func (s *Sequencer) capture(term int64, shared bool) *capture {
 // but ctx's error. Whatever fails is tried again within a second.
 func (c *capture) run(ctx context.Context) error {
 	defer c.clear()
+	c.current = time.Now()
 	delay := captureSoon
 	for {
 		began := time.Now()
@@ -72,8 +74,8 @@ func (c *capture) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if time.Since(began) > 5*time.Second {
-			delay = captureSoon
+		if c.progress || time.Since(began) > 5*time.Second {
+			delay, c.progress = captureSoon, false
 		}
 		switch {
 		case err == nil:
@@ -84,7 +86,10 @@ func (c *capture) run(ctx context.Context) error {
 			wait = captureEvery / 2
 		default:
 			c.metrics.interrupted.Inc()
-			c.told.tell(err)
+			c.metrics.lagSeconds.Set(time.Since(c.current).Seconds())
+			if !errors.Is(err, listener.ErrSlotInUse) || delay > captureSoon { // whose session was ended may take a moment to go
+				c.told.tell(err)
+			}
 			wait, delay = delay, min(2*delay, captureEvery)
 		}
 		if err := sleep(ctx, wait); err != nil {
@@ -113,7 +118,7 @@ func (c *capture) attempt(ctx context.Context) (time.Duration, error) {
 			return captureEvery, c.end(ctx)
 		}
 		return 0, err
-	case state.HasSlot && state.Lsn == 0 && (c.unused.IsZero() || time.Since(c.unused) < captureUnused):
+	case state.HasSlot && state.Lsn == 0 && !state.Leftovers && (c.unused.IsZero() || time.Since(c.unused) < captureUnused):
 		// Somebody is about to attach his first table.
 		if c.unused.IsZero() {
 			c.unused = time.Now()
@@ -121,7 +126,7 @@ func (c *capture) attempt(ctx context.Context) (time.Duration, error) {
 	case state.HasSlot || state.Lsn > 0 || state.Leftovers:
 		return captureEvery, c.end(ctx)
 	default:
-		c.unused = time.Time{}
+		c.unused, c.current = time.Time{}, time.Now()
 		c.clear()
 	}
 	return captureEvery, nil

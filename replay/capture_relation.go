@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -27,7 +28,7 @@ type relation struct {
 	statements  map[statementKey]*statement
 	former      map[statementKey]*statement // of an attachment that was altered since
 	reads       map[string]string           // statements that read large values, by what is wanted
-	degraded    string                      // what was told
+	degraded    time.Time                   // when that was told
 }
 
 type column struct {
