@@ -48,6 +48,16 @@ func moment(text string) (asOf pgcast.AsOf, err error) {
 	return asOf, nil
 }
 
+// alone tells what of a place stands in a request without after.
+func alone(q url.Values) error {
+	for _, name := range []string{"id", "asOf"} {
+		if q.Get(name) != "" {
+			return &pgcast.Error{Code: pgcast.CodeInvalid, Message: name + " stands without after"}
+		}
+	}
+	return nil
+}
+
 // wanted reads whether a request's stream is to begin with snapshots.
 func wanted(q url.Values) (bool, error) {
 	switch v := q.Get("snapshot"); v {
