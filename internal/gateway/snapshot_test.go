@@ -50,19 +50,6 @@ func (w *world) unsequenced(t testing.TB, sql string) (let func()) {
 	}
 }
 
-func (p *peer) snapshot() (rows []string, last wire.ServerFrame) {
-	p.t.Helper()
-	for {
-		f := p.want(wire.Snapshot)
-		for _, r := range f.Rows {
-			rows = append(rows, string(r))
-		}
-		if !f.More {
-			return rows, f
-		}
-	}
-}
-
 const (
 	row1 = `{"id":1,"room_id":1,"body":"a"}`
 	row2 = `{"id":2,"room_id":1,"body":"b"}`
