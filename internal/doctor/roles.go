@@ -11,7 +11,7 @@ import (
 const wanted = `values ('event_log', 'select'), ('event_log', 'delete'), ('replay', 'select'), ('replay', 'insert'), ('replay', 'delete'),
 	('topic', 'select'), ('topic', 'insert'), ('topic_tail', 'select'), ('topic_tail', 'insert'), ('topic_tail', 'update'),
 	('sequencer', 'select'), ('sequencer', 'update'), ('progress', 'select'), ('progress', 'insert'), ('progress', 'delete'),
-	('publish_key', 'select'), ('publish_key', 'delete'), ('retention', 'select'), ('attachment', 'select')`
+	('publish_key', 'select'), ('publish_key', 'delete'), ('retention', 'select'), ('attachment', 'select'), ('projection', 'select')`
 
 func checkPrivileges(ctx context.Context, x *exam) ([]finding, error) {
 	var missing []string
@@ -21,7 +21,7 @@ func checkPrivileges(ctx context.Context, x *exam) ([]finding, error) {
 			join pg_class c on c.relname = w.tbl and c.relnamespace = n.oid where not has_table_privilege(c.oid, w.privilege)
 			union all select 'usage on schema pgcast' where not has_schema_privilege(n.oid, 'usage')
 			union all select 'execute on function pgcast.' || p.proname from pg_proc p
-			where p.pronamespace = n.oid and p.proname in ('publish', 'refresh', 'watch', 'watch_state', 'drift') and not has_function_privilege(p.oid, 'execute')
+			where p.pronamespace = n.oid and p.proname in ('publish', 'refresh', 'watch', 'watch_state', 'drift', 'snapshot_sql', 'compacted') and not has_function_privilege(p.oid, 'execute')
 			union all select 'execute on function pg_control_system' where not has_function_privilege('pg_control_system()', 'execute')),
 		pg_has_role(n.nspowner, 'usage'), pg_has_role('pg_read_all_stats', 'usage')
 		from pg_namespace n where n.nspname = 'pgcast'`).Scan(&missing, &owns, &reads)
