@@ -23,9 +23,10 @@ func serve(t *testing.T, db *pgtest.DB, rules ...ratelimit.Rule) string {
 	ready := make(chan string, 1)
 	s, err := server.New(&server.Options{
 		DatabaseURL: db.URL, Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", DrainTimeout: time.Second, RingSize: 32,
-		Logger:  slog.New(slog.DiscardHandler),
-		Live:    server.LiveOptions{RateLimits: rules},
-		OnReady: func(listen, _ string) { ready <- listen },
+		SnapshotFresh: time.Millisecond,
+		Logger:        slog.New(slog.DiscardHandler),
+		Live:          server.LiveOptions{RateLimits: rules},
+		OnReady:       func(listen, _ string) { ready <- listen },
 	})
 	if err != nil {
 		t.Fatal(err)

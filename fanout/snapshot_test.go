@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -48,12 +49,12 @@ func (s *tally) Write(items []Item) error {
 	for _, i := range items {
 		switch {
 		case i.Snapshot != nil:
-			f, err := wire.ParseServer(i.Snapshot.Text)
-			if err != nil || f.More == i.Snapshot.Last || len(i.Snapshot.Text) > 64<<10 {
-				return fmt.Errorf("%.200s: %v", i.Snapshot.Text, err)
+			text := i.Snapshot.Text
+			if bytes.HasSuffix(text, []byte(`,"more":true}`)) == i.Snapshot.Last || len(text) > 64<<10 {
+				return fmt.Errorf("%.200s", text)
 			}
 			s.frames++
-			s.rows += len(f.Rows)
+			s.rows += bytes.Count(text, []byte(`"id":`))
 			if i.Snapshot.Last {
 				s.last = i.Snapshot
 			}
@@ -110,7 +111,7 @@ func (s *server) idleSpools(t testing.TB) {
 
 func TestSnapshotIsShared(t *testing.T) {
 	t.Parallel()
-	const rows, sessions = 3000, 1000
+	const rows, sessions = 1000, 1000
 	s := filled(t, rows, HubOptions{Snapshots: SnapshotOptions{Fresh: time.Minute}})
 	var all []*tally
 	for range sessions {
@@ -235,7 +236,7 @@ func TestSnapshotHasNoRoom(t *testing.T) {
 // A read that breaks off ends the subscription, and is told.
 func TestSnapshotBreaksOff(t *testing.T) {
 	t.Parallel()
-	s := filled(t, 300_000, HubOptions{Snapshots: SnapshotOptions{Dir: t.TempDir(), Fresh: time.Millisecond}})
+	s := filled(t, 150_000, HubOptions{Snapshots: SnapshotOptions{Dir: t.TempDir(), Fresh: time.Millisecond}})
 	_, sink, err := s.snapshotOf(t, "room:1")
 	if err != nil {
 		t.Fatal(err)

@@ -62,6 +62,7 @@ func (a *app) serverOptions(log *slog.Logger) *server.Options {
 		Wake: s.Wake, PoolSize: s.PoolSize, RetentionEvery: s.RetentionEvery,
 		MaxFrame: s.MaxFrame, MaxEvent: s.MaxEvent,
 		MaxSubscriptions: s.MaxSubscriptions, MaxSessions: s.MaxSessions, RingSize: s.RingSize,
+		SnapshotFresh: s.SnapshotFresh, SpoolDir: s.SpoolDir,
 		WriteTimeout: s.WriteTimeout, PingInterval: s.PingInterval, DrainTimeout: s.DrainTimeout,
 		Profile: s.Profile, Live: s.Live, Logger: log, Version: version().version,
 	}

@@ -29,6 +29,8 @@ type settings struct {
 	MaxSubscriptions int
 	MaxSessions      int
 	RingSize         int
+	SnapshotFresh    time.Duration
+	SpoolDir         string
 	WriteTimeout     time.Duration
 	PingInterval     time.Duration
 	DrainTimeout     time.Duration
@@ -132,6 +134,12 @@ var mainSettings = []setting{
 	{name: "ring-size", value: "256", kind: "number", scope: forServer,
 		help: "newest events kept in memory for each topic that somebody listens to",
 		read: number(func(s *settings) *int { return &s.RingSize }, 1, 1_000_000)},
+	{name: "snapshot-fresh", value: "1s", kind: "duration", scope: forServer,
+		help: "for how long a snapshot that was read serves others who ask for the same topic",
+		read: duration(func(s *settings) *time.Duration { return &s.SnapshotFresh }, time.Millisecond, time.Minute)},
+	{name: "spool-dir", kind: "directory", scope: forServer,
+		help: "where large snapshots lie on their way to clients; not in memory (default the system's for temporary files)",
+		read: text(func(s *settings) *string { return &s.SpoolDir }, "give a directory")},
 	{name: "write-timeout", value: "30s", kind: "duration", scope: forServer,
 		help: "a client that reads nothing for so long is disconnected, and may resume",
 		read: duration(func(s *settings) *time.Duration { return &s.WriteTimeout }, time.Second, time.Hour)},

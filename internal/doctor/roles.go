@@ -13,7 +13,8 @@ const wanted = `values ('event_log', 'select'), ('event_log', 'delete'), ('repla
 	('sequencer', 'select'), ('sequencer', 'update'), ('progress', 'select'), ('progress', 'insert'), ('progress', 'delete'),
 	('publish_key', 'select'), ('publish_key', 'delete'), ('retention', 'select'), ('attachment', 'select'),
 	('published', 'select'), ('published', 'delete'), ('captured', 'select'), ('captured', 'insert'), ('captured', 'delete'),
-	('stage', 'select'), ('stage', 'insert'), ('stage', 'delete')`
+	('stage', 'select'), ('stage', 'insert'), ('stage', 'delete'),
+	('projection', 'select')`
 
 func checkPrivileges(ctx context.Context, x *exam) ([]finding, error) {
 	var missing []string
@@ -23,7 +24,8 @@ func checkPrivileges(ctx context.Context, x *exam) ([]finding, error) {
 			join pg_class c on c.relname = w.tbl and c.relnamespace = n.oid where not has_table_privilege(c.oid, w.privilege)
 			union all select 'usage on schema pgcast' where not has_schema_privilege(n.oid, 'usage')
 			union all select 'execute on function pgcast.' || p.proname from pg_proc p
-			where p.pronamespace = n.oid and p.proname in ('publish', 'refresh', 'watch', 'watch_state', 'drift', 'slot_name', 'open_slot', 'close_slot', 'make_publications') and not has_function_privilege(p.oid, 'execute')
+			where p.pronamespace = n.oid and p.proname in ('publish', 'refresh', 'watch', 'watch_state', 'drift', 'slot_name', 'open_slot', 'close_slot', 'make_publications',
+				'snapshot_sql', 'compacted') and not has_function_privilege(p.oid, 'execute')
 			union all select 'execute on function pg_control_system' where not has_function_privilege('pg_control_system()', 'execute')),
 		pg_has_role(n.nspowner, 'usage'), pg_has_role('pg_read_all_stats', 'usage')
 		from pg_namespace n where n.nspname = 'pgcast'`).Scan(&missing, &owns, &reads)

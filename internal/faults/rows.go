@@ -34,6 +34,7 @@ var Rows = []Row{
 	{"23", "TestFault23IsolationLevels", "REPEATABLE READ and SERIALIZABLE writers"},
 	{"24", "TestFault24PreparedTransactions", "two-phase commit"},
 	{"25", "TestFault25ReconnectWindow", "listener's reconnect window"},
+	{"26", "TestFault26SnapshotRace", "subscriptions with a snapshot race writers"},
 	{"27", "TestFault27TwoServers", "clients hop between two servers"},
 	{"28", "TestFault28RollingDeploy", "rolling deploy"},
 	{"30", "TestFault30ServerKilled", "servers killed (SIGKILL)"},

@@ -109,8 +109,8 @@ func readQuestion(r *http.Request) (q question, err error) {
 	}
 	if after != nil {
 		q.after = *after
-	} else if v.Get("id") != "" || v.Get("asOf") != "" {
-		return q, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "id or asOf stands without after"}
+	} else if err := alone(v); err != nil {
+		return q, err
 	}
 	if q.asOf, err = moment(v.Get("asOf")); err != nil {
 		return q, err

@@ -264,7 +264,7 @@ func TestGetRefuses(t *testing.T) {
 		{"a", "limit=0", 400, "1 is the least"},
 		{"a", "limit=x", 400, "whole number"},
 		{"a", "wait=-1", 400, "whole number"},
-		{"a", "last=1", 400, "there are after, id, limit, wait"},
+		{"a", "last=1", 400, "there are after, id, asOf, limit, wait"},
 		{"a", "id=1-1", 400, "id stands without after"},
 		{"a", "after=4", 410, `"head":3`},
 		{"a", "after=2&id=ffff-1", 410, `"code":"reset"`},

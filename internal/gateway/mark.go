@@ -74,7 +74,7 @@ func (g *Gateway) readMarks(r *http.Request) ([]mark, error) {
 		return nil, err
 	}
 	if m.asked == nil {
-		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "id or asOf stands without after"}
+		return nil, alone(q)
 	}
 	m.after = m.asked
 	if m.id, err = identifier(q.Get("id")); err == nil {

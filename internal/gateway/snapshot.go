@@ -23,7 +23,7 @@ const snapshotCost = wire.MaxHistory / wire.DefaultHistory
 const maxMarks = 12 << 10
 
 var (
-	errPatternSnapshot = &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "there is no snapshot of a pattern", Hint: "ask for those of its topics"}
+	errPatternSnapshot = &pgcast.Error{Code: pgcast.CodeInvalid, Message: "there is no snapshot of a pattern", Hint: "ask for those of its topics"}
 	errNoSnapshot      = errors.New("the snapshot could not be read to its end")
 	errLongMarks       = errors.New("so many transactions are open that the stream's places are too long for a header")
 )
@@ -46,6 +46,16 @@ func moment(text string) (asOf pgcast.AsOf, err error) {
 		return asOf, &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("%.80q is not the asOf of a snapshot", text), Hint: "send it back as it came"}
 	}
 	return asOf, nil
+}
+
+// alone tells what of a place stands in a request without after.
+func alone(q url.Values) error {
+	for _, name := range []string{"id", "asOf"} {
+		if q.Get(name) != "" {
+			return &pgcast.Error{Code: pgcast.CodeInvalid, Message: name + " stands without after"}
+		}
+	}
+	return nil
 }
 
 // wanted reads whether a request's stream is to begin with snapshots.
@@ -86,6 +96,9 @@ func (c *client) turnAwayAt(p wire.Place, ref json.RawMessage, err error) {
 // reasonOf is how a subscription is denied for an error.
 func reasonOf(err error) string {
 	var e *pgcast.Error
+	if err == errPatternSnapshot {
+		return wire.ReasonNoSnapshot
+	}
 	if errors.As(err, &e) {
 		switch e.Code {
 		case pgcast.CodeForbidden:

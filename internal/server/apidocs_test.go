@@ -136,6 +136,16 @@ func TestOpenAPI(t *testing.T) {
 	call("GET", present, "?count", "", 200)
 	call("GET", present, "?count=some", "", 400)
 	call("GET", present, "", "", 403, "Origin", "https://evil.example")
+	const shot, shotOf = "/topics/{topic}/snapshot", "/topics/room:1/snapshot"
+	call("GET", shot, "", "", 200)
+	call("GET", shot, "?x=1", "", 400)
+	call("GET", shot, "", "", 403, "Origin", "https://evil.example")
+	db.Exec(t, "create table public.m (id int primary key, room int); select pgcast.attach('public.m', topic => 'room:{room}'); insert into public.m values (1, 1)")
+	await(t, "the one before is not fresh any more", func() bool {
+		_, text := get(t, "http://"+r.listen+shotOf)
+		return strings.Contains(text, `{"id":1,"room":1}`)
+	})
+	call("GET", shot, "", "", 200)
 	// Nobody listens at port 1: the other servers cannot be asked.
 	listen = start(t, db.URL, func(o *Options) { o.Live.RedisURL = "redis://127.0.0.1:1" }).awaitReady(t).listen
 	call("GET", present, "", "", 503)
@@ -160,6 +170,7 @@ func TestOpenAPI(t *testing.T) {
 		call(c.method, c.path, "", "{}", first, asJSON...)
 		call(c.method, c.path, "", "{}", 429, asJSON...)
 	}
+	call("GET", shot, "", "", 429)
 	listen = r.listen
 	db.Exec(t, "alter table pgcast.topic rename to hidden")
 	call("GET", events, "", "", 503)
@@ -167,6 +178,11 @@ func TestOpenAPI(t *testing.T) {
 	call("POST", events, "", `{}`, 201, asJSON...)
 	db.Exec(t, "alter table pgcast.event_log rename to hidden_log")
 	call("POST", events, "", `{}`, 503, asJSON...)
+	await(t, "no snapshot is fresh any more", func() bool {
+		status, _ := get(t, "http://"+r.listen+shotOf)
+		return status == 503
+	})
+	call("GET", shot, "", "", 503)
 	// What is described and was not seen: readyz's 503, which has tests of its own.
 	for path, item := range d.at("paths").(map[string]any) {
 		for method, operation := range item.(map[string]any) {

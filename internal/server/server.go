@@ -50,7 +50,8 @@ type Options struct {
 	PingInterval      time.Duration
 	DrainTimeout      time.Duration // for sessions to be told and flushed; default 10 s
 	RetentionEvery    time.Duration
-	SpoolDir          string // for snapshots on their way to clients; default the system's for temporary files
+	SnapshotFresh     time.Duration // for which a snapshot serves others who ask for it; default 1 s
+	SpoolDir          string        // for snapshots on their way to clients; default the system's for temporary files
 	Live              LiveOptions
 	// Public serves the public listener's paths that are not the server's own.
 	Public http.Handler
@@ -155,7 +156,8 @@ func (s *Server) build() (err error) {
 	broken := s.databaseBreaker()
 	ours, theirs := source{s.log, broken}, asked{s.log, broken}
 	s.hub = fanout.NewHub(theirs, theirs, fanout.HubOptions{Encode: wire.AppendEventBody, Ring: o.RingSize, Reads: reads,
-		Snapshots:  fanout.SnapshotOptions{Source: theirs, Encoding: gateway.SnapshotEncoding, Reads: snapshotReads, Dir: o.SpoolDir},
+		Snapshots: fanout.SnapshotOptions{Source: theirs, Encoding: gateway.SnapshotEncoding, Reads: snapshotReads,
+			Fresh: o.SnapshotFresh, Dir: o.SpoolDir},
 		Registerer: s.registry, Logger: o.Logger})
 	s.follower = fanout.NewFollower(ours, s.hub, &fanout.FollowerOptions{Logger: o.Logger,
 		OnConnect: func(ctx context.Context) error { return ours.failed(s.identify(ctx)) },
