@@ -321,6 +321,10 @@ revoke execute on all functions in schema pgcast from public;
 -- +goose StatementBegin
 do $$
 begin
+  if exists (select from pg_replication_slots s where s.slot_name = pgcast.slot_name() and s.active) then
+    raise exception 'pgcast: a server reads replication slot %', pgcast.slot_name()
+      using errcode = '55006', hint = 'Stop the servers first.';
+  end if;
   perform pgcast.detach(a.relation) from pgcast.attachment a where a.via = 'wal';
 end $$;
 -- +goose StatementEnd
@@ -342,3 +346,11 @@ drop function pgcast.slot_name();
 drop table pgcast.stage;
 drop table pgcast.captured;
 drop table pgcast.published;
+-- +goose StatementBegin
+do $$
+begin
+  -- At the very end: it does not roll back.
+  perform pg_drop_replication_slot(s.slot_name) from pg_replication_slots s
+    where s.slot_name = 'pgcast_capture_' || (select d.oid from pg_database d where d.datname = current_database());
+end $$;
+-- +goose StatementEnd

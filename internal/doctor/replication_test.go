@@ -1,10 +1,12 @@
 package doctor
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgcast/pgcast/internal/devpg"
 	"github.com/pgcast/pgcast/internal/pgtest"
@@ -124,7 +126,24 @@ func TestDecoding(t *testing.T) {
 // attachWAL makes a table and captures it from the WAL.
 func attachWAL(t testing.TB, conn *pgx.Conn, table string) {
 	t.Helper()
-	run(t, conn, "select pgcast.open_slot()")
+	openSlot(t, conn)
 	run(t, conn, "create table "+table+" (id int primary key)")
 	run(t, conn, "select pgcast.attach('"+table+"', capture => 'wal')")
+}
+
+// openSlot makes the slot, and gives its name.
+func openSlot(t testing.TB, conn *pgx.Conn) (slot string) {
+	t.Helper()
+	const sql = "select pgcast.open_slot()"
+	err := conn.QueryRow(t.Context(), sql).Scan(&slot)
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "XX000" {
+		// When others change the catalogs meanwhile, Postgres may make the slot and then lose
+		// its own book-keeping of the statement. The slot is there.
+		err = conn.QueryRow(t.Context(), sql).Scan(&slot)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slot
 }

@@ -46,7 +46,7 @@ func TestCaptureSlot(t *testing.T) {
 	slot := pgtest.Value[string](t, db, "select pgcast.slot_name()")
 	examine(t, db.URL, nil, check).want(t, check, OK, "there is no slot")
 
-	run(t, conn, "select pgcast.open_slot()")
+	openSlot(t, conn)
 	rs := examine(t, db.URL, nil, check, "slots")
 	rs.want(t, check, Warn, "no table is captured by slot "+slot, "holds back", "pgcast doctor --fix")
 	if rs.has("slots", Warn, slot) {
