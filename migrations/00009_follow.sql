@@ -258,6 +258,7 @@ declare
   is_in boolean := false;
 begin
   select x.* into a from pgcast.attachment x where x.relation = tbl;
+  select null::jsonb as as_json into f;
   select to_jsonb(b) as as_json, b.* into p from pg_publication b where b.pubname = 'pgcast_capture';
   if found then
     select to_jsonb(r) as as_json into f from pg_publication_rel r where r.prpubid = p.oid and r.prrelid = tbl;

@@ -216,7 +216,7 @@ func TestMigrateDownLeavesNoSlot(t *testing.T) {
 		return pgtest.Value[bool](t, db, "select active from pg_replication_slots where slot_name = $1", slot)
 	})
 	down := func() *result { return s.run(t, "migrate", "down", "--yes") }
-	for pgtest.Value[bool](t, db, "select to_regproc('pgcast.decoded_sql') is not null") {
+	for pgtest.Value[bool](t, db, "select to_regproc('pgcast.check_slot') is not null") {
 		down().ok(t)
 	}
 	down().fails(t, 1, "a server reads replication slot "+slot, "Stop the servers first.")
