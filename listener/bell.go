@@ -10,10 +10,12 @@ type Source string
 
 // The sources.
 const (
-	SourceBell   Source = "bell"   // a writer rang
-	SourceLook   Source = "look"   // the last look before sleeping found something
-	SourceSafety Source = "safety" // the safety look found something no bell told of
-	SourcePoll   Source = "poll"   // awake: time to look again
+	SourceBell    Source = "bell"    // a writer rang
+	SourceLook    Source = "look"    // the last look before sleeping found something
+	SourceSafety  Source = "safety"  // the safety look found something that nothing told of
+	SourcePoll    Source = "poll"    // awake: time to look again
+	SourceCapture Source = "capture" // a Nudge: this process has added to the log
+	SourceWAL     Source = "wal"     // a commit was decoded from the WAL
 )
 
 // Look asks whether the log has grown, in a statement of its own.
@@ -40,6 +42,7 @@ const (
 // A writer whose transaction was open when ASLEEP was tried makes the try fail; one that
 // came later is refused the shared lock, and rings.
 type Bell struct {
+	nudge
 	line    *Line
 	idle    int           // looks in a row that found nothing
 	delay   time.Duration // of the next poll
@@ -56,6 +59,10 @@ func NewBell(line *Line, refused func()) *Bell {
 	return &Bell{line: line, delay: shortest, proved: time.Now(), awake: refused}
 }
 
+// Doubt has the bell hear itself before it is trusted, and poll until then. For a line that
+// listens and has not proved it.
+func (b *Bell) Doubt() { b.proved, b.rang = time.Time{}, time.Time{} }
+
 // Rise is the statement that gives ASLEEP back.
 const Rise = "select pg_advisory_unlock(1885823841, 1)"
 
@@ -66,6 +73,9 @@ const Rise = "select pg_advisory_unlock(1885823841, 1)"
 func (b *Bell) Wait(ctx context.Context, busy bool, look Look) (Source, error) {
 	if busy {
 		b.idle, b.delay = 0, shortest
+	}
+	if b.taken() {
+		return SourceCapture, nil
 	}
 	if b.idle++; b.idle <= linger {
 		return b.poll(ctx)
@@ -117,12 +127,14 @@ func (b *Bell) sleep(ctx context.Context, look Look) (Source, error) {
 	}
 	rang, asked, slow := time.Time{}, time.Now(), 0
 	for {
-		heard, own, err := b.line.Wait(ctx, safetyEvery)
+		heard, own, err := b.hear(ctx, safetyEvery)
 		switch {
 		case err != nil:
 			return "", err
 		case heard && !own:
 			return SourceBell, nil
+		case b.taken():
+			return SourceCapture, nil
 		case heard:
 			b.proved, rang = time.Now(), time.Time{}
 			continue
@@ -191,7 +203,7 @@ func (b *Bell) doubt(ctx context.Context) (Source, error) {
 		}
 		b.rang = time.Now()
 	}
-	_, own, err := b.line.Wait(ctx, b.delay)
+	_, own, err := b.hear(ctx, b.delay)
 	switch {
 	case err != nil:
 		return "", err
@@ -201,7 +213,21 @@ func (b *Bell) doubt(ctx context.Context) (Source, error) {
 		return "", ErrDeaf
 	}
 	b.delay = min(2*b.delay, 20*time.Millisecond)
+	if b.taken() {
+		return SourceCapture, nil
+	}
 	return SourcePoll, nil
+}
+
+// hear waits for a bell, at most until a nudge: then it has heard nothing.
+func (b *Bell) hear(ctx context.Context, d time.Duration) (heard, own bool, err error) {
+	wait, done := b.during(ctx)
+	defer done()
+	heard, own, err = b.line.Wait(wait, d)
+	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+		err = nil // if the line has died as well, its next statement tells
+	}
+	return heard, own, err
 }
 
 // stall asks, once a second at most, whether whoever rings would be held up.
@@ -218,29 +244,30 @@ func (b *Bell) stall(ctx context.Context) (bool, error) {
 }
 
 func (b *Bell) poll(ctx context.Context) (Source, error) {
-	err := pause(ctx, b.delay)
+	source, err := b.pause(ctx, b.delay)
 	b.delay = min(2*b.delay, 20*time.Millisecond)
-	return SourcePoll, err
+	return source, err
 }
 
 // Poll wakes by time alone, for servers on which capture never rings and connections on
 // which no bell is heard.
 type Poll struct {
+	nudge
 	longest time.Duration
 	delay   time.Duration
 }
 
 // NewPoll makes a waker that backs off from 1 ms to longest while nothing is found.
-func NewPoll(longest time.Duration) *Poll { return &Poll{longest, shortest} }
+func NewPoll(longest time.Duration) *Poll { return &Poll{longest: longest, delay: shortest} }
 
 // Wait pauses; the arguments are as for Bell.
 func (p *Poll) Wait(ctx context.Context, busy bool, _ Look) (Source, error) {
 	if busy {
 		p.delay = shortest
 	}
-	err := pause(ctx, p.delay)
+	source, err := p.pause(ctx, p.delay)
 	p.delay = min(2*p.delay, p.longest)
-	return SourcePoll, err
+	return source, err
 }
 
 func pause(ctx context.Context, d time.Duration) error {

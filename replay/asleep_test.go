@@ -64,3 +64,21 @@ func TestFalseBells(t *testing.T) {
 		}
 	}
 }
+
+// TestNudge: what this process adds to the log needs no bell.
+func TestNudge(t *testing.T) {
+	t.Parallel()
+	d := pgtest.New(t, nil)
+	conn := d.Conn(t)
+	r := run(t, d, SequencerOptions{})
+	events := 0
+	await(t, "a nudge wakes it", func() bool { // a look may have come first
+		asleep(t, conn)
+		d.Exec(t, "insert into pgcast.event_log (topic, event) values ('a', 'e')") // rings nobody
+		r.s.nudge()
+		events++
+		sequenced(t, conn, events)
+		return r.metric("sequencer_wakes_total", "capture") > 0
+	})
+	NewSequencer(d.URL, d.Pool(t), nil).nudge() // nobody sequences, nothing happens
+}

@@ -328,14 +328,18 @@ func TestBellIsRare(t *testing.T) {
 	}
 }
 
-// TestPolls: where prepared transactions are allowed nobody rings, and none waits either.
+// TestPolls: where prepared transactions are allowed and the WAL is of no use, nobody rings,
+// and none waits either.
 func TestPolls(t *testing.T) {
 	t.Parallel()
 	d := pgtest.New(t, &pgtest.Options{Kind: pgtest.TwoPhase})
 	conn := d.Conn(t)
 	rang := bells(t, d)
-	r := run(t, d, SequencerOptions{})
+	d.Exec(t, "drop publication pgcast_wake")
+	var log said
+	r := run(t, d, SequencerOptions{Logger: log.logger()})
 	leading(t, r)
+	await(t, "it says why it polls", func() bool { return log.count("polls instead", "make_publications") == 1 })
 	before := rang()
 	for i := range 8 {
 		d.Exec(t, "select pgcast.publish('a', 'e')")
