@@ -3,6 +3,8 @@ package doctor
 import (
 	"context"
 	"fmt"
+
+	"github.com/pgcast/pgcast/replay"
 )
 
 // checkPublications looks whether the publications are as the migrations made them.
@@ -67,7 +69,7 @@ func (x *exam) missingPublications(ctx context.Context, tables int) (list []find
 		switch {
 		case m == "pgcast_capture" && tables > 0:
 			f.state, f.found = Fail, fmt.Sprintf("%s: %s cannot be captured", f.found, several(tables, "table"))
-		case x.opts.Wake != wakeWAL:
+		case x.opts.Wake != replay.WakeWAL:
 			f.state = Note
 			if m == "pgcast_capture" {
 				f.found += "; no table can be attached with capture => 'wal'"

@@ -27,23 +27,23 @@ func TestWake(t *testing.T) {
 	rs.want(t, "replication", OK, "can be followed", "WAL senders in use")
 	examine(t, db.URL, wakes(replay.WakeNotify), names...).want(t, "wake", OK, "notify: the doorbell")
 	examine(t, db.URL, wakes(replay.WakePoll), names...).want(t, "wake", OK, "poll, as it was told")
-	examine(t, db.URL, wakes(wakeWAL), names...).want(t, "wake", OK, "wal: servers follow the log by a temporary slot")
+	examine(t, db.URL, wakes(replay.WakeWAL), names...).want(t, "wake", OK, "wal: servers follow the log by a temporary slot")
 
 	// A role that may not replicate.
 	examine(t, url, nil, names...).want(t, "replication", OK, "nobody could: role", "may not replicate")
-	rs = examine(t, url, wakes(wakeWAL), names...)
+	rs = examine(t, url, wakes(replay.WakeWAL), names...)
 	rs.want(t, "replication", Warn, "wake=wal is of no use: role", "replication")
 	rs.want(t, "wake", Warn, "servers take the doorbell instead", "may not replicate")
 	rs.mends(t, conn, "replication")
-	rs = examine(t, url, wakes(wakeWAL), names...)
+	rs = examine(t, url, wakes(replay.WakeWAL), names...)
 	rs.want(t, "replication", OK, "can be followed")
 	rs.want(t, "wake", OK)
 
 	run(t, conn, "drop publication pgcast_wake")
-	rs = examine(t, db.URL, wakes(wakeWAL), names...)
+	rs = examine(t, db.URL, wakes(replay.WakeWAL), names...)
 	rs.want(t, "wake", Warn, "publication pgcast_wake is missing")
 	rs.mends(t, conn, "wake")
-	examine(t, db.URL, wakes(wakeWAL), names...).want(t, "wake", OK)
+	examine(t, db.URL, wakes(replay.WakeWAL), names...).want(t, "wake", OK)
 }
 
 func TestWakeWithPrepared(t *testing.T) {
@@ -72,7 +72,7 @@ func TestNotLogical(t *testing.T) {
 	rs.want(t, "wal-level", OK, "replica")
 	rs.want(t, "replication", OK, "nobody could: wal_level is replica")
 	rs.want(t, "wake", Note, "poll, at most 50 ms late", "they would follow the WAL, but wal_level is replica")
-	rs = examine(t, url, wakes(wakeWAL), names...)
+	rs = examine(t, url, wakes(replay.WakeWAL), names...)
 	rs.want(t, "wal-level", Warn, "told wake=wal", "wal_level = logical")
 	rs.want(t, "replication", Warn, "of no use: wal_level is replica", "wal_level = logical")
 
@@ -105,7 +105,7 @@ func TestNotLogical(t *testing.T) {
 	defer conn.Close(t.Context())
 	run(t, conn, "select pg_create_physical_replication_slot('other')")
 	examine(t, url, nil, "replication").want(t, "replication", OK)
-	rs = examine(t, url, wakes(wakeWAL), "replication")
+	rs = examine(t, url, wakes(replay.WakeWAL), "replication")
 	rs.want(t, "replication", Warn, "1 of 1 slots", "nobody can make one more", "max_replication_slots = 11")
 	rs.mends(t, conn, "replication")
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/pgcast/pgcast/internal/pgtest"
 	"github.com/pgcast/pgcast/listener"
 	"github.com/pgcast/pgcast/migrations"
+	"github.com/pgcast/pgcast/replay"
 )
 
 // read reads this database's slot until the test ends, or until it is stopped.
@@ -226,7 +227,7 @@ func TestPublications(t *testing.T) {
 	rs := examine(t, db.URL, nil, check)
 	rs.want(t, check, Note, "pgcast_wake is missing", "cannot be woken")
 	rs.want(t, check, Note, "pgcast_capture is missing", "can be attached")
-	rs = examine(t, db.URL, wakes(wakeWAL), check)
+	rs = examine(t, db.URL, wakes(replay.WakeWAL), check)
 	rs.want(t, check, Warn, "pgcast_steps is missing")
 	rs.mends(t, conn, check)
 	examine(t, db.URL, nil, check).want(t, check, OK)
