@@ -25,14 +25,14 @@ begin
   return (
     select case c.relreplident
       when 'f' then array(select l.name from pgcast.live_columns(rel) l order by l.num)
-      when 'n' then '{}'
-      else array(select l.name from pg_index i cross join lateral unnest(i.indkey::int2[]) with ordinality k (num, n) join pgcast.live_columns(rel) l on l.num = k.num
+      when 'n' then null
+      else (select array_agg(l.name order by k.n) from pg_index i cross join lateral unnest(i.indkey::int2[]) with ordinality k (num, n) join pgcast.live_columns(rel) l on l.num = k.num
                  where i.indrelid = rel and i.indisvalid and i.indimmediate and k.n <= i.indnkeyatts
-                   and case c.relreplident when 'd' then i.indisprimary else i.indisreplident end order by k.n) end
+                   and case c.relreplident when 'd' then i.indisprimary else i.indisreplident end) end
     from pg_class c where c.oid = rel);
 end $$;
 -- +goose StatementEnd
-comment on function pgcast.identity_of is 'The columns whose old values Postgres writes to the WAL (REPLICA IDENTITY); empty: it cannot update or delete while the table is published.';
+comment on function pgcast.identity_of is 'The columns whose old values Postgres writes to the WAL (REPLICA IDENTITY); null: it cannot update or delete while the table is published.';
 
 -- +goose StatementBegin
 create function pgcast.decoding_trouble(root oid, rel oid, r jsonb, old boolean, out problem text, out mend text)
@@ -51,6 +51,9 @@ begin
   if c.relpersistence = 'u' then
     problem := format('%s is unlogged, and never in the WAL', rel::regclass);
     mend := format('alter table %s set logged;', rel::regclass);
+  elsif pgcast.decoded_of(rel) = '{}' then
+    problem := format('%s has no columns that are in the WAL', rel::regclass);
+    mend := 'capture by trigger';
   elsif c.relkind = 'f' then
     problem := format('%s is a foreign table, and never in the WAL', rel::regclass);
     mend := format('select pgcast.detach(%L);', root::regclass);
@@ -63,10 +66,10 @@ begin
         and exists (select from pg_attribute a where a.attrelid = rel and a.attgenerated = 'v' and not a.attisdropped) then
     problem := format('%s has REPLICA IDENTITY FULL and columns computed when they are read: while it is published Postgres refuses to update and delete its rows', rel::regclass);
     mend := format('alter table %s replica identity default;', rel::regclass);
-  elsif c.relkind = 'p' and not identity @> keys or c.is_tree and old then
+  elsif c.relkind = 'p' and identity @> keys is not true or c.is_tree and old then
     problem := format('old values of partitions are in the WAL by their primary key only, as a partition made later has not its parent''s REPLICA IDENTITY', rel::regclass);
     mend := 'capture by trigger, or give the table a primary key and leave out old';
-  elsif identity = '{}' and (c.relkind = 'r' or c.is_tree) then
+  elsif identity is null and (c.relkind = 'r' or c.is_tree) then
     problem := format('%s has no REPLICA IDENTITY: while it is published Postgres refuses to update and delete its rows', rel::regclass);
   elsif not identity @> keys then
     problem := format('the REPLICA IDENTITY of %s leaves out the key (%s)', rel::regclass, array_to_string(keys, ', '));
@@ -211,16 +214,16 @@ end $$;
 comment on function pgcast.attach_wal_sql is 'The statements by which a table is captured from the WAL.';
 
 -- +goose StatementBegin
-create function pgcast.is_unwritable(rel oid) returns boolean
+create function pgcast.must_not_follow(rel oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   return exists (select from pg_class c where c.oid = rel and c.relkind = 'r')
-    and (pgcast.identity_of(rel) = '{}'
+    and (pgcast.identity_of(rel) is null or pgcast.decoded_of(rel) = '{}'
          or (select c.relreplident = 'f' from pg_class c where c.oid = rel) and current_setting('server_version_num')::int >= 180000
             and exists (select from pg_attribute a where a.attrelid = rel and a.attgenerated = 'v' and not a.attisdropped));
 end $$;
 -- +goose StatementEnd
-comment on function pgcast.is_unwritable is 'Whether Postgres refuses to update and delete a table''s rows while it is published.';
+comment on function pgcast.must_not_follow is 'Whether Postgres refuses to update and delete a table''s rows while it is published, or has no values of theirs in the WAL.';
 
 -- +goose StatementBegin
 create function pgcast.refresh_followed(tbl regclass) returns integer
@@ -230,7 +233,7 @@ declare
 begin
   -- No write may fail because of us: rather let nothing be captured, which drift() tells.
   if exists (select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where p.pubname = 'pgcast_capture' and r.prrelid = tbl)
-     and exists (select from pgcast.members_of(tbl) m where pgcast.is_unwritable(m.rel)) then
+     and exists (select from pgcast.members_of(tbl) m where pgcast.must_not_follow(m.rel)) then
     perform pgcast.unfollow_table(tbl);
     changed := 1;
   end if;
@@ -251,17 +254,20 @@ language plpgsql stable set search_path = pg_catalog, pg_temp set quote_all_iden
 declare
   a record;
   p record;
-  f record;
+  f jsonb;
   m record;
-  t record;
   trouble record;
   is_in boolean := false;
 begin
   select x.* into a from pgcast.attachment x where x.relation = tbl;
+<<<<<<< HEAD
   select null::jsonb as as_json into f;
   select to_jsonb(b) as as_json, b.* into p from pg_publication b where b.pubname = 'pgcast_capture';
+=======
+  select b.* into p from pg_publication b where b.pubname = 'pgcast_capture';
+>>>>>>> b969f4b74ff124619bb0f4c420c38bc4a0a5c712
   if found then
-    select to_jsonb(r) as as_json into f from pg_publication_rel r where r.prpubid = p.oid and r.prrelid = tbl;
+    select to_jsonb(r) into f from pg_publication_rel r where r.prpubid = p.oid and r.prrelid = tbl;
     is_in := found;
   end if;
   if a.via = 'trigger' then
@@ -297,7 +303,7 @@ begin
   end loop;
   if p.pubname is not null and not is_in then
     return query values (tbl::text, 'it is not in publication pgcast_capture; nothing is captured', again);
-  elsif f.as_json->>'prqual' is not null or f.as_json->>'prattrs' is not null then
+  elsif f->>'prqual' is not null or f->>'prattrs' is not null then
     return query values (tbl::text, 'publication pgcast_capture has only some of its rows or columns; not everything is captured',
                          format('alter publication pgcast_capture drop table %s; %s', tbl, again));
   end if;
@@ -316,7 +322,7 @@ end $$;
 -- +goose StatementEnd
 drop function pgcast.drift_followed(regclass, jsonb, text);
 drop function pgcast.refresh_followed(regclass);
-drop function pgcast.is_unwritable(oid);
+drop function pgcast.must_not_follow(oid);
 drop function pgcast.await_captured(regclass);
 drop function pgcast.attach_wal_sql(regclass, text, text, text[], text[], boolean, text);
 drop function pgcast.unfollow_table(regclass);

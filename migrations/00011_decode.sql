@@ -73,7 +73,6 @@ declare
   key text[];
   computed jsonb;
   captured text[];
-  is_key boolean;
 begin
   select t.*, coalesce(t.columns, t.without) as listed, t.columns is not null as only_listed, t.stamp = pgcast.stamp_of(root) as is_here
     into a from pgcast.attachment t where t.relation = root;
@@ -95,7 +94,9 @@ begin
       from (select k->0 as num, case
                      when not a.only_listed then exists (select from jsonb_array_elements(known) l where l->0 = k->0 and l->>1 = any (a.listed))
                      when not a.is_here then k->>1 = any (a.listed)
-                     when exists (select from jsonb_array_elements(shape) l where l->0 = k->0) or not exists (select from jsonb_array_elements(known) l where l->0 = k->0)
+                     when not exists (select from jsonb_array_elements(known) l where l->0 = k->0) -- new: it may have taken the place of one that is gone
+                       then k->>1 = any (a.listed) and not exists (select from jsonb_array_elements(shape) l join jsonb_array_elements(live) v on v->0 = l->0 where l->>1 = k->>1)
+                     when exists (select from jsonb_array_elements(shape) l where l->0 = k->0)
                        then exists (select from jsonb_array_elements(shape) l where l->0 = k->0 and l->>1 = any (a.listed))
                      else (select bool_and(l->>1 = any (a.listed)) from jsonb_array_elements(known) l where l->0 = k->0) -- dropped
                    end as is_listed
@@ -125,17 +126,18 @@ begin
           and not exists (select from jsonb_array_elements(fields) f where f->>'name' = r.attname and f->>'type' = r.atttypid::text));
   vals := array(select coalesce(v.name, (select c->>'name' from jsonb_array_elements(computed) c where c->>'name' = parts.names[v.i]))
                 from unnest(vals) with ordinality v (name, i) order by v.i);
-  -- In the table's order. Partitions may have another.
+  -- In the table's order, which is the stream's, but for what is worked out, and for partitions.
   captured := array(
     select o.name from (
       select f->>'name' as name, (f->>'sent')::boolean as is_sent, (f->>'i')::int as i,
-             coalesce(n.num, max(n.num) over (order by (f->>'i')::int)) as num
+             case when rel <> root then n.num end as root_num,
+             coalesce(max(x.num) over (order by (f->>'i')::int), 0) as num
       from jsonb_array_elements(fields) f
-      left join lateral (select (k->>0)::int as num from jsonb_array_elements(live || known) with ordinality e (k, place)
-                         where k->>1 = f->>'name' order by place limit 1) n on true
+      cross join lateral (select min(e::int) as num from jsonb_array_elements_text(f->'nums') e) x
+      left join lateral (select (k->>0)::int as num from jsonb_array_elements(live) k where k->>1 = f->>'name') n on true
       union all
-      select c->>'name', true, 0, (c->>'num')::int from jsonb_array_elements(computed) c) o
-    where o.is_sent order by o.num, o.i);
+      select c->>'name', true, 0, null, (c->>'num')::int from jsonb_array_elements(computed) c) o
+    where o.is_sent order by coalesce(o.root_num, o.num), o.i);
   select array_agg(k.num order by k.i) into key_nums
     from (select i.indkey::int2[] as nums, i.indnkeyatts from pg_index i
           where i.indrelid = root and i.indisvalid and (i.indisprimary or i.indisreplident)
@@ -294,7 +296,7 @@ begin
     pgcast.topic_sql(r, 'n'), pgcast.row_sql(r, names, 'n'), case when both_topics then pgcast.topic_sql(r, 'o') else 'null' end, old_row,
     concat_ws(', ', meta, nullif(n.unnests, ''), nullif(o.unnests, '')), n.source, o.source, unused,
     -- A row that moved to another topic leaves the old one and appears in the new one.
-    case when both_topics then ' join (values (1), (2)) v (k) on v.k = 1 or e.was <> e.topic' else '' end);
+    case when both_topics then $q$ cross join lateral unnest(case when e.was = e.topic then '{1}'::integer[] else '{1,2}' end) v (k)$q$ else '' end);
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.decoded_sql is 'The statement that writes the events of rows from the WAL, given as arrays of printed values; null if nothing is captured of them.';

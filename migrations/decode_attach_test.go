@@ -19,6 +19,7 @@ func TestAttachWALRefuses(t *testing.T) {
 		create table plain (id int primary key, room int, body text);
 		create table bare (a int, b int);
 		create table shy (id int primary key, a int); alter table shy replica identity nothing;
+		create table empty (); alter table empty replica identity full;
 		create unlogged table unlogged (id int primary key);
 		create table late (id int primary key deferrable, a int);
 		create table parent (id int primary key); create table child () inherits (parent);
@@ -34,6 +35,7 @@ func TestAttachWALRefuses(t *testing.T) {
 		{`'plain', old => true`, state, "leaves out old values", "alter table public.plain replica identity full;"},
 		{`'bare'`, state, "has no REPLICA IDENTITY", "alter table public.bare replica identity full;"},
 		{`'shy'`, state, "has no REPLICA IDENTITY", "alter table public.shy replica identity full;"},
+		{`'empty'`, state, "no columns", "by trigger"},
 		{`'unlogged'`, state, "is unlogged", "alter table public.unlogged set logged;"},
 		{`'late'`, state, "deferrable", "alter table public.late drop constraint late_pkey, add primary key (id);"},
 		{`'parent'`, "42809", "it has children", "by trigger"},
