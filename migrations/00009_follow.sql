@@ -260,12 +260,7 @@ declare
   is_in boolean := false;
 begin
   select x.* into a from pgcast.attachment x where x.relation = tbl;
-<<<<<<< HEAD
-  select null::jsonb as as_json into f;
-  select to_jsonb(b) as as_json, b.* into p from pg_publication b where b.pubname = 'pgcast_capture';
-=======
   select b.* into p from pg_publication b where b.pubname = 'pgcast_capture';
->>>>>>> b969f4b74ff124619bb0f4c420c38bc4a0a5c712
   if found then
     select to_jsonb(r) into f from pg_publication_rel r where r.prpubid = p.oid and r.prrelid = tbl;
     is_in := found;
