@@ -269,5 +269,16 @@ func (d *dev) banner(file *devFile) {
 	for _, c := range commands {
 		d.sayf("    %s\n", p.bold(me+" "+c))
 	}
+	if d.cluster != nil { // whose WAL can be read
+		again := []string{"sql" + here + ` "alter table demo.messages replica identity full"`,
+			"attach demo.messages --topic 'room:{room_id}' --old --capture wal" + here}
+		if d.set.NoDemo {
+			again = []string{"attach notes --capture wal" + here}
+		}
+		d.sayf("\n  The same without a trigger, read from the WAL:\n")
+		for _, c := range again {
+			d.sayf("    %s\n", p.bold(me+" "+c))
+		}
+	}
 	d.sayf("\n  Ctrl-C stops everything.\n\n")
 }
