@@ -225,8 +225,9 @@ begin
       end if; -- it was so old that it has just been deleted
     end loop;
   end if;
-  if exists (select from pgcast.attachment a where a.via = 'wal') then
-    -- In its place among the changes of those tables, which are read from the WAL.
+  -- In its place among the changes of tables whose changes are read from the WAL; and after
+  -- the last of them is detached, not before what waits to be read there.
+  if exists (select from pgcast.attachment a where a.via = 'wal') or exists (select from pgcast.published) then
     insert into pgcast.published (id, topic, event, data, created_at)
       values (new_id, publish.topic, publish.event, publish.data::json, new_at);
   else

@@ -142,7 +142,9 @@ begin
   end if;
   by_row := pgcast.row_triggers(tbl, name, false);
   if exists (select from pgcast.attachment a where a.relation = tbl and a.via = 'wal') then
+    return next format('select pgcast.await_captured(%L)', tbl); -- most of it before writers wait
     return next format('lock table %s in share row exclusive mode', tbl);
+    return next format('select pgcast.await_captured(%L)', tbl);
     return next format('select pgcast.unfollow_table(%L)', tbl);
   end if;
   return query select pgcast.capture_sql(tbl, name, spec, by_row);

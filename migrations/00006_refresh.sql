@@ -76,8 +76,11 @@ begin
         continue;
       end if;
       spec := pgcast.spec_of(a.relation);
+      if a.via = 'wal' then
+        changed := changed + pgcast.refresh_followed(a.relation);
+      end if;
       by_row := pgcast.row_triggers(a.relation, a.capture, true);
-      if pgcast.capture_body(a.relation, a.capture, spec, by_row) is distinct from f.prosrc then
+      if a.via = 'trigger' and pgcast.capture_body(a.relation, a.capture, spec, by_row) is distinct from f.prosrc then
         for statement in select pgcast.capture_sql(a.relation, a.capture, spec, by_row) loop
           execute statement;
         end loop;
@@ -106,7 +109,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     || case when a.without is not null then format(', without => %L', array(select n from jsonb_array_elements_text(s.spec->'without') n
                                                                            where n in (select c.name from pgcast.live_columns(tbl) c))) else '' end
     || case when a.old then ', old => true' else '' end
-    || case when a.numbers <> 'json' then format(', numbers => %L', a.numbers) else '' end || ')'
+    || case when a.numbers <> 'json' then format(', numbers => %L', a.numbers) else '' end
+    || case when a.via <> 'trigger' then format(', capture => %L', a.via) else '' end || ')'
   from pgcast.attachment a, lateral (select attach_call.spec) s (spec) where a.relation = tbl
 $$;
 -- +goose StatementEnd
@@ -131,6 +135,10 @@ begin
     end if;
     spec := pgcast.spec_of(a.relation);
     again := pgcast.attach_call(a.relation, spec);
+    return query select d.relation, d.problem, d.mend, a.relation from pgcast.drift_followed(a.relation, spec, again) d;
+    if a.via = 'wal' then
+      continue;
+    end if;
     select p.oid, p.prosrc, pg_get_userbyid(p.proowner) as owner into f
       from pg_proc p where p.pronamespace = 'pgcast'::regnamespace and p.proname = a.capture;
     if not found then
@@ -247,6 +255,10 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
     union all select 'n' || n.xmin || n.ctid from pg_namespace n
     union all select 'm' || m.xmin || m.ctid from pg_auth_members m
     union all select 's' || s.xmin || s.ctid from pg_subscription_rel s
+    union all select 'b' || b.xmin || b.ctid from pg_publication b
+    union all select 'r' || r.xmin || r.ctid from pg_publication_rel r
+    union all select 'l' || l.slot_name || coalesce(l.wal_status, '') from pg_replication_slots l
+              where l.slot_name = 'pgcast_capture_' || (select d.oid from pg_database d where d.datname = current_database())
   )
   select count(*) || '/' || sum(hashtextextended(v.version, 0)::numeric) from versions v
 $$;

@@ -25,7 +25,7 @@ type walReader struct {
 	staged    bool
 	split     int // so many rows of one kind in one statement
 	rows      []change
-	n         int64
+	n         int64 // of the next event
 }
 
 // change is a row of the WAL.
@@ -39,7 +39,7 @@ type change struct {
 func newWAL(t *testing.T) *walReader {
 	t.Helper()
 	db := pgtest.New(t, &pgtest.Options{Kind: pgtest.Logical})
-	w := &walReader{db: db, relations: map[uint32]*pglogrepl.RelationMessage{}, split: 100, n: 1 << 40}
+	w := &walReader{db: db, relations: map[uint32]*pglogrepl.RelationMessage{}, split: 100}
 	cfg, err := pgx.ParseConfig(db.URL)
 	if err != nil {
 		t.Fatal(err)
@@ -144,6 +144,10 @@ func (w *walReader) flush(t *testing.T) {
 	}
 	if sql != nil {
 		var n, at, xid, subxid, missing []*string
+		if err := w.conn.QueryRow(t.Context(), `select setval('pgcast.event_log_id_seq', nextval('pgcast.event_log_id_seq') + $1)`, 2*len(w.rows)).Scan(&w.n); err != nil {
+			t.Fatal(err)
+		}
+		w.n -= int64(2 * len(w.rows))
 		for _, c := range w.rows {
 			text := func(v any) *string { s := fmt.Sprint(v); return &s }
 			n, at, xid, subxid = append(n, text(w.n)), append(at, text("2026-01-02 03:04:05+00")), append(xid, text(c.xid)), append(subxid, text(c.xid))
@@ -214,4 +218,16 @@ func (w *walReader) events(t *testing.T, prefix string, decoded bool) []string {
 		t.Fatal(err)
 	}
 	return slices.Clip(list)
+}
+
+// relation is what was last said of a table's columns.
+func (w *walReader) relation(t *testing.T, name string) *pglogrepl.RelationMessage {
+	t.Helper()
+	for _, rel := range w.relations {
+		if rel.RelationName == name {
+			return rel
+		}
+	}
+	t.Fatalf("no relation %s in the stream", name)
+	return nil
 }
