@@ -39,11 +39,12 @@ type capture struct {
 	log     *slog.Logger
 	hook    func(step string) error // nil but in tests: what it returns breaks a session off
 
-	limits  captureLimits
-	told    trouble
-	unused  time.Time // since when a slot serves nobody; zero: it does, or there is none
-	warned  bool      // of retention without a limit
-	current time.Time // when it was last up to date
+	limits   captureLimits
+	progress bool // the newest session has stored something
+	told     trouble
+	unused   time.Time // since when a slot serves nobody; zero: it does, or there is none
+	warned   bool      // of retention without a limit
+	current  time.Time // when it was last up to date
 }
 
 // captureLimits bound what is held in memory, and what one flush takes.
@@ -72,8 +73,8 @@ func (c *capture) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if time.Since(began) > 5*time.Second {
-			delay = captureSoon
+		if c.progress || time.Since(began) > 5*time.Second {
+			delay, c.progress = captureSoon, false
 		}
 		switch {
 		case err == nil:

@@ -27,8 +27,25 @@ type image struct {
 	xid    uint64 // 0: committed
 	subxid uint64
 	size   int
-	values map[string][]byte // by column; nil is null
+	values []imageValue
 }
+
+type imageValue struct {
+	column string
+	value  []byte // nil is null
+}
+
+func (i *image) get(column string) ([]byte, bool) {
+	for _, v := range i.values {
+		if v.column == column {
+			return v.value, true
+		}
+	}
+	return nil, false
+}
+
+// imageCost is about what an image takes beside its values.
+const imageCost, valueCost = 320, 56
 
 func newImages(limit int, lost func(xid uint64)) *images {
 	im := &images{limit: limit, lost: lost}
@@ -89,7 +106,7 @@ func (im *images) follow(c *change, t *streamedTx) {
 	for _, i := range c.toast {
 		name := rel.columns[i].Name
 		if was != nil {
-			if v, ok := was.values[name]; ok {
+			if v, ok := was.get(name); ok {
 				c.new[i], c.old[i] = v, v
 				c.size += len(v)
 				continue
@@ -125,15 +142,15 @@ func (im *images) note(c *change, xid uint64) {
 	if c.key == "" {
 		return
 	}
-	i := &image{xid: xid, subxid: c.subxid, values: map[string][]byte{}, size: len(c.key) + 64}
+	i := &image{xid: xid, subxid: c.subxid, size: len(c.key) + imageCost}
 	row := 0
 	for n, col := range c.rel.columns {
 		row += len(c.new[n])
 		if neverOutOfLine[col.Type] || slices.Contains(c.toast, n) {
 			continue
 		}
-		i.values[col.Name] = c.new[n]
-		i.size += len(c.new[n]) + len(col.Name) + 48
+		i.values = append(i.values, imageValue{col.Name, c.new[n]})
+		i.size += len(c.new[n]) + valueCost
 	}
 	if row < smallRow && len(c.toast) == 0 || i.size > im.limit {
 		if i.size > im.limit && xid != 0 {
@@ -156,12 +173,12 @@ func (im *images) learn(key, column string, value []byte) {
 	if !ok {
 		return
 	}
-	if _, known := i.values[column]; known {
+	if _, known := i.get(column); known {
 		return
 	}
-	i.values[column] = value
-	i.size += len(value) + len(column)
-	im.size += len(value) + len(column)
+	i.values = append(i.values, imageValue{column, value})
+	i.size += len(value) + valueCost
+	im.size += len(value) + valueCost
 	for im.size > im.limit {
 		im.rows.RemoveOldest()
 	}

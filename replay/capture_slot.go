@@ -127,7 +127,10 @@ func (c *capture) anew(ctx context.Context, conn *pgx.Conn, state db.CaptureStat
 		return state, fmt.Errorf("drop replication slot %s, which cannot be used any more: %w", state.Slot, err)
 	}
 	if err := q.CaptureOpenSlot(ctx); err != nil {
-		return state, fmt.Errorf("make replication slot %s: %w", state.Slot, err)
+		// Postgres may trip over somebody's DDL after it has made the slot.
+		if now, look := q.CaptureState(ctx); look != nil || !now.HasSlot {
+			return state, fmt.Errorf("make replication slot %s: %w", state.Slot, err)
+		}
 	}
 	if err := c.at("slot made"); err != nil {
 		return state, err

@@ -154,7 +154,7 @@ func (s *captureSession) move(ctx context.Context, m *pglogrepl.StreamCommitMess
 		return err
 	}
 	session := strconv.FormatInt(s.id, 10)
-	queries := []query{prepared("move", session, xid, string(stamp(m.CommitTime))), prepared("unstage", session, xid)}
+	queries := []query{prepared("move", string(stamp(m.CommitTime)), session, xid), prepared("unstage", session, xid)}
 	for root, shapes := range t.shapes {
 		queries = append(queries, shapeQuery(root, shapes[len(shapes)-1].shape))
 	}

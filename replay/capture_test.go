@@ -14,11 +14,25 @@ import (
 func logical(t testing.TB, sql ...string) *pgtest.DB {
 	t.Helper()
 	d := pgtest.New(t, &pgtest.Options{Kind: pgtest.Logical})
-	d.Exec(t, "select pgcast.open_slot()")
+	openSlot(t, d)
 	for _, text := range sql {
 		d.Exec(t, text)
 	}
 	return d
+}
+
+// openSlot makes the slot. Postgres may fail after it has made it, when somebody commits DDL
+// meanwhile ("snapshot reference is not owned by resource owner").
+func openSlot(t testing.TB, d *pgtest.DB) {
+	t.Helper()
+	conn := d.Conn(t)
+	var err error
+	for range 10 {
+		if _, err = conn.Exec(t.Context(), "select pgcast.open_slot()"); err == nil {
+			return
+		}
+	}
+	t.Fatal(err)
 }
 
 // capturing runs a sequencer whose log goes to the test's.

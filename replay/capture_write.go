@@ -261,6 +261,7 @@ func (s *captureSession) stored(end pglogrepl.LSN, step int64) error {
 	}
 	s.done, s.step, s.end, s.seen = end, step, 0, max(s.seen, end)
 	s.stream.Confirm(end)
+	s.progress = true
 	if s.count.events > 0 {
 		s.nudge()
 	}
