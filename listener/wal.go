@@ -32,12 +32,14 @@ type WAL struct {
 	refused error      // why the WAL cannot be followed; nil: it can, or that is not known yet
 	fresh   []uint32   // transactions told of since the last Wait
 	tooMany bool       // some more
-	// Owned by Wait: transactions nobody can see yet, the next poll, and, if something was
-	// found that nobody told of, how often the stream had been heard then.
-	unseen []uint32
-	delay  time.Duration
-	doubt  bool
-	heard  int64
+	// Owned by Wait: transactions nobody can see yet, the next poll, the beginning after which
+	// it has settled, and, if something was found that nobody told of, how often the stream
+	// had been heard then.
+	unseen  []uint32
+	delay   time.Duration
+	settled time.Time
+	doubt   bool
+	heard   int64
 }
 
 // NewWAL makes the waker of a line, which follows a publication of inserts. It needs Run.
@@ -108,11 +110,17 @@ func (w *WAL) take() (polls bool) {
 	}
 	w.unseen = append(w.unseen, w.fresh...)
 	w.fresh, w.tooMany = nil, false
-	if w.follows.IsZero() {
+	switch {
+	case w.follows.IsZero():
 		w.unseen = nil // found by polling
 		return true
+	case time.Since(w.follows) < settling:
+		return true
+	case w.settled != w.follows: // what the last look did not see yet
+		w.settled = w.follows
+		return true
 	}
-	return time.Since(w.follows) < settling
+	return false
 }
 
 // Wait returns when the log may have grown; the arguments are as for Bell. An error means that

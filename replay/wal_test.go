@@ -154,4 +154,3 @@ func notifications(t *testing.T, d *pgtest.DB) (heard func() int) {
 		}
 	}
 }
-
