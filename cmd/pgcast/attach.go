@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +23,10 @@ type attachment struct {
 	wait    time.Duration
 }
 
-const byWAL = "wal"
+const (
+	byWAL    = "wal"
+	makeSlot = "select pgcast.open_slot()" // as attach_sql() gives it
+)
 
 func (a *app) attachCommand() *cobra.Command {
 	var at attachment
@@ -63,7 +67,7 @@ capital letters needs quotes: 'public."Messages"'.`,
 			}
 			if script {
 				return a.printStatements(cmd.Context(),
-					at.capture == byWAL, `select pgcast.attach_sql($1::text::regclass, $2, $3, $4, $5, $6, $7)`, at.args()...)
+					`select pgcast.attach_sql($1::text::regclass, $2, $3, $4, $5, $6, $7)`, at.args()...)
 			}
 			return a.attach(cmd.Context(), &at)
 		},
@@ -98,6 +102,9 @@ func (a *app) attach(ctx context.Context, at *attachment) error {
 		return err
 	}
 	if at.capture == byWAL {
+		if err := mayAttach(ctx, conn, at); err != nil {
+			return err
+		}
 		if closes, err = a.openSlot(ctx, conn, at.wait); err != nil {
 			return err
 		}
@@ -116,6 +123,17 @@ func (a *app) attach(ctx context.Context, at *attachment) error {
 	a.sayf("%s is attached: its writes are events of %s\n", plain(at.table), plain(template))
 	a.sayf("%s\n", a.paint(a.err).dim("watch them with: "+commandName()+" tail '"+plain(patternOf(template))+"'"))
 	return nil
+}
+
+// mayAttach has a table refused before the slot is made, which may take long.
+func mayAttach(ctx context.Context, conn *pgx.Conn, at *attachment) error {
+	return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "set local client_min_messages = warning"); err != nil { // what is worth knowing is told once
+			return err
+		}
+		_, err := tx.Exec(ctx, `select pgcast.attach_sql($1::text::regclass, $2, $3, $4, $5, $6, $7)`, at.args()...)
+		return err
+	})
 }
 
 func isByWAL(ctx context.Context, conn *pgx.Conn, table string) (is bool, err error) {
@@ -148,7 +166,7 @@ the log. With the last table that is captured from the WAL goes the replication 
 		ValidArgsFunction: a.completeTables(attachedTables),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if script {
-				return a.printStatements(cmd.Context(), false, `select pgcast.detach_sql($1::text::regclass)`, args[0])
+				return a.printStatements(cmd.Context(), `select pgcast.detach_sql($1::text::regclass)`, args[0])
 			}
 			return a.detach(cmd.Context(), args[0])
 		},
@@ -188,9 +206,9 @@ func (a *app) detach(ctx context.Context, table string) error {
 	return a.closeSlot(ctx, conn)
 }
 
-// printStatements prints, as a script of one transaction, what a query gives. With slot the
-// script begins with making the slot.
-func (a *app) printStatements(ctx context.Context, slot bool, query string, args ...any) error {
+// printStatements prints, as a script of one transaction, what a query gives. To make the
+// slot comes before: it waits for the transactions that are open.
+func (a *app) printStatements(ctx context.Context, query string, args ...any) error {
 	conn, err := a.connect(ctx)
 	if err != nil {
 		return err
@@ -204,10 +222,10 @@ func (a *app) printStatements(ctx context.Context, slot bool, query string, args
 	if err != nil || len(statements) == 0 {
 		return err
 	}
-	if slot {
-		before := "-- Makes the replication slot, if there is none, when the transactions that are open have\n" +
-			"-- ended. In a transaction of its own: Postgres makes no slot in one that has written something.\n" +
-			"select pgcast.open_slot();\n\n"
+	if rest := slices.DeleteFunc(statements, func(s string) bool { return s == makeSlot }); len(rest) < len(statements) {
+		statements = rest
+		before := "-- Makes the replication slot, if there is none, as soon as the transactions that are open\n" +
+			"-- have ended. In a transaction of its own: Postgres makes no slot in one that has written.\n" + makeSlot + ";\n\n"
 		if _, err := fmt.Fprint(a.out, before); err != nil {
 			return err
 		}

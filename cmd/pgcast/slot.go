@@ -25,7 +25,15 @@ func (a *app) openSlot(ctx context.Context, conn *pgx.Conn, most time.Duration) 
 	done, working := make(chan error, 1), conn.PgConn().PID()
 	making, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { done <- conn.QueryRow(making, "select pgcast.open_slot()").Scan(&slot) }()
+	go func() {
+		err := conn.QueryRow(making, makeSlot).Scan(&slot)
+		if isPostgres(err, "XX000") {
+			// When others change the catalogs meanwhile, Postgres may make the slot and then lose
+			// its own book-keeping of the statement. The slot is there.
+			err = conn.QueryRow(making, makeSlot).Scan(&slot)
+		}
+		done <- err
+	}()
 	w := a.waiting(most)
 	look := time.NewTicker(slotLook)
 	defer look.Stop()
@@ -38,6 +46,9 @@ func (a *app) openSlot(ctx context.Context, conn *pgx.Conn, most time.Duration) 
 	for {
 		select {
 		case err := <-done:
+			if ctx.Err() != nil {
+				return false, ctx.Err()
+			}
 			if err == nil {
 				a.sayf("made replication slot %s\n", plain(slot))
 			}

@@ -22,6 +22,21 @@ func leftovers(t *testing.T, db *pgtest.DB) int {
 		+ (select count(*) from pg_proc p join pg_namespace n on n.oid = p.pronamespace where n.nspname = 'pgcast')`)
 }
 
+// openSlot makes the slot, and gives its name.
+func openSlot(t *testing.T, db *pgtest.DB) string {
+	t.Helper()
+	conn := db.Conn(t)
+	var slot string
+	err := conn.QueryRow(t.Context(), makeSlot).Scan(&slot)
+	if isPostgres(err, "XX000") { // see app.openSlot
+		err = conn.QueryRow(t.Context(), makeSlot).Scan(&slot)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slot
+}
+
 func TestUninstall(t *testing.T) {
 	t.Parallel()
 	s, db := withDatabase(t, &pgtest.Options{Kind: pgtest.Logical})
@@ -29,7 +44,7 @@ func TestUninstall(t *testing.T) {
 		create table part partition of parted for values from (0) to (10); create table streamed (id int primary key);
 		alter table streamed replica identity full; alter publication pgcast_capture add table streamed;
 		select pgcast.attach('"Odd"'), pgcast.attach('parted'); insert into "Odd" values (1, 'x')`)
-	slot := pgtest.Value[string](t, db, "select pgcast.open_slot()")
+	slot := openSlot(t, db)
 
 	r := s.run(t, "uninstall")
 	r.fails(t, 1, "removes everything", "with the whole log", "add --yes")
@@ -109,7 +124,7 @@ func TestUninstallRuins(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, db := withDatabase(t, &pgtest.Options{Kind: pgtest.Logical})
 			db.Exec(t, "create table t (id int primary key); select pgcast.attach('t')")
-			db.Exec(t, "select pgcast.open_slot()")
+			openSlot(t, db)
 			db.Exec(t, ruin)
 			s.run(t, "uninstall", "--yes").ok(t)
 			if left := leftovers(t, db); left != 0 {
@@ -125,7 +140,7 @@ func TestUninstallUnderAServer(t *testing.T) {
 	t.Parallel()
 	s, db := withDatabase(t, &pgtest.Options{Kind: pgtest.Logical})
 	db.Exec(t, "create table t (id int primary key); select pgcast.attach('t')")
-	slot := pgtest.Value[string](t, db, "select pgcast.open_slot()")
+	slot := openSlot(t, db)
 	server := s.start(t, "serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--wake", "notify")
 	eventually(t, "the server sequences", func() bool {
 		return pgtest.Value[bool](t, db, `select exists (select from pg_locks where locktype = 'advisory' and objid = 2 and granted
@@ -176,6 +191,45 @@ func TestUninstallGivesWay(t *testing.T) {
 	write("insert into t values (1)")
 	write("commit")
 	p.says("has nothing of pgcast any more")
+	if left := leftovers(t, db); left != 0 {
+		t.Errorf("%d things are left", left)
+	}
+}
+
+// Taking back the migrations leaves no slot and no publication either.
+func TestMigrateDownLeavesNoSlot(t *testing.T) {
+	t.Parallel()
+	s, db := withDatabase(t, &pgtest.Options{Kind: pgtest.Logical})
+	db.Exec(t, "create table t (id int primary key)")
+	s.run(t, "attach", "t", "--capture", "wal").ok(t)
+	slot := pgtest.Value[string](t, db, "select pgcast.slot_name()")
+	reader, err := pgx.Connect(t.Context(), db.URL+"&replication=database")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() { // until its session is ended
+		defer close(done)
+		_, _ = reader.PgConn().Exec(t.Context(), "START_REPLICATION SLOT "+slot+" LOGICAL 0/0 (proto_version '1', publication_names 'pgcast_capture')").ReadAll()
+	}()
+	eventually(t, "the slot is read", func() bool {
+		return pgtest.Value[bool](t, db, "select active from pg_replication_slots where slot_name = $1", slot)
+	})
+	down := func() *result { return s.run(t, "migrate", "down", "--yes") }
+	for pgtest.Value[bool](t, db, "select to_regproc('pgcast.check_slot') is not null") {
+		down().ok(t)
+	}
+	down().fails(t, 1, "a server reads replication slot "+slot, "Stop the servers first.")
+	db.Exec(t, "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '"+slot+"'")
+	<-done
+	for pgtest.Value[bool](t, db, "select to_regnamespace('pgcast') is not null") {
+		down().ok(t)
+	}
+	if n := pgtest.Value[int](t, db, `select (select count(*) from pg_replication_slots where database = current_database())
+		+ (select count(*) from pg_publication) + (select count(*) from pg_trigger)`); n != 0 {
+		t.Errorf("%d things are left", n)
+	}
+	s.run(t, "uninstall", "--yes").ok(t) // goose's empty table
 	if left := leftovers(t, db); left != 0 {
 		t.Errorf("%d things are left", left)
 	}

@@ -32,14 +32,10 @@ var fixes = []fix{
 		`with missing as (select string_agg(w.name, ', ' order by w.name) as names from unnest('{pgcast_wake,pgcast_steps,pgcast_capture}'::text[]) w (name)
 			where not exists (select from pg_publication p where p.pubname = w.name))
 		select m.names from missing m, pgcast.make_publications()`, "made publications that were missing: %s"},
+	{"published", `exists (select from pgcast.published) and ` + noCapture,
+		`select m.moved::text from pgcast.move_published() m (moved), pgcast.ring() where m.moved > 0`, "moved into the log what publish() had left for capture from the WAL: %s events"},
 	{"capture-slot", `exists (select from pg_replication_slots s where s.slot_name = pgcast.slot_name() and s.database = current_database() and not s.active) and ` + noCapture,
 		`select pgcast.slot_name() where pgcast.close_slot()`, "dropped slot %s: no table is captured by it"},
-	{"published", `exists (select from pgcast.published) and ` + noCapture,
-		`with taken as (delete from pgcast.published returning *),
-			moved as (insert into pgcast.event_log (topic, event, data, created_at, origin)
-				select t.topic, t.event, t.data, t.created_at, row(null, t.id)::pgcast.origin from taken t order by t.id returning 1),
-			rung as (select pgcast.ring())
-		select (select count(*) from moved)::text from rung`, "moved into the log what publish() had left for capture from the WAL: %s events"},
 	{"published", `exists (select from pgcast.stage) and not exists (select from pg_replication_slots s where s.slot_name = pgcast.slot_name() and s.active)`,
 		`with gone as (delete from pgcast.stage returning 1) select count(*)::text from gone`, "deleted %s events of large transactions that a server has left behind; they are sent once more"},
 	{"triggers", `exists (select from pgcast.drift() d where d.mend = 'select pgcast.refresh()')`,

@@ -31,9 +31,9 @@ func TestFix(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t, &pgtest.Options{Kind: pgtest.Logical})
 	conn := db.Conn(t)
-	slot := pgtest.Value[string](t, db, "select pgcast.open_slot()")
+	slot := openSlot(t, conn)
 	run(t, conn, "select pg_create_physical_replication_slot('"+db.Name+"')")
-	t.Cleanup(func() { db.Exec(t, "select pg_drop_replication_slot('"+db.Name+"')") })
+	defer db.Exec(t, "select pg_drop_replication_slot('"+db.Name+"')")
 	run(t, conn, `drop publication pgcast_steps; create table t (id int primary key); select pgcast.attach('t'); alter table t add column x int;
 		insert into pgcast.stage (session, xid, n, subxid, topic, event) values (1, '5', 1, 5, 'a', 'b'), (1, '5', 2, 5, 'a', 'b')`)
 	run(t, conn, "insert into pgcast.published (id, topic, event, data, created_at) select g, 'a', 'e' || g, '1', now() from generate_series(90001, 90003) g")

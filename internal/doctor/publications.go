@@ -3,6 +3,8 @@ package doctor
 import (
 	"context"
 	"fmt"
+
+	"github.com/pgcast/pgcast/replay"
 )
 
 // checkPublications looks whether the publications are as the migrations made them.
@@ -19,7 +21,7 @@ func checkPublications(ctx context.Context, x *exam) ([]finding, error) {
 		Found, Mend string
 		Capture     bool // it is pgcast_capture's
 	}
-	// Column lists and row filters came with version 15.
+	// What it has of attached tables is drift, which check triggers tells.
 	faults, err := collect[fault](ctx, x, `
 		with pub as (select p.*, w.members, w.publish from pg_publication p join (values
 			('pgcast_wake', '{event_log}'::text[], 'insert'), ('pgcast_steps', '{progress}', 'insert'),
@@ -33,15 +35,6 @@ func checkPublications(ctx context.Context, x *exam) ([]finding, error) {
 		select format('publication %s lacks pgcast.%s', pubname, m), format('alter publication %s add table pgcast.%s', pubname, m), pubname = 'pgcast_capture'
 		from pub, unnest(members) m where not puballtables
 		and not exists (select from pg_publication_rel r where r.prpubid = pub.oid and r.prrelid = (select c.oid from pg_class c where c.relname = m and c.relnamespace = 'pgcast'::regnamespace))
-		union all
-		select format('%s is attached with capture => ''wal'', and publication pgcast_capture lacks it', c.oid::regclass), format('alter publication pgcast_capture add table %s', c.oid::regclass), true
-		from pgcast.attachment a join pg_class c on c.oid = a.relation, pub
-		where pubname = 'pgcast_capture' and not puballtables and to_jsonb(a)->>'via' = 'wal' and not exists (select from pg_publication_rel r where r.prpubid = pub.oid and r.prrelid = c.oid)
-		union all
-		select format('publication %s publishes only some rows or columns of %s', pubname, r.prrelid::regclass),
-			format('alter publication %s drop table %s; alter publication %1$s add table %2$s', pubname, r.prrelid::regclass), true
-		from pub join pg_publication_rel r on r.prpubid = pub.oid, lateral (select to_jsonb(r) as j) v
-		where pubname = 'pgcast_capture' and (v.j->>'prqual' is not null or v.j->>'prattrs' is not null)
 		union all
 		select format('publication pgcast_capture has %s, which is not captured from the WAL: its changes are read for nothing', r.prrelid::regclass),
 			format('alter publication pgcast_capture drop table %s', r.prrelid::regclass), false
@@ -76,7 +69,7 @@ func (x *exam) missingPublications(ctx context.Context, tables int) (list []find
 		switch {
 		case m == "pgcast_capture" && tables > 0:
 			f.state, f.found = Fail, fmt.Sprintf("%s: %s cannot be captured", f.found, several(tables, "table"))
-		case x.opts.Wake != wakeWAL:
+		case x.opts.Wake != replay.WakeWAL:
 			f.state = Note
 			if m == "pgcast_capture" {
 				f.found += "; no table can be attached with capture => 'wal'"

@@ -11,9 +11,6 @@ import (
 	"github.com/pgcast/pgcast/replay"
 )
 
-// wakeWAL follows the log through a temporary replication slot.
-const wakeWAL = replay.Wake("wal")
-
 // captured counts the tables that are attached with capture => 'wal'; those that only the
 // publication knows of where this role may not look.
 func (x *exam) captured(ctx context.Context) (n int, err error) {
@@ -121,12 +118,12 @@ func checkReplication(ctx context.Context, x *exam) ([]finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	wake := x.opts.Wake == wakeWAL || x.opts.Wake == replay.WakeAuto && prepared
+	wake := x.opts.Wake == replay.WakeWAL || x.opts.Wake == replay.WakeAuto && prepared
 	found := fmt.Sprintf("%d of %d slots and %d of %d WAL senders in use", slots, allSlots, senders, allSenders)
 	switch {
 	case o.why != "" && tables > 0:
 		return one(fail(o.mend, "%s cannot be captured from the WAL: %s", several(tables, "table"), o.why))
-	case o.why != "" && x.opts.Wake == wakeWAL:
+	case o.why != "" && x.opts.Wake == replay.WakeWAL:
 		return one(warn(o.mend, "wake=wal is of no use: %s", o.why))
 	case o.why != "":
 		return one(ok("nobody follows the WAL, and nobody could: %s", o.why))
@@ -170,9 +167,9 @@ func checkWake(ctx context.Context, x *exam) ([]finding, error) {
 		return one(ok("%s: the doorbell, which works here and costs least", wake))
 	case wake == replay.WakeNotify:
 		return one(fail(inShell("pgcast serve --wake auto"), "notify: no server can sequence, as %s", silent))
-	case wake == wakeWAL && o.why == "":
+	case wake == replay.WakeWAL && o.why == "" && !x.facts.pooled:
 		return one(ok("wal: servers follow the log by a temporary slot each, and no writer rings"))
-	case wake == wakeWAL && rings:
+	case wake == replay.WakeWAL && rings:
 		return one(warn(o.mend, "wal: servers take the doorbell instead, as %s", o.why))
 	case o.why == "" && hears:
 		return one(ok("auto: servers follow the WAL, as %s", silent))

@@ -1,10 +1,12 @@
 package doctor
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgcast/pgcast/internal/devpg"
 	"github.com/pgcast/pgcast/internal/pgtest"
@@ -25,23 +27,23 @@ func TestWake(t *testing.T) {
 	rs.want(t, "replication", OK, "can be followed", "WAL senders in use")
 	examine(t, db.URL, wakes(replay.WakeNotify), names...).want(t, "wake", OK, "notify: the doorbell")
 	examine(t, db.URL, wakes(replay.WakePoll), names...).want(t, "wake", OK, "poll, as it was told")
-	examine(t, db.URL, wakes(wakeWAL), names...).want(t, "wake", OK, "wal: servers follow the log by a temporary slot")
+	examine(t, db.URL, wakes(replay.WakeWAL), names...).want(t, "wake", OK, "wal: servers follow the log by a temporary slot")
 
 	// A role that may not replicate.
 	examine(t, url, nil, names...).want(t, "replication", OK, "nobody could: role", "may not replicate")
-	rs = examine(t, url, wakes(wakeWAL), names...)
+	rs = examine(t, url, wakes(replay.WakeWAL), names...)
 	rs.want(t, "replication", Warn, "wake=wal is of no use: role", "replication")
 	rs.want(t, "wake", Warn, "servers take the doorbell instead", "may not replicate")
 	rs.mends(t, conn, "replication")
-	rs = examine(t, url, wakes(wakeWAL), names...)
+	rs = examine(t, url, wakes(replay.WakeWAL), names...)
 	rs.want(t, "replication", OK, "can be followed")
 	rs.want(t, "wake", OK)
 
 	run(t, conn, "drop publication pgcast_wake")
-	rs = examine(t, db.URL, wakes(wakeWAL), names...)
+	rs = examine(t, db.URL, wakes(replay.WakeWAL), names...)
 	rs.want(t, "wake", Warn, "publication pgcast_wake is missing")
 	rs.mends(t, conn, "wake")
-	examine(t, db.URL, wakes(wakeWAL), names...).want(t, "wake", OK)
+	examine(t, db.URL, wakes(replay.WakeWAL), names...).want(t, "wake", OK)
 }
 
 func TestWakeWithPrepared(t *testing.T) {
@@ -70,7 +72,7 @@ func TestNotLogical(t *testing.T) {
 	rs.want(t, "wal-level", OK, "replica")
 	rs.want(t, "replication", OK, "nobody could: wal_level is replica")
 	rs.want(t, "wake", Note, "poll, at most 50 ms late", "they would follow the WAL, but wal_level is replica")
-	rs = examine(t, url, wakes(wakeWAL), names...)
+	rs = examine(t, url, wakes(replay.WakeWAL), names...)
 	rs.want(t, "wal-level", Warn, "told wake=wal", "wal_level = logical")
 	rs.want(t, "replication", Warn, "of no use: wal_level is replica", "wal_level = logical")
 
@@ -103,7 +105,7 @@ func TestNotLogical(t *testing.T) {
 	defer conn.Close(t.Context())
 	run(t, conn, "select pg_create_physical_replication_slot('other')")
 	examine(t, url, nil, "replication").want(t, "replication", OK)
-	rs = examine(t, url, wakes(wakeWAL), "replication")
+	rs = examine(t, url, wakes(replay.WakeWAL), "replication")
 	rs.want(t, "replication", Warn, "1 of 1 slots", "nobody can make one more", "max_replication_slots = 11")
 	rs.mends(t, conn, "replication")
 }
@@ -124,7 +126,24 @@ func TestDecoding(t *testing.T) {
 // attachWAL makes a table and captures it from the WAL.
 func attachWAL(t testing.TB, conn *pgx.Conn, table string) {
 	t.Helper()
-	run(t, conn, "select pgcast.open_slot()")
+	openSlot(t, conn)
 	run(t, conn, "create table "+table+" (id int primary key)")
 	run(t, conn, "select pgcast.attach('"+table+"', capture => 'wal')")
+}
+
+// openSlot makes the slot, and gives its name.
+func openSlot(t testing.TB, conn *pgx.Conn) (slot string) {
+	t.Helper()
+	const sql = "select pgcast.open_slot()"
+	err := conn.QueryRow(t.Context(), sql).Scan(&slot)
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.Code == "XX000" {
+		// When others change the catalogs meanwhile, Postgres may make the slot and then lose
+		// its own book-keeping of the statement. The slot is there.
+		err = conn.QueryRow(t.Context(), sql).Scan(&slot)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slot
 }

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -102,6 +103,9 @@ func checkObjects(ctx context.Context, x *exam) ([]finding, error) {
 	return cut(list, x.limits.listed), nil
 }
 
+// toldElsewhere are problems of each table captured from the WAL that are really one problem.
+var toldElsewhere = regexp.MustCompile(`^(wal_level is |replication slot |publication pgcast_capture is gone)`)
+
 // checkDrift asks the schema itself what is wrong with the attached tables.
 func checkDrift(ctx context.Context, x *exam) ([]finding, error) {
 	var attached int
@@ -117,9 +121,14 @@ func checkDrift(ctx context.Context, x *exam) ([]finding, error) {
 		return nil, err
 	}
 	var list []finding
+	elsewhere := 0
 	for _, d := range drifts {
+		if toldElsewhere.MatchString(d.Problem) {
+			elsewhere++
+			continue
+		}
 		f := fail(inSQL("%s", d.Mend), "%s: %s", d.Table, d.Problem)
-		if !strings.Contains(d.Mend, "(") && !strings.HasPrefix(d.Mend, "alter ") {
+		if !strings.HasPrefix(d.Mend, "select ") && !strings.HasPrefix(d.Mend, "alter ") {
 			f.mend.with = Words // what cannot be mended here
 		}
 		if d.Mend == "select pgcast.refresh()" {
@@ -127,7 +136,11 @@ func checkDrift(ctx context.Context, x *exam) ([]finding, error) {
 		}
 		list = append(list, f)
 	}
-	if list == nil {
+	switch {
+	case list != nil:
+	case elsewhere > 0:
+		list = append(list, skip("%s attached; what is wrong with all that are captured from the WAL is told by wal-level, publications and capture-slot", several(attached, "table")))
+	default:
 		list = append(list, ok("%s attached, and captured as it should be", several(attached, "table")))
 	}
 	return cut(list, x.limits.listed), nil

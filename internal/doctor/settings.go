@@ -31,7 +31,7 @@ func checkWALLevel(ctx context.Context, x *exam) ([]finding, error) {
 	switch {
 	case level != "logical" && captured > 0:
 		return one(fail(logical, "%s, and %s captured from the WAL", level, several(captured, "table")))
-	case level != "logical" && x.opts.Wake == wakeWAL:
+	case level != "logical" && x.opts.Wake == replay.WakeWAL:
 		return one(warn(logical, "%s, and servers are told wake=wal", level))
 	}
 	switch level {
