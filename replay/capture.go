@@ -114,7 +114,7 @@ func (c *capture) attempt(ctx context.Context) (time.Duration, error) {
 			return captureEvery, c.end(ctx)
 		}
 		return 0, err
-	case state.HasSlot && state.Lsn == 0 && (c.unused.IsZero() || time.Since(c.unused) < captureUnused):
+	case state.HasSlot && state.Lsn == 0 && !state.Leftovers && (c.unused.IsZero() || time.Since(c.unused) < captureUnused):
 		// Somebody is about to attach his first table.
 		if c.unused.IsZero() {
 			c.unused = time.Now()

@@ -175,7 +175,9 @@ func TestTwoCaptures(t *testing.T) {
 				return one[int](t, conn, "select count(*)::int from pgcast.event_log") >= 2 && one[bool](t, conn, "select max(step) > 1 from pgcast.captured")
 			})
 			d.Exec(t, "insert into a values (3)")
-			await(t, "it goes on", func() bool { return one[int](t, conn, "select count(*)::int from pgcast.event_log where data->>'id' = '3'") > 0 })
+			await(t, "it goes on", func() bool {
+				return one[int](t, conn, "select count(*)::int from pgcast.event_log where data->>'id' = '3'") > 0
+			})
 			if n := one[int](t, conn, "select count(*)::int from pgcast.event_log"); n != 3 {
 				t.Errorf("%d events of 3 rows", n)
 			}

@@ -129,7 +129,9 @@ func TestCaptureMemory(t *testing.T) {
 			d.Exec(t, "alter database "+d.Name+" set logical_decoding_work_mem = '"+mem+"'")
 			conn := d.Conn(t)
 			capturing(t, d, nil)
-			await(t, "it captures", func() bool { return one[bool](t, conn, "select exists (select from pgcast.captured where lsn is not null)") })
+			await(t, "it captures", func() bool {
+				return one[bool](t, conn, "select exists (select from pgcast.captured where lsn is not null)")
+			})
 			runtime.GC()
 			d.Exec(t, fmt.Sprintf("insert into big select i, repeat('y', 200) from generate_series(1, %d) i", rows))
 			began, peak := time.Now(), uint64(0)
