@@ -85,21 +85,21 @@ func (s *captureSession) tellDegraded(ctx context.Context, rel *relation) error 
 // becomes of them.
 func (s *captureSession) statement(ctx context.Context, rel *relation, op byte, staged bool) (*statement, error) {
 	key := statementKey{op, staged}
-	if st, ok := rel.statements[key]; ok {
+	if st, ok := rel.forms.statements[key]; ok {
 		return st, nil
 	}
 	st, err := s.makeStatement(ctx, rel, op, staged)
 	if err != nil {
 		return nil, err
 	}
-	if old := rel.former[key]; st.sql == "" && old != nil && old.err == nil && old.name != "" {
+	if old := rel.forms.former[key]; st.sql == "" && old != nil && old.err == nil && old.name != "" {
 		st = old // detached since; these changes were made before
 	} else if old != nil && old.name != "" {
 		if _, err := s.ask(ctx, query{sql: "deallocate " + old.name}); err != nil {
 			return nil, fmt.Errorf("forget a statement: %w", err)
 		}
 	}
-	rel.statements[key] = st
+	rel.forms.statements[key] = st
 	return st, nil
 }
 
@@ -141,9 +141,13 @@ func (s *captureSession) makeStatement(ctx context.Context, rel *relation, op by
 
 // renew forgets how changes are written: an attachment is another one.
 func (s *captureSession) renew() {
+	renewed := map[*forms]bool{}
 	every := func(rels map[uint32]*relation) {
 		for _, r := range rels {
-			r.former, r.statements = r.statements, map[statementKey]*statement{}
+			if f := r.forms; !renewed[f] {
+				f.former, f.statements = f.statements, map[statementKey]*statement{}
+				renewed[f] = true
+			}
 			r.reads = map[string]string{}
 		}
 	}

@@ -24,10 +24,17 @@ type relation struct {
 	full        bool  // REPLICA IDENTITY FULL
 	mayLeaveOut bool  // it has columns whose values may be left out when they are large
 	root        uint32
-	statements  map[statementKey]*statement
-	former      map[statementKey]*statement // of an attachment that was altered since
-	reads       map[string]string           // statements that read large values, by what is wanted
-	degraded    string                      // what was told
+	forms       *forms
+	reads       map[string]string // statements that read large values, by what is wanted
+	degraded    string            // what was told
+}
+
+// forms are the statements by which changes of one shape are written. What the stream tells of
+// a table again and again shares them: changes that wait to be written may have been read
+// under what it told before.
+type forms struct {
+	statements map[statementKey]*statement
+	former     map[statementKey]*statement // of an attachment that was altered since
 }
 
 type column struct {
@@ -52,7 +59,7 @@ type statement struct {
 func (r *relation) String() string { return r.schema + "." + r.name }
 
 func newRelation(m *pglogrepl.RelationMessage) (*relation, error) {
-	r := &relation{id: m.RelationID, schema: m.Namespace, name: m.RelationName, full: m.ReplicaIdentity == 'f', statements: map[statementKey]*statement{}, reads: map[string]string{}}
+	r := &relation{id: m.RelationID, schema: m.Namespace, name: m.RelationName, full: m.ReplicaIdentity == 'f', forms: &forms{statements: map[statementKey]*statement{}}, reads: map[string]string{}}
 	if r.schema == "" {
 		r.schema = "pg_catalog"
 	}
@@ -112,7 +119,7 @@ func (s *captureSession) relation(ctx context.Context, m *pglogrepl.RelationMess
 	}
 	known := s.find(r.id)
 	if known != nil && known.columnsJSON == r.columnsJSON && known.full == r.full {
-		r.statements, r.former, r.degraded = known.statements, known.former, known.degraded
+		r.forms, r.degraded = known.forms, known.degraded
 	}
 	if s.streamed != nil {
 		s.streamed.relations[r.id] = r
