@@ -148,8 +148,11 @@ func (s *Stream) start(ctx context.Context, opts StreamOptions) error {
 	args = append(args, fmt.Sprintf("proto_version '%d'", version), "publication_names "+literal(strings.Join(names, ",")))
 	err = pglogrepl.StartReplication(ctx, s.conn, s.slot, opts.From, pglogrepl.StartReplicationOptions{PluginArgs: args})
 	if err != nil {
-		if _, why := s.examine(ctx, opts); why != nil && !s.conn.IsClosed() {
-			return why // meanwhile the slot has been lost or dropped
+		if _, failed := errors.AsType[*pgconn.PgError](err); failed && !s.conn.IsClosed() {
+			_, _ = s.conn.ReceiveMessage(ctx) // that it is ready for another question
+			if _, why := s.examine(ctx, opts); why != nil {
+				return why // meanwhile the slot has been lost or dropped
+			}
 		}
 		return fmt.Errorf("stream from replication slot %s: %w", s.slot, whyNot(err))
 	}
