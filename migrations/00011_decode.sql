@@ -81,6 +81,22 @@ begin
   known := shape || case when a.is_here then coalesce(a.names, '[]') else '[]' end;
   -- The stream has names, as they were when the row was written. A name may have been that of
   -- several columns: where columns are left out, none is let through that could be one of them.
+  with k as materialized (select (e->>0)::int as num, e->>1 as name from jsonb_array_elements(known) e),
+       s as materialized (select (e->>0)::int as num, e->>1 as name from jsonb_array_elements(shape) e),
+       v as materialized (select (e->>0)::int as num, e->>1 as name from jsonb_array_elements(live) e),
+       x as (
+         select n.name, jsonb_agg(n.num order by n.num) as nums, bool_and(n.is_listed) as all_listed, bool_or(n.is_listed) as any_listed
+         from (select u.num, u.name, case
+                 when a.listed is null then null
+                 when not a.only_listed then u.num in (select k.num from k where k.name = any (a.listed))
+                 when not a.is_here then u.name = any (a.listed)
+                 -- New: it may have taken the place of one that is gone.
+                 when u.num not in (select k.num from k) then u.name = any (a.listed) and u.name not in (select s.name from s join v on v.num = s.num)
+                 when u.num in (select s.num from s) then u.num in (select s.num from s where s.name = any (a.listed))
+                 else u.num not in (select k.num from k where k.name <> all (a.listed)) -- dropped
+               end as is_listed
+               from (select k.num, k.name from k union select v.num, v.name from v) u) n
+         group by n.name)
   select jsonb_agg(jsonb_build_object(
            'i', c.i, 'name', c.col->>'name', 'type', (c.col->>'type')::bigint, 'key', (c.col->>'key')::boolean, 'nums', coalesce(x.nums, '[]'),
            'sent', case when a.listed is null then true
@@ -88,19 +104,7 @@ begin
                         when a.only_listed then x.all_listed
                         else not x.any_listed and c.col->>'name' <> all (a.listed) end) order by c.i)
     into fields
-    from jsonb_array_elements(columns) with ordinality c (col, i)
-    cross join lateral (
-      select jsonb_agg(distinct n.num) as nums, bool_and(n.is_listed) as all_listed, bool_or(n.is_listed) as any_listed
-      from (select k->0 as num, case
-                     when not a.only_listed then exists (select from jsonb_array_elements(known) l where l->0 = k->0 and l->>1 = any (a.listed))
-                     when not a.is_here then k->>1 = any (a.listed)
-                     when not exists (select from jsonb_array_elements(known) l where l->0 = k->0) -- new: it may have taken the place of one that is gone
-                       then k->>1 = any (a.listed) and not exists (select from jsonb_array_elements(shape) l join jsonb_array_elements(live) v on v->0 = l->0 where l->>1 = k->>1)
-                     when exists (select from jsonb_array_elements(shape) l where l->0 = k->0)
-                       then exists (select from jsonb_array_elements(shape) l where l->0 = k->0 and l->>1 = any (a.listed))
-                     else (select bool_and(l->>1 = any (a.listed)) from jsonb_array_elements(known) l where l->0 = k->0) -- dropped
-                   end as is_listed
-            from jsonb_array_elements(known || live) k where k->>1 = c.col->>'name') n) x;
+    from jsonb_array_elements(columns) with ordinality c (col, i) left join x on x.name = c.col->>'name';
   -- A template's column by its number, else by its name.
   vals := array(
     select (select f->>'name' from jsonb_array_elements(fields) f
@@ -134,7 +138,7 @@ begin
              coalesce(max(x.num) over (order by (f->>'i')::int), 0) as num
       from jsonb_array_elements(fields) f
       cross join lateral (select min(e::int) as num from jsonb_array_elements_text(f->'nums') e) x
-      left join lateral (select (k->>0)::int as num from jsonb_array_elements(live) k where k->>1 = f->>'name') n on true
+      left join (select (k->>0)::int as num, k->>1 as name from jsonb_array_elements(live) k) n on n.name = f->>'name'
       union all
       select c->>'name', true, 0, null, (c->>'num')::int from jsonb_array_elements(computed) c) o
     where o.is_sent order by coalesce(o.root_num, o.num), o.i);
@@ -296,7 +300,7 @@ begin
     pgcast.topic_sql(r, 'n'), pgcast.row_sql(r, names, 'n'), case when both_topics then pgcast.topic_sql(r, 'o') else 'null' end, old_row,
     concat_ws(', ', meta, nullif(n.unnests, ''), nullif(o.unnests, '')), n.source, o.source, unused,
     -- A row that moved to another topic leaves the old one and appears in the new one.
-    case when both_topics then ' join (values (1), (2)) v (k) on v.k = 1 or e.was <> e.topic' else '' end);
+    case when both_topics then $q$ cross join lateral unnest(case when e.was = e.topic then '{1}'::integer[] else '{1,2}' end) v (k)$q$ else '' end);
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.decoded_sql is 'The statement that writes the events of rows from the WAL, given as arrays of printed values; null if nothing is captured of them.';

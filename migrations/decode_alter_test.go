@@ -46,11 +46,11 @@ func TestDecodedAlter(t *testing.T) {
 			[]string{`create type mood as enum ('ok'); alter table t alter body type mood using 'ok', add m mood[]; insert into t values (1, 1, 's', 'ok', '{ok}'); alter table t alter body type int using 5, drop m; drop type mood; insert into t values (2, 1, 's', 7)`},
 			[]string{`r:1 created {"id":1,"room":1,"secret":"s","body":"ok","m":"{ok}"}`, `r:1 created {"id":2,"room":1,"secret":"s","body":7}`}},
 	}
+	w := newWAL(t)
 	for _, look := range []string{"", "select pgcast.refresh()"} {
 		for _, tt := range tests {
 			t.Run(tt.name+" "+look, func(t *testing.T) {
-				t.Parallel()
-				w := newWAL(t)
+				defer w.clear(t)
 				w.db.Exec(t, table+`select pgcast.attach('t', `+tt.options+`, capture => 'wal')`)
 				for _, sql := range tt.steps {
 					w.db.Exec(t, sql)
@@ -107,8 +107,11 @@ func TestDecodedPartitionsGone(t *testing.T) {
 	w.db.Exec(t, `create table t (id int, room int, primary key (id, room)) partition by list (room);
 		create table t_1 partition of t for values in (1); create table t_2 partition of t for values in (2);
 		select pgcast.attach('t', topic => 'r:{room}', capture => 'wal'); insert into t values (1, 1), (2, 2);
-		update t set room = 2 where id = 1; alter table t detach partition t_1; insert into t_1 values (3, 1);
+		update t set room = 2 where id = 1; alter table t detach partition t_1;
 		create table t_3 partition of t for values in (3); insert into t values (4, 3); drop table t_2; insert into t_3 values (5, 3)`)
+	if pgtest.Binaries(t).Version > 14 { // which sends these too, until the stream begins anew
+		w.db.Exec(t, `insert into t_1 values (3, 1)`)
+	}
 	w.read(t)
 	want := []string{`r:1 created {"id":1,"room":1}`, `r:2 created {"id":2,"room":2}`, `r:1 deleted old {"id":1,"room":1}`, `r:2 created {"id":1,"room":2}`,
 		`r:3 created {"id":4,"room":3}`, `r:3 created {"id":5,"room":3}`}

@@ -75,10 +75,11 @@ func TestDecodedRows(t *testing.T) {
 		{"a savepoint rolled back", users + `select pgcast.attach('t', topic => 'x', $capture)`,
 			`begin; insert into t values (1); savepoint s; insert into t values (2); rollback to s; insert into t values (3); commit`},
 	}
+	w := newWAL(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			both(t, newWAL(t), "x", tt.ddl, tt.dml)
+			both(t, w, "x", tt.ddl, tt.dml)
+			w.clear(t)
 		})
 	}
 }

@@ -56,6 +56,15 @@ func newWAL(t *testing.T) *walReader {
 	return w
 }
 
+// clear makes room for another case: a slot takes a while to make, as it waits for
+// everybody's transactions.
+func (w *walReader) clear(t *testing.T) {
+	t.Helper()
+	w.db.Exec(t, `select pgcast.detach(relation) from pgcast.attachment`)
+	w.db.Exec(t, `drop schema if exists a cascade; drop schema if exists b cascade; drop schema public cascade; create schema public; truncate pgcast.event_log`)
+	w.read(t)
+}
+
 // read captures everything that has been committed.
 func (w *walReader) read(t *testing.T) {
 	t.Helper()

@@ -2,6 +2,7 @@ package migrations_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -118,6 +119,9 @@ const decodedTypesDDL = `
 	create cast (odd as json) with function odd_json(odd);
 	create schema a; create schema b;`
 
+// Those that numbers => 'text' may concern.
+var numeric = []string{"int4", "int8", "numeric", "numeric(10,2)", "float8", "price", "pair", "nested", "numbers", "json"}
+
 func TestDecodedTypes(t *testing.T) {
 	t.Parallel()
 	for _, numbers := range []string{"json", "text"} {
@@ -127,6 +131,9 @@ func TestDecodedTypes(t *testing.T) {
 			w.db.Exec(t, decodedTypesDDL)
 			var ddl, dml strings.Builder
 			for i, d := range decodedTypes {
+				if numbers == "text" && !slices.Contains(numeric, strings.TrimSuffix(d.name, "[]")) {
+					continue
+				}
 				for _, schema := range []string{"a", "b"} {
 					fmt.Fprintf(&ddl, "create table %[1]s.t%[2]d (id int primary key, v %[3]s, w %[3]s default null); alter table %[1]s.t%[2]d replica identity full;\n", schema, i, d.name)
 					fmt.Fprintf(&ddl, "select pgcast.attach('%[1]s.t%[2]d', topic => 't%[2]d:{v}', old => true, numbers => '%[3]s', capture => '%[4]s');\n",
@@ -145,6 +152,9 @@ func TestDecodedTypes(t *testing.T) {
 			w.exec(t, "set search_path = public; "+dml.String()+" set search_path = ''")
 			w.read(t)
 			for i, d := range decodedTypes {
+				if numbers == "text" && !slices.Contains(numeric, strings.TrimSuffix(d.name, "[]")) {
+					continue
+				}
 				want, got := w.events(t, fmt.Sprintf("t%d:", i), false), w.events(t, fmt.Sprintf("t%d:", i), true)
 				if len(want) < 4 {
 					t.Errorf("%s: only %d events by trigger", d.name, len(want))
