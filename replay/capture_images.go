@@ -207,6 +207,27 @@ func (im *images) undo(xid, subxid uint64) (any bool) {
 	return any
 }
 
+// commit makes what a transaction has changed what is committed. An older image of a row that
+// it has made small stays, and does no harm: what is left out of the stream was large, and is
+// in the newest image.
+func (im *images) commit(xid uint64) {
+	im.quiet = true
+	for _, key := range im.rows.Keys() { // the oldest first, so that the order stays
+		i, ok := im.rows.Peek(key)
+		if !ok || i.xid != xid {
+			continue
+		}
+		im.rows.Remove(key)
+		i.xid, i.subxid = 0, 0
+		b := []byte(key)
+		clear(b[4:12])
+		im.rows.Remove(string(b))
+		im.rows.Add(string(b), i)
+		im.size += i.size
+	}
+	im.quiet = false
+}
+
 func (im *images) drop(prefix string, which func(*image) bool) {
 	im.quiet = true
 	for _, key := range im.rows.Keys() {

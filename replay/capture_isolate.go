@@ -154,6 +154,7 @@ func (s *captureSession) renew() {
 	every(s.relations)
 	for _, t := range s.streams {
 		every(t.relations)
+		t.lossy = true
 	}
 	s.images.clear()
 }

@@ -161,7 +161,9 @@ func TestCaptureLeavesNothing(t *testing.T) {
 	d := logical(t, "create table a (id int primary key)", "select pgcast.attach('a', capture => 'wal')")
 	conn, late := d.Conn(t), d.Conn(t)
 	run(t, d, SequencerOptions{Logger: discard})
-	await(t, "it captures", func() bool { return one[bool](t, conn, "select lsn is not null from pgcast.captured order by step desc limit 1") })
+	await(t, "it captures", func() bool {
+		return one[bool](t, conn, "select lsn is not null from pgcast.captured order by step desc limit 1")
+	})
 	script(t, conn, "insert into a values (0)")
 	sequenced(t, conn, 1)
 	script(t, late, "begin", "select pgcast.publish('said', 'late')")

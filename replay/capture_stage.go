@@ -133,13 +133,19 @@ func (s *captureSession) streamCommit(ctx context.Context, m *pglogrepl.StreamCo
 	s.seen = max(s.seen, m.TransactionEndLSN)
 	// From here on the stream takes it for granted that we know.
 	for id, r := range t.relations {
+		if was := s.relations[id]; was == nil || was.columnsJSON != r.columnsJSON {
+			s.images.forget(id)
+		}
 		s.relations[id] = r
-		s.images.forget(id)
 	}
-	for id := range t.touched {
-		s.images.forget(id)
+	if t.lossy {
+		for id := range t.touched {
+			s.images.forget(id)
+		}
+		s.images.undo(t.xid, t.xid)
+	} else {
+		s.images.commit(t.xid)
 	}
-	s.images.undo(t.xid, t.xid)
 	delete(s.streams, m.Xid)
 	return nil
 }

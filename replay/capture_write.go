@@ -30,7 +30,13 @@ func (s *captureSession) prepare(ctx context.Context) error {
 	if err := db.New(s.conn).CaptureVoid(ctx, s.id); err != nil {
 		return fmt.Errorf("clear the stage: %w", err)
 	}
-	return s.conn.QueryRow(ctx, "select pg_snapshot_xmax(pg_current_snapshot())::text::bigint").Scan(&s.epoch)
+	results, err := s.ask(ctx, prepared("check", "{}"), query{sql: "select pg_snapshot_xmax(pg_current_snapshot())"})
+	if err != nil {
+		return fmt.Errorf("look at what is attached: %w", err)
+	}
+	s.attached = string(results[0].Rows[0][3])
+	s.epoch, err = strconv.ParseUint(string(results[1].Rows[0][0]), 10, 64)
+	return err
 }
 
 // query is one statement of a round trip: a prepared one, or plain SQL.
