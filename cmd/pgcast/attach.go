@@ -105,12 +105,22 @@ func (a *app) attach(ctx context.Context, at *attachment) error {
 		if err := mayAttach(ctx, conn, at); err != nil {
 			return err
 		}
-		if closes, err = a.openSlot(ctx, conn, at.wait); err != nil {
-			return err
-		}
 	}
 	var template string
-	err = conn.QueryRow(ctx, `select pgcast.attach($1::text::regclass, $2, $3, $4, $5, $6, $7)`, at.args()...).Scan(&template)
+	// A server that runs drops a slot without tables, and may come in between.
+	for tries := 3; tries > 0; tries-- {
+		if at.capture == byWAL {
+			made, err := a.openSlot(ctx, conn, at.wait)
+			if err != nil {
+				return err
+			}
+			closes = closes || made
+		}
+		err = conn.QueryRow(ctx, `select pgcast.attach($1::text::regclass, $2, $3, $4, $5, $6, $7)`, at.args()...).Scan(&template)
+		if at.capture != byWAL || !isPostgres(err, "55000") || !lacksSlot(ctx, conn) {
+			break
+		}
+	}
 	// A slot that was made for this table only, or that has served it only till now.
 	if closes {
 		if closeErr := a.closeSlot(ctx, conn); err == nil {

@@ -150,7 +150,7 @@ func TestNoDatabase(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
 		{"serve"}, {"sql", "select 1"}, {"publish", "a", "b"}, {"migrate", "up"}, {"migrate", "status"},
-		{"attach", "t"}, {"detach", "t"}, {"attached"}, {"doctor"},
+		{"attach", "t"}, {"detach", "t"}, {"attached"}, {"doctor"}, {"uninstall"},
 	} {
 		newShell(t).run(t, args...).fails(t, 1, "no database to connect to", "PGCAST_DATABASE_URL", "pgcast dev")
 	}

@@ -269,5 +269,12 @@ func (d *dev) banner(file *devFile) {
 	for _, c := range commands {
 		d.sayf("    %s\n", p.bold(me+" "+c))
 	}
+	if d.cluster != nil { // whose WAL can be read
+		again := "attach demo.messages --topic 'room:{room_id}' --capture wal"
+		if d.set.NoDemo {
+			again = "attach notes --capture wal"
+		}
+		d.sayf("\n  The same without a trigger, read from the WAL:\n    %s\n", p.bold(me+" "+again+here))
+	}
 	d.sayf("\n  Ctrl-C stops everything.\n\n")
 }

@@ -128,3 +128,32 @@ func TestDoctorRedis(t *testing.T) {
 	s.run(t, "doctor", "--quiet").fails(t, 1, "failed")
 	s.run(t, "doctor", "--redis-ca-file", "nowhere.pem").fails(t, 2, "no such file", "give the path of a PEM file")
 }
+
+// --fix says what it has done, and looks as ever.
+func TestDoctorFix(t *testing.T) {
+	t.Parallel()
+	s, db := withDatabase(t, &pgtest.Options{Kind: pgtest.Logical})
+	slot := openSlot(t, db)
+	r := s.run(t, "doctor", "--fix", "--json")
+	r.fails(t, 1, "1 fixed, ") // fsync is off here
+	first, rest, _ := strings.Cut(r.out, "\n")
+	var got doctor.Result
+	if err := json.Unmarshal([]byte(first), &got); err != nil {
+		t.Fatalf("%v: %s", err, first)
+	}
+	if got.Name != "capture-slot" || got.State != doctor.Fixed || !strings.Contains(got.Found, "dropped slot "+slot) || got.Mend != "" {
+		t.Errorf("it begins with %s", first)
+	}
+	if !strings.Contains(rest, `{"name":"capture-slot","state":"ok"`) {
+		t.Errorf("it has not looked afterwards:\n%s", rest)
+	}
+	if n := slots(t, db); n != 0 {
+		t.Errorf("%d slots are left", n)
+	}
+	r = s.run(t, "doctor", "--fix", "--quiet")
+	r.fails(t, 1, "nothing to mend that --fix may\n")
+	if strings.Contains(r.out, "fixed") {
+		t.Errorf("a second time:\n%s", r)
+	}
+	newShell(t, "PGCAST_DATABASE_URL=postgres://u@"+nobody(t)+"/x").run(t, "doctor", "--fix").fails(t, 1, " failed\n")
+}

@@ -18,8 +18,8 @@ const slotLook = 500 * time.Millisecond
 // makes one only when every transaction that was open before has ended: who that is, is
 // said. It tells whether it was us who made it.
 func (a *app) openSlot(ctx context.Context, conn *pgx.Conn, most time.Duration) (made bool, err error) {
-	if err := conn.QueryRow(ctx, "select not exists (select from pg_replication_slots s where s.slot_name = pgcast.slot_name())").Scan(&made); err != nil || !made {
-		return false, err
+	if !lacksSlot(ctx, conn) {
+		return false, nil
 	}
 	var slot string
 	done, working := make(chan error, 1), conn.PgConn().PID()
@@ -88,6 +88,11 @@ func mayNotReplicate(ctx context.Context, conn *pgx.Conn, err error) error {
 		return err // the first error says more
 	}
 	return &pgcast.Error{Code: pgcast.CodeForbidden, Message: pg.Message, Hint: "alter role " + role + " replication; or capture by trigger"}
+}
+
+func lacksSlot(ctx context.Context, conn *pgx.Conn) (lacks bool) {
+	err := conn.QueryRow(ctx, "select not exists (select from pg_replication_slots s where s.slot_name = pgcast.slot_name())").Scan(&lacks)
+	return err == nil && lacks
 }
 
 // closeSlot drops the slot when no table is captured by it any more. A server that reads

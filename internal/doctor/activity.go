@@ -168,6 +168,8 @@ func checkSlots(ctx context.Context, x *exam) ([]finding, error) {
 	case list != nil:
 	case len(slots) == 0:
 		list = append(list, ok("none; %s", limit))
+	case !slices.ContainsFunc(slots, func(s slot) bool { return !s.Temporary }):
+		list = append(list, ok("%s, temporary; %s", several(len(slots), "slot"), limit))
 	case keep == "-1":
 		list = append(list, note(inSQL("alter system set max_slot_wal_keep_size = '10GB' -- then: select pg_reload_conf()"),
 			"%s, all read; %s: should a reader stop, the disk fills", several(len(slots), "slot"), limit))

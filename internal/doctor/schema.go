@@ -141,7 +141,7 @@ func checkDrift(ctx context.Context, x *exam) ([]finding, error) {
 	case elsewhere > 0:
 		list = append(list, skip("%s attached; what is wrong with all that are captured from the WAL is told by wal-level, publications and capture-slot", several(attached, "table")))
 	default:
-		list = append(list, ok("%s attached, and captured as it should be", several(attached, "table")))
+		list = append(list, ok("%s attached, and capture is as it should be", several(attached, "table")))
 	}
 	return cut(list, x.limits.listed), nil
 }

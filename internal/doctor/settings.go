@@ -94,7 +94,7 @@ func checkStandbys(ctx context.Context, x *exam) ([]finding, error) {
 	}
 	var all, synchronous, unseen int
 	err = x.tx.QueryRow(ctx, `select count(*), count(*) filter (where sync_state in ('sync', 'quorum')), count(*) filter (where state is null)
-		from pg_stat_replication`).Scan(&all, &synchronous, &unseen)
+		from pg_stat_replication r where not exists (select from pg_replication_slots s where s.active_pid = r.pid and s.slot_type = 'logical')`).Scan(&all, &synchronous, &unseen)
 	if err != nil {
 		return nil, err
 	}
