@@ -66,6 +66,7 @@ func (s *Sequencer) capture(term int64, shared bool) *capture {
 // but ctx's error. Whatever fails is tried again within a second.
 func (c *capture) run(ctx context.Context) error {
 	defer c.clear()
+	c.current = time.Now()
 	delay := captureSoon
 	for {
 		began := time.Now()
@@ -85,7 +86,10 @@ func (c *capture) run(ctx context.Context) error {
 			wait = captureEvery / 2
 		default:
 			c.metrics.interrupted.Inc()
-			c.told.tell(err)
+			c.metrics.lagSeconds.Set(time.Since(c.current).Seconds())
+			if !errors.Is(err, listener.ErrSlotInUse) || delay > captureSoon { // whose session was ended may take a moment to go
+				c.told.tell(err)
+			}
 			wait, delay = delay, min(2*delay, captureEvery)
 		}
 		if err := sleep(ctx, wait); err != nil {
@@ -122,7 +126,7 @@ func (c *capture) attempt(ctx context.Context) (time.Duration, error) {
 	case state.HasSlot || state.Lsn > 0 || state.Leftovers:
 		return captureEvery, c.end(ctx)
 	default:
-		c.unused = time.Time{}
+		c.unused, c.current = time.Time{}, time.Now()
 		c.clear()
 	}
 	return captureEvery, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/pgcast/pgcast/db"
 )
@@ -62,10 +63,11 @@ func (s *captureSession) alone(ctx context.Context, q query) error {
 // poisoned says that changes of a table cannot become events: here, and to its topics.
 func (s *captureSession) poisoned(ctx context.Context, rel *relation, n int, cause error) error {
 	s.metrics.poisoned.Add(float64(n))
-	if rel.degraded != cause.Error() {
-		rel.degraded = cause.Error()
-		s.log.Error("capture: changes of a table cannot become events; they are left out, and its topics told degraded", "table", rel.String(), "error", cause)
+	if time.Since(rel.degraded) < captureTells {
+		return nil
 	}
+	rel.degraded = time.Now()
+	s.log.Error("capture: changes of a table cannot become events; they are left out, and its topics told degraded", "table", rel.String(), "error", cause)
 	if s.open {
 		return s.tellDegraded(ctx, rel)
 	}
@@ -100,6 +102,15 @@ func (s *captureSession) statement(ctx context.Context, rel *relation, op byte, 
 		}
 	}
 	rel.forms.statements[key] = st
+	// The others too: were the table detached, it would be too late.
+	for _, other := range "IUD" {
+		if rel.isPublished || rel.forms.statements[statementKey{byte(other), staged}] != nil {
+			continue
+		}
+		if _, err := s.statement(ctx, rel, byte(other), staged); err != nil {
+			return nil, err
+		}
+	}
 	return st, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -26,7 +27,7 @@ type relation struct {
 	root        uint32
 	forms       *forms
 	reads       map[string]string // statements that read large values, by what is wanted
-	degraded    string            // what was told
+	degraded    time.Time         // when that was told
 }
 
 // forms are the statements by which changes of one shape are written. What the stream tells of

@@ -170,7 +170,9 @@ func (s *captureSession) read(ctx context.Context, checks <-chan db.CaptureState
 				if err := s.settle(ctx); err != nil {
 					return err
 				}
-				s.current = time.Now()
+				if s.tx == nil {
+					s.current = time.Now()
+				}
 			}
 		case state := <-checks:
 			if err := s.checked(ctx, state, len(batches) == 0); err != nil {

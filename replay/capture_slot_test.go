@@ -177,6 +177,9 @@ func TestCaptureLeavesNothing(t *testing.T) {
 	if n := one[int](t, conn, "select count(*)::int from pgcast.published"); n != 0 {
 		t.Errorf("%d calls of publish() are left", n)
 	}
+	if e := eventsOf(t, conn, "a"); !slices.Equal(e, []string{`created {"id":0}`, `created {"id":1}`, `created {"id":2}`}) {
+		t.Errorf("what was written before it was detached: %v", e)
+	}
 	// And again from the start.
 	openSlot(t, d)
 	script(t, conn, "select pgcast.attach('a', capture => 'wal')", "insert into a values (3)")

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"flag"
 	"fmt"
 	"runtime"
 	"slices"
@@ -106,7 +107,7 @@ func TestCaptureLargeTransactions(t *testing.T) {
 	if said := eventsOf(t, conn, "said"); len(said) != 1 {
 		t.Errorf("events of said: %v", said)
 	}
-	if n := met.met(); n["moved"] < 2 || n["undone"] < 2 {
+	if n := met.met(); n["moved"] < 2 || n["undone"] < 1 { // Postgres 18 sends nothing of what it knows to be rolled back
 		t.Errorf("nothing was streamed: %v", n)
 	}
 	if n := one[int](t, conn, "select count(*)::int from pgcast.stage"); n != 0 {
@@ -119,10 +120,13 @@ func fill2(table string, from, to int) string {
 	return fmt.Sprintf("insert into %s (id, v) select i, repeat('x', 60) from generate_series(%d, %d) i", table, from, to)
 }
 
+var captureRows = flag.Int("capture.rows", 50_000, "rows of the transactions of TestCaptureMemory")
+
 // TestCaptureMemory: a transaction of any size is captured in bounded memory, both where
 // Postgres sends it before its end and where it cannot.
 func TestCaptureMemory(t *testing.T) {
-	const rows, bound = 150_000, 96 << 20
+	const bound = 80 << 20
+	rows := *captureRows
 	for name, mem := range map[string]string{"streamed": "64kB", "at once": "1GB"} {
 		t.Run(name, func(t *testing.T) {
 			d := logical(t, "create table big (id int primary key, v text)", "select pgcast.attach('big', capture => 'wal')")
@@ -142,7 +146,7 @@ func TestCaptureMemory(t *testing.T) {
 				return one[bool](t, conn, "select exists (select from pgcast.event_log)") && one[int](t, conn, "select count(*)::int from pgcast.event_log where event = 'created'") == rows
 			})
 			took := time.Since(began)
-			t.Logf("%d rows in %v, %.0f a second, heap at most %d MiB", rows, took.Round(time.Millisecond), rows/took.Seconds(), peak>>20)
+			t.Logf("%d rows in %v, %.0f a second, heap at most %d MiB", rows, took.Round(time.Millisecond), float64(rows)/took.Seconds(), peak>>20)
 			if peak > bound {
 				t.Errorf("the heap grew to %d MiB", peak>>20)
 			}
