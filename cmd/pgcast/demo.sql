@@ -44,11 +44,12 @@ create table if not exists demo.cards (
   moved_at  timestamptz not null default now()
 );
 
--- With the old values, so that whoever looks can see what has changed.
-select pgcast.attach('demo.rooms', topic => 'rooms');
-select pgcast.attach('demo.messages', topic => 'room:{room_id}', old => true);
-select pgcast.attach('demo.columns', topic => 'columns:{board_id}');
-select pgcast.attach('demo.cards', topic => 'board:{board_id}', old => true);
+-- With the old values, so that whoever looks can see what has changed. What somebody
+-- captures from the WAL to try that stays so.
+select pgcast.attach(d.rel::regclass, topic => d.topic, old => d.old)
+from (values ('demo.rooms', 'rooms', false), ('demo.messages', 'room:{room_id}', true),
+             ('demo.columns', 'columns:{board_id}', false), ('demo.cards', 'board:{board_id}', true)) d (rel, topic, old)
+where not exists (select from pgcast.attachment a where a.relation = d.rel::regclass and a.via = 'wal');
 
 -- After attaching, so that the log tells it too.
 insert into demo.cards (board_id, column_id, title, assignee, points)

@@ -270,11 +270,15 @@ func (d *dev) banner(file *devFile) {
 		d.sayf("    %s\n", p.bold(me+" "+c))
 	}
 	if d.cluster != nil { // whose WAL can be read
-		again := "attach demo.messages --topic 'room:{room_id}' --capture wal"
+		again := []string{"sql" + here + ` "alter table demo.messages replica identity full"`,
+			"attach demo.messages --topic 'room:{room_id}' --old --capture wal" + here}
 		if d.set.NoDemo {
-			again = "attach notes --capture wal"
+			again = []string{"attach notes --capture wal" + here}
 		}
-		d.sayf("\n  The same without a trigger, read from the WAL:\n    %s\n", p.bold(me+" "+again+here))
+		d.sayf("\n  The same without a trigger, read from the WAL:\n")
+		for _, c := range again {
+			d.sayf("    %s\n", p.bold(me+" "+c))
+		}
 	}
 	d.sayf("\n  Ctrl-C stops everything.\n\n")
 }

@@ -174,3 +174,23 @@ func TestAttachWALRefused(t *testing.T) {
 	s.run(t, "sql", "create table orders (id int primary key)").ok(t)
 	s.run(t, "attach", "orders", "--capture", "wal").fails(t, 1, "alter role "+role+" replication; or capture by trigger")
 }
+
+// What the banner of pgcast dev suggests works, and outlives the next start.
+func TestDemoByWAL(t *testing.T) {
+	t.Parallel()
+	s, db := withDatabase(t, &pgtest.Options{Kind: pgtest.Logical})
+	pool := db.Pool(t)
+	if err := makeDemo(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	s.run(t, "sql", "alter table demo.messages replica identity full").ok(t)
+	s.run(t, "attach", "demo.messages", "--topic", "room:{room_id}", "--old", "--capture", "wal").ok(t)
+	if err := makeDemo(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	out := s.run(t, "attached").ok(t)
+	if !strings.Contains(out, "demo.messages\troom:{room_id}\tall\twal\told") || !strings.Contains(out, "demo.cards\tboard:{board_id}\tall\ttrigger\told") {
+		t.Errorf("attached:\n%s", out)
+	}
+	s.run(t, "detach", "demo.messages").ok(t)
+}

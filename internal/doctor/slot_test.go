@@ -34,7 +34,7 @@ func read(t testing.TB, url, slot string) (stop func()) {
 		for range s.Batches() {
 		}
 	}()
-	stop = func() { cancel(); s.Close(); <-done }
+	stop = func() { cancel(); <-done; s.Close() }
 	t.Cleanup(stop)
 	return stop
 }
