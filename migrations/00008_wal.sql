@@ -21,6 +21,7 @@ create table pgcast.captured (
   lsn  pg_lsn,
   term bigint not null,
   slot text,
+  system_identifier bigint,
   at   timestamptz not null default clock_timestamp()
 );
 insert into pgcast.captured (step, lsn, term) values (0, null, 0);
@@ -29,6 +30,7 @@ comment on column pgcast.captured.step is 'Counts up by one.';
 comment on column pgcast.captured.lsn is 'Everything that committed before this is captured; null: nothing is captured from the WAL.';
 comment on column pgcast.captured.term is 'Of the sequencer that wrote the row.';
 comment on column pgcast.captured.slot is 'The replication slot the place belongs to.';
+comment on column pgcast.captured.system_identifier is 'The cluster the place belongs to; elsewhere it means nothing.';
 comment on column pgcast.captured.at is 'When the row was written.';
 
 -- Unlogged: after a crash Postgres sends all of it once more, and what is written here is not
