@@ -13,7 +13,9 @@ import (
 const (
 	reopenFirst = 50 * time.Millisecond
 	reopenLast  = time.Second
-	reopenTries = 5 // in vain, and it counts as impossible
+	// Tries in vain, for so long, and it counts as impossible.
+	reopenTries  = 5
+	reopenWithin = 3 * time.Second
 	// What is impossible is tried again: a slot may have become free.
 	reopenRefused = 5 * time.Second
 
@@ -59,17 +61,17 @@ func NewCommits(url, publication string, opts CommitsOptions) *Commits {
 
 // Run follows until ctx ends, and begins anew whenever it cannot.
 func (c *Commits) Run(ctx context.Context) error {
-	failed, delay := 0, reopenFirst
+	failed, delay, since := 0, reopenFirst, time.Now()
 	for {
 		follows, err := c.follow(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if follows {
-			failed, delay = 0, reopenFirst
+			failed, delay, since = 0, reopenFirst, time.Now()
 		}
 		failed++
-		impossible := failed >= reopenTries || isImpossible(err)
+		impossible := failed >= reopenTries && time.Since(since) > reopenWithin || isImpossible(err)
 		c.opts.Lost(err, impossible)
 		if impossible {
 			delay = reopenRefused

@@ -1,6 +1,7 @@
 package listener
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -47,26 +48,45 @@ func decode(data []byte, inStream *bool) (m Message, ask bool, err error) {
 
 var errMalformed = errors.New("a malformed message of pgoutput")
 
-// sound makes sure that a message that has rows is as long as it says: whatever room a value
-// claims would be made for it.
+// sound makes sure that a message is as long as the rows, the tables or the content it claims to
+// have: room is made for them before they are read.
 func sound(wal []byte, inStream bool) error {
 	if len(wal) == 0 {
 		return errMalformed
 	}
 	kind, rest := pglogrepl.MessageType(wal[0]), wal[1:]
+	head := 0
+	if inStream {
+		head = 4 // the transaction
+	}
 	switch kind {
 	case pglogrepl.MessageTypeInsert, pglogrepl.MessageTypeUpdate, pglogrepl.MessageTypeDelete:
+		head += 4 // the table
+	case pglogrepl.MessageTypeTruncate, pglogrepl.MessageTypeMessage:
 	default:
 		return nil
-	}
-	head := 4 // the relation
-	if inStream {
-		head += 4 // the transaction
 	}
 	if len(rest) < head {
 		return errMalformed
 	}
-	for rest = rest[head:]; len(rest) > 0; {
+	rest = rest[head:]
+	switch kind {
+	case pglogrepl.MessageTypeTruncate:
+		if len(rest) < 5 || int64(len(rest)-5) < 4*int64(binary.BigEndian.Uint32(rest)) {
+			return errMalformed
+		}
+		return nil
+	case pglogrepl.MessageTypeMessage:
+		if len(rest) < 9 {
+			return errMalformed
+		}
+		_, content, ok := bytes.Cut(rest[9:], []byte{0}) // the prefix ends
+		if !ok || len(content) < 4 || int64(len(content)-4) < int64(binary.BigEndian.Uint32(content)) {
+			return errMalformed
+		}
+		return nil
+	}
+	for len(rest) > 0 {
 		n := row(rest[1:])
 		if n < 0 {
 			return errMalformed

@@ -43,11 +43,17 @@ type WAL struct {
 }
 
 // NewWAL makes the waker of a line, which follows a publication of inserts. It needs Run.
-func NewWAL(line *Line, url, publication string) *WAL {
+// follows, if not nil, is called from Run's goroutine when it begins to follow.
+func NewWAL(line *Line, url, publication string, follows func()) *WAL {
 	w := &WAL{line: line, delay: shortest, told: make(chan struct{}, 1)}
 	w.commits = NewCommits(url, publication, CommitsOptions{
 		Committed: w.committed,
-		Follows:   func() { w.state(time.Now(), nil) },
+		Follows: func() {
+			w.state(time.Now(), nil)
+			if follows != nil {
+				follows()
+			}
+		},
 		Lost: func(err error, impossible bool) {
 			if !impossible {
 				err = w.Refused() // as before

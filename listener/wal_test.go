@@ -16,7 +16,7 @@ import (
 // following makes a waker that runs until the test ends.
 func following(t *testing.T, url string) *WAL {
 	t.Helper()
-	w := NewWAL(dial(t, url), url, "pgcast_wake")
+	w := NewWAL(dial(t, url), url, "pgcast_wake", nil)
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- w.Run(ctx) }()
@@ -227,7 +227,7 @@ func TestWALDoubtsASilentStream(t *testing.T) {
 // TestWALTakesMoreThanItKeeps: so many transactions that it cannot remember them all.
 func TestWALTakesMoreThanItKeeps(t *testing.T) {
 	t.Parallel()
-	w := NewWAL(nil, "", "")
+	w := NewWAL(nil, "", "", nil)
 	w.state(time.Now().Add(-2*settling), nil)
 	for range mostUnseen + 1 {
 		w.committed(3, "")
@@ -239,7 +239,7 @@ func TestWALTakesMoreThanItKeeps(t *testing.T) {
 
 func TestWALPassesErrorsOn(t *testing.T) {
 	t.Parallel()
-	w := NewWAL(dial(t, pgtest.New(t, nil).URL), "", "")
+	w := NewWAL(dial(t, pgtest.New(t, nil).URL), "", "", nil)
 	w.state(time.Now().Add(-2*settling), nil)
 	wait(t, w, nothing, SourcePoll) // it has settled, and looks once more
 	failed := errors.New("failed")

@@ -70,15 +70,15 @@ func TestCaptureForgetsImages(t *testing.T) {
 					update("n = n + 1", id+1)
 				}
 				script(t, writer, "commit")
-				settled(t, conn)
+				sameCount(t, conn)
 			}
 			alike(t, conn)
 		})
 	}
 }
 
-// settled waits until the twins have as many events.
-func settled(t *testing.T, conn *pgx.Conn) {
+// sameCount waits until the twins have as many events.
+func sameCount(t *testing.T, conn *pgx.Conn) {
 	t.Helper()
 	await(t, "the transaction is captured", func() bool {
 		return one[bool](t, conn, "select count(*) filter (where topic = 'w') = count(*) filter (where topic = 'g') from pgcast.event_log")

@@ -27,7 +27,9 @@ type walWaker struct {
 
 // newWALWaker makes it for a line that is ours and does not listen.
 func (s *Sequencer) newWALWaker(line *listener.Line, prepared bool) *walWaker {
-	w := &walWaker{s: s, line: line, wal: listener.NewWAL(line, s.url, publicationWake)}
+	w := &walWaker{s: s, line: line}
+	// Who sleeps by the bell would otherwise do so until it rings.
+	w.wal = listener.NewWAL(line, s.url, publicationWake, func() { w.other.Nudge() })
 	switch {
 	case prepared:
 		w.other = listener.NewPoll(50 * time.Millisecond)

@@ -3,6 +3,8 @@ package faults
 import (
 	"fmt"
 	"net/url"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -22,6 +24,16 @@ func slotted(t *testing.T, bin devpg.Binaries, keep bool) (a, b *node) {
 	judge.Exec(t, a.url(), others)
 	a.stop()
 	b = a.copy()
+	// A base backup has no slots; this is a cold copy.
+	slots, err := filepath.Glob(filepath.Join(b.data(), "pg_replslot", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range slots {
+		if err := os.RemoveAll(s); err != nil {
+			t.Fatal(err)
+		}
+	}
 	a.start()
 	if !keep {
 		b.follow(a.url())
@@ -74,7 +86,7 @@ func promoted(t *testing.T, number, fault string, bin devpg.Binaries, keep bool)
 			judge.Await(t, "the standby has the slot", 2*time.Minute, func() bool {
 				// Whatever is captured gives the slot reason to move on, which syncing waits for.
 				writeRooms(t, proxy.URL, 1, 0)
-				return judge.Value[bool](t, b.url(), "select exists (select from pg_replication_slots where slot_name = pgcast.slot_name() and not temporary and not active)")
+				return judge.Value[bool](t, b.url(), "select exists (select from pg_replication_slots where slot_name = pgcast.slot_name() and synced and not temporary)")
 			})
 		}
 		judge.Sequenced(t, proxy.URL)

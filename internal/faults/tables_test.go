@@ -117,7 +117,7 @@ func TestFault44Partitions(t *testing.T) {
 			}
 		}
 		if m == judge.WALCapture {
-			db.Exec(t, "create table leaf5 partition of item for values in (4711); insert into leaf5 (id, room, n) values (nextval('item_id_seq'), 4711, 1); alter table item detach partition leaf5")
+			db.Exec(t, "create table leaf5 partition of item for values in (4711); insert into leaf5 (id, room, n) values (nextval('item_id_seq'), 4711, 1)")
 			s.end(r)
 			came := judge.Value[int](t, db.URL, "select count(*)::int from pgcast.history where topic = 'room:4711' and event = 'created'")
 			r.count("events of a row in a leaf that was added later", came, 1)
