@@ -183,11 +183,23 @@ end $$;
 comment on function pgcast.attach_sql is 'The statements attach() would run, in order.';
 
 -- +goose StatementBegin
+create function pgcast.notice_unused() returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if not exists (select from pgcast.attachment a where a.via = 'wal') then
+    raise notice 'pgcast: no table is captured from the WAL any more; a server that runs drops the replication slot, else do: select pgcast.close_slot()';
+  end if;
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.notice_unused is 'Says what becomes of the replication slot when no table is captured by it any more.';
+
+-- +goose StatementBegin
 create function pgcast.attach(tbl regclass, topic text default null, columns text[] default null, without text[] default null,
                               old boolean default false, numbers text default 'json', capture text default 'trigger') returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   statement text;
+  was_wal boolean := false;
 begin
   if attach.capture = 'wal' then
     perform pgcast.check_slot();
@@ -195,7 +207,11 @@ begin
   perform pg_advisory_xact_lock(1885823841, 4); -- not two at once, nor together with refresh()
   for statement in select pgcast.attach_sql(tbl, topic, columns, without, old, numbers, capture) loop
     execute statement;
+    was_wal := was_wal or starts_with(statement, 'select pgcast.unfollow_table(');
   end loop;
+  if was_wal then
+    perform pgcast.notice_unused();
+  end if;
   return (select a.topic from pgcast.attachment a where a.relation = tbl);
 end $$;
 -- +goose StatementEnd
@@ -239,8 +255,8 @@ begin
     is_done := true;
   end loop;
   perform set_config('client_min_messages', messages, true);
-  if was_wal and not exists (select from pgcast.attachment a where a.via = 'wal') then
-    raise notice 'pgcast: no table is captured from the WAL any more; a server that runs drops the replication slot, else do: select pgcast.close_slot()';
+  if was_wal then
+    perform pgcast.notice_unused();
   end if;
   return is_done;
 end $$;
@@ -259,6 +275,7 @@ end $$;
 drop function pgcast.detach(regclass);
 drop function pgcast.detach_sql(regclass);
 drop function pgcast.attach(regclass, text, text[], text[], boolean, text, text);
+drop function pgcast.notice_unused();
 drop function pgcast.attach_sql(regclass, text, text[], text[], boolean, text, text);
 drop function pgcast.check_columns(regclass, text[]);
 drop function pgcast.check_attachable(regclass, text);

@@ -169,7 +169,16 @@ comment on function pgcast.close_slot is 'Drops the replication slot when no tab
 revoke execute on all functions in schema pgcast from public;
 
 -- +goose Down
-select pgcast.move_published();
+-- +goose StatementBegin
+do $$
+begin
+  if exists (select from pg_replication_slots s where s.slot_name = pgcast.slot_name() and s.active) then
+    raise exception 'pgcast: a server reads replication slot %', pgcast.slot_name()
+      using errcode = '55006', hint = 'Stop the servers first.';
+  end if;
+  perform pgcast.move_published();
+end $$;
+-- +goose StatementEnd
 drop publication if exists pgcast_capture;
 drop publication if exists pgcast_steps;
 drop publication if exists pgcast_wake;
@@ -181,3 +190,11 @@ drop function pgcast.slot_name();
 drop table pgcast.stage;
 drop table pgcast.captured;
 drop table pgcast.published;
+-- +goose StatementBegin
+do $$
+begin
+  -- At the very end: it does not roll back.
+  perform pg_drop_replication_slot(s.slot_name) from pg_replication_slots s
+    where s.slot_name = 'pgcast_capture_' || (select d.oid from pg_database d where d.datname = current_database());
+end $$;
+-- +goose StatementEnd

@@ -163,21 +163,18 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   s record;
   mark pg_lsn;
-  deadline timestamptz := clock_timestamp() + interval '10 seconds';
+  began timestamptz := clock_timestamp();
 begin
-  select r.active, r.wal_status into s from pg_replication_slots r where r.slot_name = pgcast.slot_name();
-  if not found or s.wal_status = 'lost' then
-    return; -- nothing will come of it any more
-  elsif s.active then
-    -- Who captures stores how far it is when it has captured something, or has got on by a megabyte.
-    mark := pg_logical_emit_message(false, 'pgcast', repeat('x', 1200000));
-    while clock_timestamp() < deadline loop
-      if (select r.confirmed_flush_lsn >= mark from pg_replication_slots r where r.slot_name = pgcast.slot_name()) then
-        return;
-      end if;
-      perform pg_sleep(0.02);
-    end loop;
-  end if;
+  -- Who captures stores how far it is when it has captured something, or has got on by a megabyte.
+  mark := pg_logical_emit_message(false, 'pgcast', repeat('x', 1200000));
+  loop
+    select r.active, r.wal_status, r.confirmed_flush_lsn >= mark as is_done into s from pg_replication_slots r where r.slot_name = pgcast.slot_name();
+    if not found or s.wal_status = 'lost' or s.is_done then
+      return; -- if there is none, nothing will come any more
+    end if;
+    exit when clock_timestamp() > began + case when s.active then interval '10 seconds' else '5 seconds' end; -- a server may just begin
+    perform pg_sleep(0.02);
+  end loop;
   raise exception 'pgcast: changes of % may be in the WAL and not captured yet: they would come after what its triggers write', tbl
     using errcode = '55000', hint = case when s.active then 'Try again when the server that captures has caught up.'
                                          else 'Start a server and try again. Or detach it first: what is not captured by then comes late.' end;

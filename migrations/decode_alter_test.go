@@ -181,6 +181,16 @@ func TestFollowedDrift(t *testing.T) {
 	if n := pgtest.Value[int](t, w.db, `select count(*) from pgcast.event_log where event = 'degraded'`); n != 1 {
 		t.Errorf("%d topics were told degraded", n)
 	}
+	w.db.Exec(t, `create table p (id int primary key) partition by list (id); create table p_1 partition of p for values in (1);
+		select pgcast.attach('p', capture => 'wal'); create table p_2 (id int not null); alter table p_2 replica identity nothing;
+		alter table p attach partition p_2 for values in (2); insert into p values (2); select pgcast.watch()`)
+	if _, err := conn.Exec(t.Context(), `update p_2 set id = id; delete from p`); err != nil {
+		t.Errorf("a write to a new partition fails because of us: %v", err)
+	}
+	if got := drift(); !strings.Contains(got, "public.p_2 has no REPLICA IDENTITY") {
+		t.Errorf("drift: %s", got)
+	}
+	w.db.Exec(t, `select pgcast.detach('p')`)
 	got := drift()
 	if !strings.Contains(got, "REPLICA IDENTITY") || !strings.Contains(got, "alter table public.t replica identity full") {
 		t.Errorf("drift: %s", got)

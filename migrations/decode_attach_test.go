@@ -1,14 +1,17 @@
 package migrations_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgcast/pgcast/internal/pgtest"
+	"github.com/pgcast/pgcast/migrations"
 )
 
 // What cannot be captured from the WAL is refused with the statement that mends it, and it does.
@@ -124,8 +127,24 @@ func TestAttachWALSwitch(t *testing.T) {
 	if !errors.As(err, &pg) || pg.Code != "55000" || !strings.Contains(pg.Hint, "Start a server") {
 		t.Errorf("back to triggers while nobody reads the WAL: %v", err)
 	}
-	w.db.Exec(t, `insert into t values (3); select pgcast.detach('t')`)
+	var notices []string
+	cfg, err := pgx.ParseConfig(w.db.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { notices = append(notices, n.Message) }
+	conn, err := pgx.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(t.Context(), `insert into t values (3); select pgcast.detach('t')`); err != nil {
+		t.Fatal(err)
+	}
 	w.db.Exec(t, `insert into t values (4); select pgcast.attach('t'); insert into t values (5); delete from t where id = 1`)
+	if len(notices) != 1 || !strings.Contains(notices[0], "select pgcast.close_slot()") {
+		t.Errorf("detach of the last table says %q", notices)
+	}
 	w.read(t)
 	if diff := cmp.Diff([]string{` created {"id":1,"n":null}`, ` created {"id":5,"n":null}`, ` deleted old {"id":1}`}, w.events(t, "t", false)); diff != "" {
 		t.Errorf("by trigger (-want +got):\n%s", diff)
@@ -139,4 +158,34 @@ func TestAttachWALSwitch(t *testing.T) {
 	if diff := cmp.Diff([]string{` updated {"id":2,"n":1} old {"id":2}`}, w.events(t, "t", true)); diff != "" {
 		t.Errorf("what was in the WAL when it went back to triggers (-want +got):\n%s", diff)
 	}
+}
+
+// All the way down with a table captured from the WAL: nothing stays in the way of writers,
+// and nothing that keeps WAL.
+func TestDownWAL(t *testing.T) {
+	t.Parallel()
+	w := newWAL(t)
+	w.db.Exec(t, messages+`select pgcast.attach('messages', capture => 'wal'); select pgcast.publish('a', 'b'); alter table messages drop constraint messages_pkey`)
+	if n := pgtest.Value[int](t, w.db, `select count(*) from pgcast.published`); n != 1 {
+		t.Fatalf("%d events wait to be read in the WAL, want 1", n)
+	}
+	for range migrations.Versions() {
+		if pgtest.Value[bool](t, w.db, `select to_regclass('pgcast.published') is null`) {
+			break
+		}
+		if err := migrations.Down(t.Context(), w.db.URL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := pgtest.Value[int](t, w.db, `select (select count(*) from pg_publication) + (select count(*) from pg_replication_slots where database = current_database())`); n != 0 {
+		t.Errorf("%d publications and slots left", n)
+	}
+	if n := pgtest.Value[int](t, w.db, `select count(*) from pgcast.event_log where event = 'b'`); n != 1 {
+		t.Errorf("an event that waited is in the log %d times", n)
+	}
+	w.db.Exec(t, `insert into messages values (1); update messages set body = 'x'`)
+	if err := migrations.Up(t.Context(), w.db.URL); err != nil {
+		t.Fatal(err)
+	}
+	w.db.Exec(t, `select pgcast.publish('a', 'b')`)
 }
