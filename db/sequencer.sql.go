@@ -43,6 +43,17 @@ func (q *Queries) NotifyState(ctx context.Context) (NotifyStateRow, error) {
 	return i, err
 }
 
+const ProgressNewest = `-- name: ProgressNewest :one
+select coalesce(max(step), 0)::bigint as step from pgcast.progress
+`
+
+func (q *Queries) ProgressNewest(ctx context.Context) (int64, error) {
+	row := q.db.QueryRow(ctx, ProgressNewest)
+	var step int64
+	err := row.Scan(&step)
+	return step, err
+}
+
 const ProgressPrune = `-- name: ProgressPrune :one
 with span as materialized (
   select b.start, greatest(least(b.start + 10000, (select max(step) - 10 from pgcast.progress)), b.start) as stop

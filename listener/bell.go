@@ -15,6 +15,7 @@ const (
 	SourceSafety  Source = "safety"  // the safety look found something that nothing told of
 	SourcePoll    Source = "poll"    // awake: time to look again
 	SourceCapture Source = "capture" // a Nudge: this process has added to the log
+	SourceWAL     Source = "wal"     // a commit was decoded from the WAL
 )
 
 // Look asks whether the log has grown, in a statement of its own.
@@ -57,6 +58,10 @@ type Bell struct {
 func NewBell(line *Line, refused func()) *Bell {
 	return &Bell{line: line, delay: shortest, proved: time.Now(), awake: refused}
 }
+
+// Doubt has the bell hear itself before it is trusted, and poll until then. For a line that
+// listens and has not proved it.
+func (b *Bell) Doubt() { b.proved, b.rang = time.Time{}, time.Time{} }
 
 // Rise is the statement that gives ASLEEP back.
 const Rise = "select pg_advisory_unlock(1885823841, 1)"

@@ -1,6 +1,7 @@
 // Package listener is what wakes the sequencer and the servers that follow it: a direct
-// connection that LISTENs (Line), the doorbell protocol on it (Bell), and polling for
-// where no bell can be trusted (Poll). A wake says only "the log may have grown".
+// connection that LISTENs (Line), the doorbell protocol on it (Bell), a stream of the WAL
+// (Stream) and the commits decoded from it (Commits, WAL), and polling for where nothing else
+// can be trusted (Poll). A wake says only "the log may have grown".
 package listener
 
 import (
@@ -264,6 +265,19 @@ func (l *Line) Prove(ctx context.Context, channel string) error {
 		}
 	}
 	return fmt.Errorf("rang %s and did not hear it within %v: LISTEN does not work on this connection (a pooler in transaction mode?)", channel, hearing)
+}
+
+// Direct reports whether the session is certainly this line's alone: a pooler in between would
+// tell the number of another process than the one that answers.
+func (l *Line) Direct(ctx context.Context) (direct bool, err error) {
+	var pid uint32
+	err = l.do(ctx, func(ctx context.Context) error {
+		return l.conn.QueryRow(ctx, "select pg_backend_pid()").Scan(&pid)
+	})
+	if err != nil {
+		return false, fmt.Errorf("ask which process answers: %w", err)
+	}
+	return pid == l.conn.PgConn().PID(), nil
 }
 
 // Prepared reports whether the server allows prepared transactions, where capture never

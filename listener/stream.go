@@ -22,6 +22,10 @@ var (
 	ErrSlotLost    = errors.New("the WAL that the replication slot needs has been removed")
 	ErrSlotInUse   = errors.New("the replication slot is in use by another process")
 	ErrNoSlots     = errors.New("no replication slot or WAL sender is free")
+
+	ErrNoPublication = errors.New("a publication is missing")
+	// ErrSilent says that the WAL sender answers nothing any more, not even what it is asked.
+	ErrSilent = errors.New("the WAL sender has fallen silent")
 )
 
 const (
@@ -32,6 +36,10 @@ const (
 	batchesAhead  = 8
 
 	statusEvery = 10 * time.Second // at least; a third of wal_sender_timeout where that is less
+
+	// A WAL sender that is at work on a large transaction says something each half of
+	// wal_sender_timeout; where that is longer than this, or 0, this counts.
+	longestSilence = 10 * time.Minute
 )
 
 // StreamOptions say what to stream.
@@ -45,6 +53,9 @@ type StreamOptions struct {
 	// Streaming lets Postgres send large transactions before they have committed
 	// (protocol version 2 of pgoutput).
 	Streaming bool
+	// Timeout is the wal_sender_timeout of this connection, after which either end takes the
+	// other for gone: 100 ms or more. Default: the server's.
+	Timeout time.Duration
 	// ApplicationName is what pg_stat_replication calls the connection. Default "pgcast".
 	ApplicationName string
 }
@@ -63,9 +74,12 @@ type Stream struct {
 	conn      *pgconn.PgConn
 	batches   chan []Message
 	every     time.Duration // between two status updates
+	silence   time.Duration // after which the other end is dead
 	streaming bool
 	confirmed atomic.Uint64
+	asked     atomic.Bool // to have Postgres answer
 	slot      string
+	wake      nudge // ends Run's reading for a moment
 }
 
 // OpenStream connects and starts to stream. url must lead directly to the primary. To make
@@ -89,6 +103,9 @@ func OpenStream(ctx context.Context, url string, opts StreamOptions) (*Stream, e
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = Patience
 	}
+	if opts.Timeout > 0 {
+		cfg.RuntimeParams["wal_sender_timeout"] = strconv.FormatInt(opts.Timeout.Milliseconds(), 10)
+	}
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connect to replicate: %w", whyNot(err))
@@ -102,12 +119,14 @@ func OpenStream(ctx context.Context, url string, opts StreamOptions) (*Stream, e
 }
 
 func (s *Stream) start(ctx context.Context, opts StreamOptions) error {
-	timeout, err := s.show(ctx, "wal_sender_timeout")
+	timeout, err := s.examine(ctx, opts)
 	if err != nil {
 		return err
 	}
-	if s.every = statusEvery; timeout > 0 {
+	s.every, s.silence = statusEvery, longestSilence
+	if timeout > 0 {
 		s.every = max(min(s.every, timeout/3), 10*time.Millisecond)
+		s.silence = min(s.silence, timeout)
 	}
 	if s.slot == "" {
 		s.slot = fmt.Sprintf("pgcast_tmp_%d", s.conn.PID())
@@ -126,37 +145,56 @@ func (s *Stream) start(ctx context.Context, opts StreamOptions) error {
 	if opts.Streaming {
 		version, args = 2, append(args, "streaming 'true'")
 	}
-	args = append(args, fmt.Sprintf("proto_version '%d'", version), "publication_names '"+strings.ReplaceAll(strings.Join(names, ","), "'", "''")+"'")
+	args = append(args, fmt.Sprintf("proto_version '%d'", version), "publication_names "+literal(strings.Join(names, ",")))
 	err = pglogrepl.StartReplication(ctx, s.conn, s.slot, opts.From, pglogrepl.StartReplicationOptions{PluginArgs: args})
 	if err != nil {
+		if _, failed := errors.AsType[*pgconn.PgError](err); failed && !s.conn.IsClosed() {
+			_, _ = s.conn.ReceiveMessage(ctx) // that it is ready for another question
+			if _, why := s.examine(ctx, opts); why != nil {
+				return why // meanwhile the slot has been lost or dropped
+			}
+		}
 		return fmt.Errorf("stream from replication slot %s: %w", s.slot, whyNot(err))
 	}
 	return nil
 }
 
-// show reads a setting that is a time.
-func (s *Stream) show(ctx context.Context, name string) (time.Duration, error) {
-	r := s.conn.Exec(ctx, "show "+name)
-	results, err := r.ReadAll()
-	if err != nil || len(results) == 0 || len(results[0].Rows) == 0 {
-		return 0, fmt.Errorf("show %s: %w", name, err)
+// examine finds out beforehand what is in the way of streaming: later it would be a text in
+// whatever language the server speaks.
+func (s *Stream) examine(ctx context.Context, opts StreamOptions) (timeout time.Duration, err error) {
+	quoted := make([]string, len(opts.Publications))
+	for i, p := range opts.Publications {
+		quoted[i] = literal(p)
 	}
-	text := string(results[0].Rows[0][0])
-	if strings.HasSuffix(text, "min") {
-		text = strings.TrimSuffix(text, "in")
-	} else if strings.HasSuffix(text, "d") {
-		days, _ := strconv.Atoi(strings.TrimSuffix(text, "d"))
-		return time.Duration(days) * 24 * time.Hour, nil
-	}
-	if text == "0" {
-		return 0, nil
-	}
-	d, err := time.ParseDuration(text)
+	results, err := s.conn.Exec(ctx, `select current_setting('wal_level'), (select setting from pg_settings where name = 'wal_sender_timeout'),
+		(select count(*) from pg_publication where pubname in (`+strings.Join(append(quoted, "null"), ", ")+`)),
+		(select coalesce(s.wal_status, 'reserved') from pg_replication_slots s
+			where s.slot_name = `+literal(opts.Slot)+` and s.slot_type = 'logical' and s.database = current_database())`).ReadAll()
 	if err != nil {
-		return 0, fmt.Errorf("show %s: %w", name, err)
+		return 0, fmt.Errorf("look whether the WAL can be streamed: %w", whyNot(err))
 	}
-	return d, nil
+	if len(results) != 1 || len(results[0].Rows) != 1 || len(results[0].Rows[0]) != 4 {
+		return 0, errors.New("look whether the WAL can be streamed: an answer of another form than that to the question")
+	}
+	row := results[0].Rows[0]
+	switch {
+	case string(row[0]) != "logical":
+		return 0, fmt.Errorf("%w: it is %s", ErrNotLogical, row[0])
+	case string(row[2]) != strconv.Itoa(len(opts.Publications)):
+		return 0, fmt.Errorf("%w: not all of %s are there", ErrNoPublication, strings.Join(opts.Publications, ", "))
+	case opts.Slot != "" && row[3] == nil:
+		return 0, fmt.Errorf("%w: %s", ErrSlotMissing, opts.Slot)
+	case opts.Slot != "" && string(row[3]) == "lost":
+		return 0, fmt.Errorf("%w: %s", ErrSlotLost, opts.Slot)
+	}
+	ms, err := strconv.ParseInt(string(row[1]), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read wal_sender_timeout: %w", err)
+	}
+	return time.Duration(ms) * time.Millisecond, nil
 }
+
+func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 // Slot is the name of the slot it streams from.
 func (s *Stream) Slot() string { return s.slot }
@@ -177,16 +215,24 @@ func (s *Stream) Confirm(lsn pglogrepl.LSN) {
 			return
 		}
 		if s.confirmed.CompareAndSwap(was, uint64(lsn)) {
+			s.wake.Nudge()
 			return
 		}
 	}
 }
 
+// Ask has Postgres say something at once, if it can hear.
+func (s *Stream) Ask() {
+	s.asked.Store(true)
+	s.wake.Nudge()
+}
+
 // Run reads until ctx or the connection ends. It tells Postgres of what was confirmed ten
-// times a second at most, and that it lives three times in each wal_sender_timeout.
+// times a second at most, and that it lives three times in each wal_sender_timeout. A WAL
+// sender that says nothing for the whole of it, though asked, is ErrSilent.
 func (s *Stream) Run(ctx context.Context) error {
 	defer close(s.batches)
-	p := pulse{stream: s, every: s.every}
+	p := pulse{stream: s, every: s.every, heard: time.Now()}
 	inStream := false
 	var batch []Message
 	size := 0
@@ -196,21 +242,24 @@ func (s *Stream) Run(ctx context.Context) error {
 				return err
 			}
 			batch, size = nil, 0
+			p.heard = time.Now() // nobody listened meanwhile
 		}
+		s.wake.taken()
 		if err := p.beat(ctx, false); err != nil {
 			return err
 		}
-		wait, cancel := context.WithTimeout(ctx, p.next())
-		raw, err := s.conn.ReceiveMessage(wait)
-		cancel()
+		raw, err := s.receive(ctx, p.next())
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err != nil && pgconn.Timeout(err) && !s.conn.IsClosed():
-			continue
 		case err != nil:
 			return fmt.Errorf("read the stream: %w", whyNot(err))
+		case raw == nil && time.Since(p.heard) > s.silence:
+			return fmt.Errorf("read the stream: %w for %v", ErrSilent, s.silence)
+		case raw == nil:
+			continue
 		}
+		p.heard = time.Now()
 		switch m := raw.(type) {
 		case *pgproto3.ErrorResponse:
 			return fmt.Errorf("read the stream: %w", whyNot(pgconn.ErrorResponseToPgError(m)))
@@ -231,6 +280,19 @@ func (s *Stream) Run(ctx context.Context) error {
 	}
 }
 
+// receive waits for a message, at most d; nil: there was none, or somebody wants something.
+func (s *Stream) receive(ctx context.Context, d time.Duration) (pgproto3.BackendMessage, error) {
+	nudged, done := s.wake.during(ctx)
+	defer done()
+	wait, cancel := context.WithTimeout(nudged, d)
+	defer cancel()
+	raw, err := s.conn.ReceiveMessage(wait)
+	if err != nil && wait.Err() != nil && !s.conn.IsClosed() {
+		return nil, nil
+	}
+	return raw, err
+}
+
 // Close ends the connection; Run returns.
 func (s *Stream) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -238,38 +300,13 @@ func (s *Stream) Close() {
 	_ = s.conn.Close(ctx) // the server ends the session whether it hears this or not
 }
 
-func decode(data []byte, inStream *bool) (m Message, ask bool, err error) {
-	if len(data) == 0 {
-		return m, false, errors.New("an empty message")
-	}
-	switch data[0] {
-	case pglogrepl.PrimaryKeepaliveMessageByteID:
-		k, err := pglogrepl.ParsePrimaryKeepaliveMessage(data[1:])
-		return Message{End: k.ServerWALEnd}, k.ReplyRequested, err
-	case pglogrepl.XLogDataByteID:
-		x, err := pglogrepl.ParseXLogData(data[1:])
-		if err != nil {
-			return m, false, err
-		}
-		m.End = x.ServerWALEnd
-		m.Message, err = pglogrepl.ParseV2(x.WALData, *inStream)
-		switch m.Message.(type) {
-		case *pglogrepl.StreamStartMessageV2:
-			*inStream = true
-		case *pglogrepl.StreamStopMessageV2:
-			*inStream = false
-		}
-		return m, false, err
-	}
-	return m, false, fmt.Errorf("a message of unknown kind %q", data[0])
-}
-
 // pulse sends the status updates.
 type pulse struct {
 	stream *Stream
 	every  time.Duration
 	sent   time.Time
-	told   uint64 // the place told last
+	heard  time.Time // anything
+	told   uint64    // the place told last
 }
 
 // confirmEvery bounds how often a place that has moved is told: each takes the WAL sender a
@@ -285,14 +322,17 @@ func (p *pulse) next() time.Duration {
 }
 
 func (p *pulse) beat(ctx context.Context, now bool) error {
-	if !now && time.Until(p.sent.Add(p.every)) > 0 && (p.stream.confirmed.Load() <= p.told || time.Since(p.sent) < confirmEvery) {
+	ask := p.stream.asked.Swap(false)
+	if !now && !ask && time.Until(p.sent.Add(p.every)) > 0 && (p.stream.confirmed.Load() <= p.told || time.Since(p.sent) < confirmEvery) {
 		return nil
 	}
 	at := p.stream.confirmed.Load()
 	if at == 0 {
 		at = 1 // pglogrepl takes 0 for absent; nothing lies before the first place
 	}
-	err := pglogrepl.SendStandbyStatusUpdate(ctx, p.stream.conn, pglogrepl.StandbyStatusUpdate{WALWritePosition: pglogrepl.LSN(at)})
+	// One that has nothing to send says nothing, as long as it hears of us.
+	ask = ask || time.Since(p.heard) > p.every/2
+	err := pglogrepl.SendStandbyStatusUpdate(ctx, p.stream.conn, pglogrepl.StandbyStatusUpdate{WALWritePosition: pglogrepl.LSN(at), ReplyRequested: ask})
 	if err != nil {
 		return fmt.Errorf("answer the WAL sender: %w", err)
 	}
@@ -327,17 +367,13 @@ func whyNot(err error) error {
 	}
 	reason := error(nil)
 	switch {
-	case strings.Contains(pg.Message, "wal_level"):
-		reason = ErrNotLogical
-	case pg.Code == "42501", strings.Contains(pg.Message, "no pg_hba.conf entry"):
+	case pg.Code == "42501", pg.Code == "28000": // 28000: also by pg_hba.conf
 		reason = ErrNotAllowed
-	case pg.Code == "42704" && strings.Contains(pg.Message, "replication slot"):
-		reason = ErrSlotMissing
 	case pg.Code == "55006":
 		reason = ErrSlotInUse
 	case pg.Code == "53400", pg.Code == "53300":
 		reason = ErrNoSlots
-	case pg.Code == "55000" && strings.Contains(pg.Message, "replication slot"), pg.Code == "58P01" && strings.Contains(pg.Message, "WAL segment"):
+	case pg.Code == "58P01": // a file of the WAL
 		reason = ErrSlotLost
 	default:
 		return err

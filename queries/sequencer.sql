@@ -173,6 +173,9 @@ with span as materialized (
 )
 select stop::bigint as stop, (stop - start >= 10000)::boolean as more from span;
 
+-- name: ProgressNewest :one
+select coalesce(max(step), 0)::bigint as step from pgcast.progress;
+
 -- name: SequencerTerm :one
 select term from pgcast.sequencer;
 

@@ -157,66 +157,6 @@ func (s *Sequencer) session(ctx context.Context) error {
 	return err
 }
 
-// standBy waits until this line gets the Lead lock, and meanwhile passes on what the
-// sequencing server rings. A blocking lock would be simpler, but its statement would
-// hold a snapshot, and with it vacuum, for as long as it waits.
-func (s *Sequencer) standBy(ctx context.Context, line *listener.Line) error {
-	if got, err := line.TryLock(ctx, listener.Lead, false); got || err != nil {
-		return err
-	}
-	if err := line.Unlisten(ctx, listener.ChannelBell); err != nil {
-		return err
-	}
-	if err := line.Listen(ctx, listener.ChannelLog); err != nil {
-		return err
-	}
-	s.opts.Logger.Info("sequencer: standing by, another server sequences")
-	following, tried, looked := false, time.Now(), time.Now()
-	for {
-		if !following {
-			// Refused in a moment in which the sequencing server asks who follows.
-			var err error
-			if following, err = line.TryLock(ctx, listener.Follow, true); err != nil {
-				return err
-			}
-			s.opts.OnGrown() // nobody rang for whatever came before this
-		}
-		heard, _, err := line.Wait(ctx, contendEvery/2+rand.N(contendEvery/2))
-		if err != nil {
-			return err
-		}
-		if heard {
-			s.opts.OnGrown()
-			if time.Since(tried) < contendEvery {
-				continue
-			}
-		}
-		tried = time.Now()
-		got, err := line.TryLock(ctx, listener.Lead, false)
-		if err != nil {
-			return err
-		}
-		if got {
-			break
-		}
-		if time.Since(looked) > evictEvery {
-			looked = time.Now()
-			if err := s.evict(ctx, line); err != nil {
-				return err
-			}
-		}
-	}
-	if following {
-		if err := line.Unlock(ctx, listener.Follow, true); err != nil {
-			return err
-		}
-	}
-	if err := line.Unlisten(ctx, listener.ChannelLog); err != nil {
-		return err
-	}
-	return line.Listen(ctx, listener.ChannelBell)
-}
-
 // evict ends a frozen sequencer's session, but only while events wait for it.
 func (s *Sequencer) evict(ctx context.Context, line *listener.Line) error {
 	work := false
@@ -257,6 +197,7 @@ func (s *Sequencer) lead(ctx context.Context, line *listener.Line, w waker, shar
 	}
 	s.metrics.leading.Set(1)
 	defer s.metrics.lag.Set(0)
+	defer s.metrics.followed.Set(0)
 	s.current.Store(&w)
 	defer s.current.Store(nil)
 	s.opts.Logger.Info("sequencer: leading", "term", term)
@@ -269,7 +210,12 @@ func (s *Sequencer) lead(ctx context.Context, line *listener.Line, w waker, shar
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.steps(ctx, newStepper(line.Conn(), term, s.opts.Batch), a, w, grown) })
-	g.Go(func() error { return s.tell(ctx, grown) })
+	if w, ok := w.(*walWaker); ok {
+		g.Go(func() error { return w.wal.Run(ctx) })
+	}
+	if s.opts.Wake != WakeWAL { // nobody notifies, followers neither
+		g.Go(func() error { return s.tell(ctx, grown) })
+	}
 	g.Go(func() error { return s.upkeep(ctx) })
 	g.Go(func() error { return s.watch(ctx) })
 	g.Go(func() error { return s.retain.run(ctx) })

@@ -30,36 +30,50 @@ func TestTakeOver(t *testing.T) {
 			}
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			d := pgtest.New(t, nil)
-			conn, writer := d.Conn(t), d.Conn(t)
-			servers := []*running{run(t, d, SequencerOptions{}), run(t, d, SequencerOptions{})}
-			var took []time.Duration
-			for i := range times {
-				leader := leading(t, servers...)
-				standing(t, conn, 1)
-				end(t, leader, conn)
-				began := time.Now()
-				if _, err := writer.Exec(t.Context(), "select pgcast.publish('a', 'e')"); err != nil {
-					t.Fatal(err)
-				}
-				sequenced(t, conn, i+1)
-				took = append(took, time.Since(began))
-				if name == "stopped" {
-					for j, s := range servers {
-						if s == leader {
-							servers[j] = run(t, d, SequencerOptions{})
+		for _, wake := range []Wake{WakeAuto, WakeWAL} {
+			t.Run(name+", "+string(wake), func(t *testing.T) {
+				t.Parallel()
+				d := pgtest.New(t, &pgtest.Options{Kind: map[Wake]pgtest.Kind{WakeWAL: pgtest.Logical}[wake]})
+				conn, writer := d.Conn(t), d.Conn(t)
+				servers := []*running{run(t, d, SequencerOptions{Wake: wake}), run(t, d, SequencerOptions{Wake: wake})}
+				var took []time.Duration
+				for i := range times {
+					leader := leading(t, servers...)
+					if wake == WakeWAL {
+						standingByWAL(t, conn)
+					} else {
+						standing(t, conn, 1)
+					}
+					end(t, leader, conn)
+					began := time.Now()
+					if _, err := writer.Exec(t.Context(), "select pgcast.publish('a', 'e')"); err != nil {
+						t.Fatal(err)
+					}
+					sequenced(t, conn, i+1)
+					took = append(took, time.Since(began))
+					if name == "stopped" {
+						for j, s := range servers {
+							if s == leader {
+								servers[j] = run(t, d, SequencerOptions{Wake: wake})
+							}
 						}
 					}
 				}
-			}
-			t.Logf("the next event had its place after %v (median of %d)", median(took), times)
-			if m := median(took); m > asserted {
-				t.Errorf("the next event had its place after %v; promised are %v", m, promised)
-			}
-		})
+				t.Logf("the next event had its place after %v (median of %d)", median(took), times)
+				if m := median(took); m > asserted {
+					t.Errorf("the next event had its place after %v; promised are %v", m, promised)
+				}
+			})
+		}
 	}
+}
+
+// standingByWAL waits until one server is woken by the WAL and the other follows the steps.
+func standingByWAL(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	await(t, "both follow the WAL", func() bool {
+		return one[int](t, conn, "select count(*)::int from pg_replication_slots where database = current_database() and active") == 2
+	})
 }
 
 // standing waits until that many servers stand by.

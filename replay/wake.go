@@ -18,8 +18,9 @@ type Wake string
 
 // The ways to wake.
 const (
-	WakeAuto   Wake = "auto"   // the bell where it works, else polling
+	WakeAuto   Wake = "auto"   // the bell where it works; the WAL where nobody may ring and it can be followed; else polling
 	WakeNotify Wake = "notify" // the bell, or an error
+	WakeWAL    Wake = "wal"    // the WAL, without any NOTIFY; where it cannot be followed, the bell
 	WakePoll   Wake = "poll"   // polling only
 )
 
@@ -47,6 +48,14 @@ func (s *Sequencer) waker(ctx context.Context, line *listener.Line) (w waker, sh
 	if err != nil {
 		return nil, false, err
 	}
+	if s.opts.Wake == WakeWAL {
+		// Through a pooler, only ringing shows what kind it is.
+		if direct, err := line.Direct(ctx); err != nil {
+			return nil, false, err
+		} else if direct {
+			return s.newWALWaker(line, prepared), false, line.Own(ctx)
+		}
+	}
 	err = line.Listen(ctx, listener.ChannelBell)
 	if s.deaf && s.opts.Wake != WakeNotify {
 		// Just found out. To prove it again would take as long as it takes to hear nothing,
@@ -73,6 +82,8 @@ func (s *Sequencer) waker(ctx context.Context, line *listener.Line) (w waker, sh
 		return nil, false, err
 	}
 	switch {
+	case s.opts.Wake == WakeWAL:
+		return s.newWALWaker(line, prepared), false, line.Unlisten(ctx, listener.ChannelBell)
 	case s.opts.Wake == WakePoll:
 		return listener.NewPoll(20 * time.Millisecond), false, nil
 	case prepared && s.opts.Wake == WakeNotify:
@@ -80,7 +91,7 @@ func (s *Sequencer) waker(ctx context.Context, line *listener.Line) (w waker, sh
 			Message: "wake=notify cannot serve while max_prepared_transactions is above 0: NOTIFY makes PREPARE TRANSACTION fail",
 			Hint:    "use wake=auto, which polls here, or set max_prepared_transactions to 0"}
 	case prepared:
-		return listener.NewPoll(50 * time.Millisecond), false, nil
+		return s.newWALWaker(line, true), false, line.Unlisten(ctx, listener.ChannelBell)
 	}
 	return listener.NewBell(line, s.metrics.refused.Inc), false, nil
 }

@@ -54,7 +54,7 @@ func TestCompletion(t *testing.T) {
 			t.Errorf("completion for %s:\n%s", sh, out)
 		}
 	}
-	if out := s.run(t, "__complete", "serve", "--wake", "").ok(t); !strings.HasPrefix(out, "auto\nnotify\npoll\n") {
+	if out := s.run(t, "__complete", "serve", "--wake", "").ok(t); !strings.HasPrefix(out, "auto\nnotify\nwal\npoll\n") {
 		t.Errorf("the values of --wake complete to:\n%s", out)
 	}
 	for _, command := range []string{"tail", "sql", "publish"} {

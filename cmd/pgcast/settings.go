@@ -104,9 +104,9 @@ var mainSettings = []setting{
 		help: "hosts of web pages that may connect besides those of the same host, as https://app.example.com,localhost:5173",
 		read: origins(func(s *settings) *[]string { return &s.AllowedOrigins })},
 
-	{name: "wake", value: "auto", kind: "mode", scope: forServer, choices: []string{"auto", "notify", "poll"},
-		help: "how to learn of new events: auto, notify or poll",
-		read: choice(func(s *settings) *replay.Wake { return &s.Wake }, "auto", "notify", "poll")},
+	{name: "wake", value: "auto", kind: "mode", scope: forServer, choices: []string{"auto", "notify", "wal", "poll"},
+		help: "how to learn of new events: auto, notify, wal or poll",
+		read: choice(func(s *settings) *replay.Wake { return &s.Wake }, "auto", "notify", "wal", "poll")},
 	{name: "pool-size", value: "10", kind: "number", scope: forServer,
 		help: "most connections to Postgres at a time, besides the sequencer's own",
 		read: number(func(s *settings) *int { return &s.PoolSize }, 2, 10_000)},

@@ -82,7 +82,7 @@ func TestUnusableSettings(t *testing.T) {
 		{name: "size", env: []string{"PGCAST_MAX_FRAME=lots"}, says: []string{`max-frame "lots" (PGCAST_MAX_FRAME)`, "256KiB"}},
 		{name: "size too large", args: []string{"--max-event", "2MB"}, says: []string{"max-event", "from 1024 to 1000000"}},
 		{name: "number", args: []string{"--pool-size", "0"}, says: []string{"pool-size", "from 2 to 10000"}},
-		{name: "choice", args: []string{"--wake", "wal"}, says: []string{"wake", "auto, notify, poll"}},
+		{name: "choice", args: []string{"--wake", "ring"}, says: []string{"wake", "auto, notify, wal, poll"}},
 		{name: "switch", env: []string{"PGCAST_MIGRATE=perhaps"}, says: []string{"migrate", "write true or false"}},
 		{name: "address", args: []string{"--listen", "8080"}, says: []string{"listen", "127.0.0.1:8080"}},
 		{name: "origin", args: []string{"--allowed-origins", "https://a.example,b.example/x"}, says: []string{"allowed-origins", "https://app.example.com"}},
