@@ -45,7 +45,7 @@ func TestCaptureForgetsImages(t *testing.T) {
 			script(t, writer, "commit")
 			rnd := rand.New(rand.NewPCG(1, uint64(cache)))
 			fill := 1000
-			for n := range 12 {
+			for n := range 6 {
 				script(t, writer, "begin")
 				ids := rnd.Perm(12)
 				rolled := false
