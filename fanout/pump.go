@@ -149,7 +149,8 @@ func (s *Session) open(o *Opening) {
 	}
 	sub := &Subscription{session: s, feed: o.feed, order: s.orders, place: place}
 	if !o.asOf.IsZero() {
-		sub.asOf = &o.asOf
+		asOf := o.asOf // without the rest of the opening
+		sub.asOf = &asOf
 	}
 	if o.spool != nil {
 		// What came before through others is not in it; what it lacks must follow it.
