@@ -99,6 +99,9 @@ func New(options *Options) (*Server, error) {
 	if o.DatabaseURL == "" {
 		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the database URL is missing"}
 	}
+	if o.PoolSize < 0 {
+		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("a pool of %d connections", o.PoolSize), Hint: "2 or more"}
+	}
 	cfg, err := pgxpool.ParseConfig(o.DatabaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("read the database URL: %w", err)
