@@ -58,8 +58,12 @@ type captureLimits struct {
 var captureDefaults = captureLimits{changes: 2000, bytes: 1 << 20, cache: 16 << 20, late: 4 << 20}
 
 func (s *Sequencer) capture(term int64, shared bool) *capture {
+	limits := s.opts.captureLimits
+	if limits == (captureLimits{}) {
+		limits = captureDefaults
+	}
 	return &capture{url: s.url, pool: s.pool, term: term, shared: shared, nudge: s.nudge, metrics: s.metrics.capture, log: s.opts.Logger,
-		hook: s.opts.failpoint, limits: captureDefaults, told: trouble{log: s.opts.Logger}}
+		hook: s.opts.failpoint, limits: limits, told: trouble{log: s.opts.Logger}}
 }
 
 // run captures whenever a table is attached from the WAL, until ctx ends; it returns nothing

@@ -15,11 +15,11 @@ func TestCaptureLatency(t *testing.T) {
 	run(t, d, SequencerOptions{Logger: discard})
 	script(t, conn, "insert into a values (0, 'first')")
 	sequenced(t, conn, 1)
-	for i := range 150 {
+	for i := range 60 {
 		script(t, conn, fmt.Sprintf("insert into a values (%d, 'x')", i+1))
 		time.Sleep(10 * time.Millisecond) // the rate
 	}
-	sequenced(t, conn, 151)
+	sequenced(t, conn, 61)
 	var p50, p99 time.Duration
 	err := conn.QueryRow(t.Context(), `select percentile_disc(0.5) within group (order by d), percentile_disc(0.99) within group (order by d) from
 		(select r.sequenced_at - e.created_at as d from pgcast.replay r join pgcast.event_log e on e.id = r.event_id where e.data->>'v' = 'x') x`).Scan(&p50, &p99)

@@ -87,24 +87,25 @@ func (s *captureSession) tellDegraded(ctx context.Context, rel *relation) error 
 // becomes of them.
 func (s *captureSession) statement(ctx context.Context, rel *relation, op byte, staged bool) (*statement, error) {
 	key := statementKey{op, staged}
-	if st, ok := rel.forms.statements[key]; ok {
+	if st, ok := rel.made.now[key]; ok {
 		return st, nil
 	}
 	st, err := s.makeStatement(ctx, rel, op, staged)
 	if err != nil {
 		return nil, err
 	}
-	if old := rel.forms.former[key]; st.sql == "" && old != nil && old.err == nil && old.name != "" {
+	if old := rel.made.former[key]; st.sql == "" && old != nil && old.err == nil && old.name != "" {
 		st = old // detached since; these changes were made before
 	} else if old != nil && old.name != "" {
 		if _, err := s.ask(ctx, query{sql: "deallocate " + old.name}); err != nil {
 			return nil, fmt.Errorf("forget a statement: %w", err)
 		}
 	}
-	rel.forms.statements[key] = st
+	delete(rel.made.former, key)
+	rel.made.now[key] = st
 	// The others too: were the table detached, it would be too late.
 	for _, other := range "IUD" {
-		if rel.isPublished || rel.forms.statements[statementKey{byte(other), staged}] != nil {
+		if rel.isPublished || rel.made.now[statementKey{byte(other), staged}] != nil {
 			continue
 		}
 		if _, err := s.statement(ctx, rel, byte(other), staged); err != nil {
@@ -152,19 +153,13 @@ func (s *captureSession) makeStatement(ctx context.Context, rel *relation, op by
 
 // renew forgets how changes are written: an attachment is another one.
 func (s *captureSession) renew() {
-	renewed := map[*forms]bool{}
-	every := func(rels map[uint32]*relation) {
-		for _, r := range rels {
-			if f := r.forms; !renewed[f] {
-				f.former, f.statements = f.statements, map[statementKey]*statement{}
-				renewed[f] = true
-			}
-			r.reads = map[string]string{}
-		}
+	for _, r := range s.relations {
+		r.made.renew()
 	}
-	every(s.relations)
 	for _, t := range s.streams {
-		every(t.relations)
+		for _, r := range t.relations {
+			r.made.renew()
+		}
 		t.lossy = true
 	}
 	s.images.clear()

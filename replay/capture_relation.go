@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -25,17 +26,8 @@ type relation struct {
 	full        bool  // REPLICA IDENTITY FULL
 	mayLeaveOut bool  // it has columns whose values may be left out when they are large
 	root        uint32
-	forms       *forms
-	reads       map[string]string // statements that read large values, by what is wanted
-	degraded    time.Time         // when that was told
-}
-
-// forms are the statements by which changes of one shape are written. What the stream tells of
-// a table again and again shares them: changes that wait to be written may have been read
-// under what it told before.
-type forms struct {
-	statements map[statementKey]*statement
-	former     map[statementKey]*statement // of an attachment that was altered since
+	made        *statements // one for all that the stream tells of the same shape
+	degraded    time.Time   // when that was told
 }
 
 type column struct {
@@ -57,10 +49,29 @@ type statement struct {
 	err       error
 }
 
+// statements are those for one shape of a table. Changes that are not written yet know them by
+// this pointer: what is forgotten is forgotten for all.
+type statements struct {
+	now    map[statementKey]*statement
+	former map[statementKey]*statement // of an attachment that was altered since
+	reads  map[string]string           // those that read large values, by what is wanted
+}
+
+func newStatements() *statements {
+	return &statements{map[statementKey]*statement{}, map[statementKey]*statement{}, map[string]string{}}
+}
+
+// renew has them made anew.
+func (st *statements) renew() {
+	maps.Copy(st.former, st.now)
+	clear(st.now)
+	clear(st.reads)
+}
+
 func (r *relation) String() string { return r.schema + "." + r.name }
 
 func newRelation(m *pglogrepl.RelationMessage) (*relation, error) {
-	r := &relation{id: m.RelationID, schema: m.Namespace, name: m.RelationName, full: m.ReplicaIdentity == 'f', forms: &forms{statements: map[statementKey]*statement{}}, reads: map[string]string{}}
+	r := &relation{id: m.RelationID, schema: m.Namespace, name: m.RelationName, full: m.ReplicaIdentity == 'f', made: newStatements()}
 	if r.schema == "" {
 		r.schema = "pg_catalog"
 	}
@@ -120,7 +131,7 @@ func (s *captureSession) relation(ctx context.Context, m *pglogrepl.RelationMess
 	}
 	known := s.find(r.id)
 	if known != nil && known.columnsJSON == r.columnsJSON && known.full == r.full {
-		r.forms, r.degraded = known.forms, known.degraded
+		r.made, r.degraded = known.made, known.degraded
 	}
 	if s.streamed != nil {
 		s.streamed.relations[r.id] = r

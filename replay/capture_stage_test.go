@@ -140,7 +140,7 @@ func TestCaptureMemory(t *testing.T) {
 			d.Exec(t, fmt.Sprintf("insert into big select i, repeat('y', 200) from generate_series(1, %d) i", rows))
 			began, peak := time.Now(), uint64(0)
 			var m runtime.MemStats
-			await(t, "all are captured", func() bool {
+			awaitFor(t, within*time.Duration(1+rows/50_000), "all are captured", func() bool {
 				runtime.ReadMemStats(&m)
 				peak = max(peak, m.HeapAlloc)
 				return one[bool](t, conn, "select exists (select from pgcast.event_log)") && one[int](t, conn, "select count(*)::int from pgcast.event_log where event = 'created'") == rows

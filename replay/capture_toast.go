@@ -152,7 +152,7 @@ func (s *captureSession) readStatement(ctx context.Context, w *wanting) (string,
 	if err != nil {
 		return "", fmt.Errorf("name columns of %s: %w", w.rel, err)
 	}
-	if sql, ok := w.rel.reads[string(text)]; ok {
+	if sql, ok := w.rel.made.reads[string(text)]; ok {
 		return sql, nil
 	}
 	result, err := s.guarded(ctx, query{sql: "select pgcast.toast_sql($1::oid, $2::jsonb, $3::text[])",
@@ -164,7 +164,7 @@ func (s *captureSession) readStatement(ctx context.Context, w *wanting) (string,
 	if result != nil && len(result.Rows) == 1 {
 		sql = string(result.Rows[0][0])
 	}
-	w.rel.reads[string(text)] = sql
+	w.rel.made.reads[string(text)] = sql
 	return sql, nil
 }
 

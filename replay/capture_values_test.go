@@ -156,6 +156,26 @@ func TestCaptureAttachAgain(t *testing.T) {
 	await(t, "the slot is dropped", func() bool { return !one[bool](t, conn, hasSlot) })
 }
 
+// TestCapturePublicationAltered: tables are attached and detached while a transaction is open
+// that writes to others.
+func TestCapturePublicationAltered(t *testing.T) {
+	t.Parallel()
+	d := logical(t, "create table a (id int primary key)", "create table b (id int primary key)", "create table c (id int primary key)",
+		"select pgcast.attach('a', capture => 'wal')", "select pgcast.attach('b', capture => 'wal')")
+	conn, writer := d.Conn(t), d.Conn(t)
+	capturing(t, d, nil)
+	script(t, writer, "begin", "insert into a values (1)")
+	script(t, conn, "select pgcast.attach('c', capture => 'wal')", "insert into c values (1)", "alter publication pgcast_capture set (publish = 'insert, update, delete, truncate')")
+	script(t, writer, "insert into a values (2)", "savepoint s", "insert into c values (2)", "rollback to s", "insert into c values (3)")
+	script(t, conn, "select pgcast.detach('b')")
+	script(t, writer, "insert into a values (4)", "commit", "insert into a values (5)")
+	sequenced(t, conn, 6)
+	if a, c := eventsOf(t, conn, "a"), eventsOf(t, conn, "c"); !slices.Equal(a, []string{`created {"id":1}`, `created {"id":2}`, `created {"id":4}`, `created {"id":5}`}) ||
+		!slices.Equal(c, []string{`created {"id":1}`, `created {"id":3}`}) {
+		t.Errorf("a: %v, c: %v", a, c)
+	}
+}
+
 // TestCaptureShapes: the topics learn of a new shape before its first row, whenever capture
 // comes to read it; partitions have their columns in another order.
 func TestCaptureShapes(t *testing.T) {

@@ -296,7 +296,7 @@ func isPoison(err error) bool {
 		return false
 	}
 	switch pg.Code[:2] {
-	case "08", "25", "40", "53", "55", "57", "58":
+	case "08", "25", "26", "40", "53", "55", "57", "58":
 		return false
 	}
 	return true

@@ -62,7 +62,9 @@ type SequencerOptions struct {
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // default slog.Default()
 
-	failpoint func(step string) error // of capture, in tests
+	// For tests of capture.
+	failpoint     func(step string) error
+	captureLimits captureLimits
 }
 
 // NewSequencer makes a sequencer. url must lead directly to the primary, not through a
