@@ -19,33 +19,39 @@ import (
 // Attached tables are dropped and renamed, with their schemas, beside one that is written.
 func TestFault42DroppedTables(t *testing.T) {
 	later(t)
-	r := begin(t, "42", "attached tables dropped and renamed under load")
-	r.trials = trials(3, 20, 100)
-	db := judge.Database(t, nil)
-	s := stage(t, db.URL, 1)
-	s.write(2)
-	s.flow()
-	for i := range r.trials {
-		db.Exec(t, fmt.Sprintf(`create schema s%[1]d; create table s%[1]d.a (id int primary key); create table s%[1]d.b (id int primary key);
-			select pgcast.attach('s%[1]d.a', topic => 'other:{id}'), pgcast.attach('s%[1]d.b', topic => 'other:{id}');
-			insert into s%[1]d.a values (1); insert into s%[1]d.b values (1)`, i))
-		db.Exec(t, fmt.Sprintf(`alter table s%[1]d.a rename to c; insert into s%[1]d.c values (2); drop table s%[1]d.b`, i))
-		if i%2 == 0 {
-			db.Exec(t, fmt.Sprintf("drop schema s%d cascade", i))
+	inModes(t, sources, func(t *testing.T, m judge.Mode) {
+		r := beginIn(t, m, "42", "attached tables dropped and renamed under load")
+		r.trials = trials(3, 20, 100)
+		db := m.Database(t)
+		s := stage(t, db.URL, 1, m.Flags()...)
+		s.write(2)
+		s.flow()
+		via := "trigger"
+		if m == judge.WALCapture {
+			via = "wal"
 		}
-	}
-	s.flow()
-	told := judge.Await(t, "its topics are told that a table is gone", 30*time.Second, func() bool {
-		return judge.Value[bool](t, db.URL, "select exists (select from pgcast.history where topic like 'other:%' and event = 'gone')")
+		for i := range r.trials {
+			db.Exec(t, fmt.Sprintf(`create schema s%[1]d; create table s%[1]d.a (id int primary key); create table s%[1]d.b (id int primary key);
+				select pgcast.attach('s%[1]d.a', topic => 'other:{id}', capture => '%[2]s'), pgcast.attach('s%[1]d.b', topic => 'other:{id}', capture => '%[2]s')`, i, via))
+			db.Exec(t, fmt.Sprintf(`insert into s%[1]d.a values (1); insert into s%[1]d.b values (1)`, i))
+			db.Exec(t, fmt.Sprintf(`alter table s%[1]d.a rename to c; insert into s%[1]d.c values (2); drop table s%[1]d.b`, i))
+			if i%2 == 0 {
+				db.Exec(t, fmt.Sprintf("drop schema s%d cascade", i))
+			}
+		}
+		s.flow()
+		told := judge.Await(t, "its topics are told that a table is gone", 30*time.Second, func() bool {
+			return judge.Value[bool](t, db.URL, "select exists (select from pgcast.history where topic like 'other:%' and event = 'gone')")
+		})
+		judge.Await(t, "what was dropped is no longer listed", 30*time.Second, func() bool {
+			return judge.Value[int](t, db.URL, "select count(*)::int from pgcast.attachment a where not exists (select from pg_class c where c.oid = a.relation)") == 0
+		})
+		s.end(r)
+		events := judge.Value[int](t, db.URL, "select count(*)::int from pgcast.history where topic like 'other:%' and event = 'created'")
+		r.latency("until the topics are told, after the last drop", []time.Duration{told}, 10*time.Second)
+		r.count("events of the tables, of 3 each", events, 3*r.trials)
+		r.count("times the server ended", strings.Count(s.servers[0].Log(), `"msg":"serving"`)-1, 0)
 	})
-	judge.Await(t, "what was dropped is no longer listed", 30*time.Second, func() bool {
-		return judge.Value[int](t, db.URL, "select count(*)::int from pgcast.attachment a where not exists (select from pg_class c where c.oid = a.relation)") == 0
-	})
-	s.end(r)
-	events := judge.Value[int](t, db.URL, "select count(*)::int from pgcast.history where topic like 'other:%' and event = 'created'")
-	r.latency("until the topics are told, after the last drop", []time.Duration{told}, 10*time.Second)
-	r.count("events of the tables, of 3 each", events, 3*r.trials)
-	r.count("times the server ended", strings.Count(s.servers[0].Log(), `"msg":"serving"`)-1, 0)
 }
 
 // TRUNCATE between inserts of one transaction, and by cascade.
