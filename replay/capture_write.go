@@ -30,13 +30,12 @@ func (s *captureSession) prepare(ctx context.Context) error {
 	if err := db.New(s.conn).CaptureVoid(ctx, s.id); err != nil {
 		return fmt.Errorf("clear the stage: %w", err)
 	}
-	results, err := s.ask(ctx, prepared("check", "{}"), query{sql: "select pg_snapshot_xmax(pg_current_snapshot())"})
+	results, err := s.ask(ctx, prepared("check", "{}"))
 	if err != nil {
 		return fmt.Errorf("look at what is attached: %w", err)
 	}
 	s.attached = string(results[0].Rows[0][3])
-	s.epoch, err = strconv.ParseUint(string(results[1].Rows[0][0]), 10, 64)
-	return err
+	return s.reach(results[0].Rows[0][4])
 }
 
 // query is one statement of a round trip: a prepared one, or plain SQL.
@@ -106,6 +105,9 @@ func (s *captureSession) enter(ctx context.Context, ids int) ([]int64, error) {
 			return nil, errDeposed
 		case string(row[1]) != strconv.FormatInt(s.step, 10):
 			return nil, errOvertaken
+		}
+		if err := s.reach(row[4]); err != nil {
+			return nil, err
 		}
 		if string(row[2]) == "t" {
 			if s.attached != string(row[3]) {
