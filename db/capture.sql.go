@@ -398,6 +398,36 @@ func (q *Queries) CaptureUnstage(ctx context.Context, arg CaptureUnstageParams) 
 	return result.RowsAffected(), nil
 }
 
+const CaptureVersions = `-- name: CaptureVersions :many
+select a.relation::oid::bigint as root, (a.xmin || ' ' || a.ctid)::text as version from pgcast.attachment a where a.decoded is not null
+`
+
+type CaptureVersionsRow struct {
+	Root    int64
+	Version string
+}
+
+// Which attachment is another one.
+func (q *Queries) CaptureVersions(ctx context.Context) ([]CaptureVersionsRow, error) {
+	rows, err := q.db.Query(ctx, CaptureVersions)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CaptureVersionsRow
+	for rows.Next() {
+		var i CaptureVersionsRow
+		if err := rows.Scan(&i.Root, &i.Version); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const CaptureVoid = `-- name: CaptureVoid :exec
 delete from pgcast.stage where session <> $1::bigint
 `

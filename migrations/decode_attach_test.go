@@ -189,3 +189,29 @@ func TestDownWAL(t *testing.T) {
 	}
 	w.db.Exec(t, `select pgcast.publish('a', 'b')`)
 }
+
+// Whoever refreshes must be able to take a table out of the publication again.
+func TestAttachWALKeeper(t *testing.T) {
+	t.Parallel()
+	w := newWAL(t)
+	keeper := w.db.Name
+	w.db.Exec(t, `create table t (id int primary key)`)
+	w.db.Exec(t, `create role `+keeper+`; grant usage on schema pgcast to `+keeper)
+	t.Cleanup(func() {
+		if _, err := w.conn.Exec(context.Background(), `drop owned by `+keeper+`; drop role `+keeper); err != nil {
+			t.Error(err)
+		}
+	})
+	w.db.Exec(t, `alter function pgcast.refresh() owner to `+keeper)
+	conn := w.db.Conn(t)
+	_, err := conn.Exec(t.Context(), `select pgcast.attach('t', capture => 'wal')`)
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || pg.Code != "42501" || !strings.Contains(pg.Hint, "alter publication pgcast_capture owner to "+keeper) {
+		t.Fatalf("%v", err)
+	}
+	for sql := range strings.SplitSeq(pg.Hint, "; ") {
+		w.db.Exec(t, sql)
+	}
+	w.db.Exec(t, `select pgcast.attach('t', capture => 'wal'); select pgcast.detach('t');
+		alter function pgcast.refresh() owner to current_user; alter publication pgcast_capture owner to current_user`)
+}

@@ -85,6 +85,10 @@ select s.term::bigint as term, (select c.step from pgcast.captured c order by c.
        pg_snapshot_xmax(pg_current_snapshot())::text as newest
 from pgcast.sequencer s;
 
+-- name: CaptureVersions :many
+-- Which attachment is another one.
+select a.relation::oid::bigint as root, (a.xmin || ' ' || a.ctid)::text as version from pgcast.attachment a where a.decoded is not null;
+
 -- name: CaptureIds :many
 select nextval('pgcast.event_log_id_seq')::bigint as id from generate_series(1, sqlc.arg(n)::int);
 

@@ -39,6 +39,7 @@ type captureSession struct {
 	images     *images
 	statements int // made so far: their names
 	attached   string
+	versions   map[uint32]string // of the attachments
 
 	// Of the transaction that is being read; nil between two.
 	tx *sourceTx
