@@ -229,7 +229,10 @@ comment on function pgcast.must_not_follow is 'Whether Postgres refuses to updat
 
 -- +goose StatementBegin
 create function pgcast.refresh_followed(tbl regclass) returns integer
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+-- More than refresh() has: writes fail already, none waits for this lock, and after a second an
+-- autovacuum makes room for it.
+set lock_timeout = '3s' as $$
 declare
   changed integer := 0;
 begin
