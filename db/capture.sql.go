@@ -72,7 +72,8 @@ func (q *Queries) CaptureAlone(ctx context.Context) (bool, error) {
 const CaptureCheck = `-- name: CaptureCheck :one
 select s.term::bigint as term, (select c.step from pgcast.captured c order by c.step desc limit 1)::bigint as step,
        (select coalesce(bool_and(pg_visible_in_snapshot(x, pg_current_snapshot())), true) from unnest($1::xid8[]) x)::boolean as is_visible,
-       (select coalesce(string_agg(a.relation::oid || ' ' || a.xmin || ' ' || a.ctid, ',' order by a.relation), '') from pgcast.attachment a where a.decoded is not null)::text as attachments
+       (select count(*) || '/' || coalesce(sum(hashtextextended(a.xmin::text, hashtid(a.ctid))::numeric), 0) from pgcast.attachment a where a.decoded is not null)::text as attachments,
+       pg_snapshot_xmax(pg_current_snapshot())::text as newest
 from pgcast.sequencer s
 `
 
@@ -81,12 +82,13 @@ type CaptureCheckRow struct {
 	Step        int64
 	IsVisible   bool
 	Attachments string
+	Newest      string
 }
 
 // What a capturing transaction must know before it writes: whether it still may, whether the
 // transactions whose changes it writes can be seen by everybody (Postgres streams them once
-// they are flushed, which is a moment earlier), and another text whenever an attachment is
-// another one.
+// they are flushed, which is a moment earlier), another text whenever an attachment is
+// another one, and about which number transactions have got to.
 func (q *Queries) CaptureCheck(ctx context.Context, xids []string) (CaptureCheckRow, error) {
 	row := q.db.QueryRow(ctx, CaptureCheck, xids)
 	var i CaptureCheckRow
@@ -95,6 +97,7 @@ func (q *Queries) CaptureCheck(ctx context.Context, xids []string) (CaptureCheck
 		&i.Step,
 		&i.IsVisible,
 		&i.Attachments,
+		&i.Newest,
 	)
 	return i, err
 }
@@ -153,22 +156,15 @@ func (q *Queries) CaptureIds(ctx context.Context, n int32) ([]int64, error) {
 	return items, nil
 }
 
-const CaptureLeftovers = `-- name: CaptureLeftovers :execrows
-with gone as (
-  delete from pgcast.published returning id, topic, event, data, created_at
-)
-insert into pgcast.event_log (id, topic, event, data, created_at, origin) overriding system value
-select nextval('pgcast.event_log_id_seq'), g.topic, g.event, g.data, g.created_at, row(null, g.id)::pgcast.origin
-from (select id, topic, event, data, created_at from gone order by id) g
+const CaptureLeftovers = `-- name: CaptureLeftovers :one
+select pgcast.move_published()::bigint as moved
 `
 
-// What publish() has left for a capture that does not come, in the order of the calls.
 func (q *Queries) CaptureLeftovers(ctx context.Context) (int64, error) {
-	result, err := q.db.Exec(ctx, CaptureLeftovers)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	row := q.db.QueryRow(ctx, CaptureLeftovers)
+	var moved int64
+	err := row.Scan(&moved)
+	return moved, err
 }
 
 const CaptureMove = `-- name: CaptureMove :execrows
@@ -235,7 +231,9 @@ func (q *Queries) CaptureShape(ctx context.Context, arg CaptureShapeParams) erro
 
 const CaptureState = `-- name: CaptureState :one
 select (select term from pgcast.sequencer)::bigint as term,
-       c.step::bigint as step, coalesce(c.lsn - '0/0', 0)::bigint as lsn, coalesce(c.system_identifier, 0)::bigint as system_identifier,
+       c.step::bigint as step, coalesce(c.lsn - '0/0', 0)::bigint as lsn,
+       -- Not one that came with a dump, of whose WAL this cluster knows nothing.
+       coalesce(c.system_identifier = i.system_identifier and c.slot = pgcast.slot_name() and c.lsn <= pg_current_wal_flush_lsn(), false)::boolean as is_here,
        (select count(*) from pgcast.attachment a where a.via = 'wal')::int as attached,
        exists (select from pgcast.published)::boolean as leftovers,
        (s.slot_name is not null)::boolean as has_slot,
@@ -245,34 +243,37 @@ select (select term from pgcast.sequencer)::bigint as term,
        coalesce(s.confirmed_flush_lsn - '0/0', 0)::bigint as confirmed,
        coalesce(greatest(pg_current_wal_lsn() - s.restart_lsn, 0), 0)::bigint as retained,
        (pg_current_wal_flush_lsn() - '0/0')::bigint as flushed,
-       (select i.system_identifier from pg_control_system() i)::bigint as cluster,
+       i.system_identifier::bigint as cluster,
        pgcast.slot_name()::text as slot,
        current_setting('wal_level')::text as wal_level,
-       (select r.rolreplication or r.rolsuper from pg_catalog.pg_roles r where r.rolname = current_user)::boolean as may_replicate,
+       -- Or by what some hosts have instead of the attribute.
+       (select r.rolreplication or r.rolsuper or exists (select from pg_catalog.pg_roles h where h.rolname = 'rds_replication' and pg_has_role(h.oid, 'usage'))
+        from pg_catalog.pg_roles r where r.rolname = current_user)::boolean as may_replicate,
        (current_setting('max_slot_wal_keep_size') = '-1')::boolean as is_unlimited
-from (select step, lsn, system_identifier from pgcast.captured order by step desc limit 1) c
+from (select step, lsn, slot, system_identifier from pgcast.captured order by step desc limit 1) c
+cross join pg_control_system() i
 left join pg_catalog.pg_replication_slots s on s.slot_name = pgcast.slot_name()
 `
 
 type CaptureStateRow struct {
-	Term             int64
-	Step             int64
-	Lsn              int64
-	SystemIdentifier int64
-	Attached         int32
-	Leftovers        bool
-	HasSlot          bool
-	IsOurs           bool
-	ActivePid        int32
-	IsLost           bool
-	Confirmed        int64
-	Retained         int64
-	Flushed          int64
-	Cluster          int64
-	Slot             string
-	WalLevel         string
-	MayReplicate     bool
-	IsUnlimited      bool
+	Term         int64
+	Step         int64
+	Lsn          int64
+	IsHere       bool
+	Attached     int32
+	Leftovers    bool
+	HasSlot      bool
+	IsOurs       bool
+	ActivePid    int32
+	IsLost       bool
+	Confirmed    int64
+	Retained     int64
+	Flushed      int64
+	Cluster      int64
+	Slot         string
+	WalLevel     string
+	MayReplicate bool
+	IsUnlimited  bool
 }
 
 // What there is to capture from the WAL, how far that is, and what has become of the slot.
@@ -284,7 +285,7 @@ func (q *Queries) CaptureState(ctx context.Context) (CaptureStateRow, error) {
 		&i.Term,
 		&i.Step,
 		&i.Lsn,
-		&i.SystemIdentifier,
+		&i.IsHere,
 		&i.Attached,
 		&i.Leftovers,
 		&i.HasSlot,
@@ -395,6 +396,36 @@ func (q *Queries) CaptureUnstage(ctx context.Context, arg CaptureUnstageParams) 
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const CaptureVersions = `-- name: CaptureVersions :many
+select a.relation::oid::bigint as root, (a.xmin || ' ' || a.ctid)::text as version from pgcast.attachment a where a.decoded is not null
+`
+
+type CaptureVersionsRow struct {
+	Root    int64
+	Version string
+}
+
+// Which attachment is another one.
+func (q *Queries) CaptureVersions(ctx context.Context) ([]CaptureVersionsRow, error) {
+	rows, err := q.db.Query(ctx, CaptureVersions)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CaptureVersionsRow
+	for rows.Next() {
+		var i CaptureVersionsRow
+		if err := rows.Scan(&i.Root, &i.Version); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const CaptureVoid = `-- name: CaptureVoid :exec

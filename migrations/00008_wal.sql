@@ -160,6 +160,9 @@ begin
   end if;
   perform pg_drop_replication_slot(s.slot_name) from pg_replication_slots s where s.slot_name = name;
   is_done := found;
+  -- Whoever opens one later begins there, and has missed nothing.
+  insert into pgcast.captured (step, lsn, term)
+    select c.step + 1, null, c.term from (select * from pgcast.captured order by step desc limit 1) c where c.lsn is not null;
   perform pgcast.move_published();
   return is_done;
 end $$;

@@ -101,12 +101,17 @@ begin
     raise exception 'pgcast: only its owner can have % captured from the WAL', tbl
       using errcode = '42501', hint = 'Attach as a role that is a member of the owner, or capture by trigger.';
   end if;
-  select b.pubname, pg_has_role(b.pubowner, 'usage') as is_ours into p from pg_publication b where b.pubname = 'pgcast_capture';
+  select b.pubname, pg_has_role(b.pubowner, 'usage') as is_ours, pg_get_userbyid(f.proowner) as keeper, pg_has_role(f.proowner, b.pubowner, 'usage') as is_kept into p
+    from pg_publication b, pg_proc f where b.pubname = 'pgcast_capture' and f.oid = 'pgcast.refresh'::regproc;
   if p.pubname is null and not has_database_privilege(current_database(), 'create') then
     raise exception 'pgcast: there is no publication pgcast_capture, and role % may not make it', quote_ident(current_user)
       using errcode = '42501', hint = format('grant create on database %I to %I; or as its owner: select pgcast.make_publications();', current_database(), current_user);
   elsif not p.is_ours then
     raise exception 'pgcast: publication pgcast_capture belongs to another role' using errcode = '42501', hint = format('alter publication pgcast_capture owner to %I;', current_user);
+  elsif not p.is_kept then
+    -- Or refresh() could not take a table out of it when it makes writes fail.
+    raise exception 'pgcast: publication pgcast_capture does not belong to role %, which looks after it', quote_ident(p.keeper)
+      using errcode = '42501', hint = format('grant create on database %I to %I; alter publication pgcast_capture owner to %I;', current_database(), p.keeper, p.keeper);
   end if;
   for m in select x.rel, t.relkind from pgcast.members_of(tbl) x join pg_class t on t.oid = x.rel order by x.depth, x.rel loop
     if m.rel <> tbl and (select c.relkind <> 'p' from pg_class c where c.oid = tbl) then
@@ -203,8 +208,8 @@ begin
     'on conflict (relation) do update set capture = excluded.capture, via = excluded.via, topic = excluded.topic, columns = excluded.columns,\n'
     '  without = excluded.without, old = excluded.old, numbers = excluded.numbers, shape = excluded.shape, stamp = excluded.stamp,\n'
     '  decoded = case when a.via = ''wal'' then a.decoded else excluded.decoded end,\n'
-    '  names = (select jsonb_agg(distinct n) from jsonb_array_elements(coalesce(a.names, ''[]'') || excluded.names) n),\n'
-    '  members = array(select m from unnest(a.members) m union select m from unnest(excluded.members) m)',
+    '  names = (select jsonb_agg(distinct n) from jsonb_array_elements(case when a.stamp = excluded.stamp then coalesce(a.names, ''[]'') else ''[]'' end || excluded.names) n),\n'
+    '  members = array(select m from unnest(a.members) m where a.stamp = excluded.stamp union select m from unnest(excluded.members) m)',
     tbl, name, topic, columns, without, old, numbers, tbl, tbl, tbl, tbl, tbl, tbl);
 end $$;
 -- +goose StatementEnd
@@ -224,7 +229,10 @@ comment on function pgcast.must_not_follow is 'Whether Postgres refuses to updat
 
 -- +goose StatementBegin
 create function pgcast.refresh_followed(tbl regclass) returns integer
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql set search_path = pg_catalog, pg_temp
+-- More than refresh() has: writes fail already, none waits for this lock, and after a second an
+-- autovacuum makes room for it.
+set lock_timeout = '3s' as $$
 declare
   changed integer := 0;
 begin
@@ -234,10 +242,11 @@ begin
     perform pgcast.unfollow_table(tbl);
     changed := 1;
   end if;
+  -- After a restore elsewhere the numbers are others.
   update pgcast.attachment t set names = n.names, members = n.members
-    from (select (select jsonb_agg(distinct x) from jsonb_array_elements(coalesce(a.names, '[]') || pgcast.shape_of(tbl)) x) as names,
-                 array(select m from unnest(a.members) m union select m.rel from pgcast.members_of(tbl) m order by 1) as members
-          from pgcast.attachment a where a.relation = tbl) n
+    from (select (select jsonb_agg(distinct x) from jsonb_array_elements(case when a.is_here then coalesce(a.names, '[]') else '[]' end || pgcast.shape_of(tbl)) x) as names,
+                 array(select m from unnest(a.members) m where a.is_here union select m.rel from pgcast.members_of(tbl) m order by 1) as members
+          from (select x.*, x.stamp = pgcast.stamp_of(tbl) as is_here from pgcast.attachment x where x.relation = tbl) a) n
     where t.relation = tbl and (t.names, t.members) is distinct from (n.names, n.members);
   return changed;
 end $$;

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
@@ -188,4 +189,61 @@ func TestDownWAL(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.db.Exec(t, `select pgcast.publish('a', 'b')`)
+}
+
+// Whoever refreshes must be able to take a table out of the publication again.
+func TestAttachWALKeeper(t *testing.T) {
+	t.Parallel()
+	w := newWAL(t)
+	keeper := w.db.Name
+	w.db.Exec(t, `create table t (id int primary key)`)
+	w.db.Exec(t, `create role `+keeper+`; grant usage on schema pgcast to `+keeper)
+	t.Cleanup(func() {
+		if _, err := w.conn.Exec(context.Background(), `drop owned by `+keeper+`; drop role `+keeper); err != nil {
+			t.Error(err)
+		}
+	})
+	w.db.Exec(t, `alter function pgcast.refresh() owner to `+keeper)
+	conn := w.db.Conn(t)
+	_, err := conn.Exec(t.Context(), `select pgcast.attach('t', capture => 'wal')`)
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || pg.Code != "42501" || !strings.Contains(pg.Hint, "alter publication pgcast_capture owner to "+keeper) {
+		t.Fatalf("%v", err)
+	}
+	for sql := range strings.SplitSeq(pg.Hint, "; ") {
+		w.db.Exec(t, sql)
+	}
+	w.db.Exec(t, `select pgcast.attach('t', capture => 'wal'); select pgcast.detach('t');
+		alter function pgcast.refresh() owner to current_user; alter publication pgcast_capture owner to current_user`)
+}
+
+// A vacuum must not keep a table in the publication that makes writes fail.
+func TestUnfollowWaits(t *testing.T) {
+	t.Parallel()
+	w := newWAL(t)
+	w.db.Exec(t, `create table t (id int primary key); insert into t values (1); select pgcast.attach('t', capture => 'wal'); alter table t drop constraint t_pkey`)
+	conn, other := w.db.Conn(t), w.db.Conn(t)
+	if _, err := conn.Exec(t.Context(), `begin; lock table t in share update exclusive mode`); err != nil {
+		t.Fatal(err)
+	}
+	refreshed := make(chan error, 1)
+	go func() {
+		_, err := other.Exec(context.Background(), `select pgcast.refresh()`)
+		refreshed <- err
+	}()
+	// Longer than refresh() waits for other locks.
+	waits := false
+	for began := time.Now(); !waits && time.Since(began) < 10*time.Second; {
+		waits = pgtest.Value[bool](t, w.db, `select exists (select from pg_locks l where l.relation = 't'::regclass and not l.granted and l.waitstart < clock_timestamp() - interval '200 ms')`)
+	}
+	if !waits {
+		t.Error("it does not wait")
+	}
+	if _, err := conn.Exec(t.Context(), `commit`); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-refreshed; err != nil {
+		t.Fatal(err)
+	}
+	w.db.Exec(t, `update t set id = 2`)
 }

@@ -2,7 +2,9 @@
 -- What there is to capture from the WAL, how far that is, and what has become of the slot.
 -- Numbers of the WAL as numbers: what is subtracted from them fits.
 select (select term from pgcast.sequencer)::bigint as term,
-       c.step::bigint as step, coalesce(c.lsn - '0/0', 0)::bigint as lsn, coalesce(c.system_identifier, 0)::bigint as system_identifier,
+       c.step::bigint as step, coalesce(c.lsn - '0/0', 0)::bigint as lsn,
+       -- Not one that came with a dump, of whose WAL this cluster knows nothing.
+       coalesce(c.system_identifier = i.system_identifier and c.slot = pgcast.slot_name() and c.lsn <= pg_current_wal_flush_lsn(), false)::boolean as is_here,
        (select count(*) from pgcast.attachment a where a.via = 'wal')::int as attached,
        exists (select from pgcast.published)::boolean as leftovers,
        (s.slot_name is not null)::boolean as has_slot,
@@ -12,12 +14,15 @@ select (select term from pgcast.sequencer)::bigint as term,
        coalesce(s.confirmed_flush_lsn - '0/0', 0)::bigint as confirmed,
        coalesce(greatest(pg_current_wal_lsn() - s.restart_lsn, 0), 0)::bigint as retained,
        (pg_current_wal_flush_lsn() - '0/0')::bigint as flushed,
-       (select i.system_identifier from pg_control_system() i)::bigint as cluster,
+       i.system_identifier::bigint as cluster,
        pgcast.slot_name()::text as slot,
        current_setting('wal_level')::text as wal_level,
-       (select r.rolreplication or r.rolsuper from pg_catalog.pg_roles r where r.rolname = current_user)::boolean as may_replicate,
+       -- Or by what some hosts have instead of the attribute.
+       (select r.rolreplication or r.rolsuper or exists (select from pg_catalog.pg_roles h where h.rolname = 'rds_replication' and pg_has_role(h.oid, 'usage'))
+        from pg_catalog.pg_roles r where r.rolname = current_user)::boolean as may_replicate,
        (current_setting('max_slot_wal_keep_size') = '-1')::boolean as is_unlimited
-from (select step, lsn, system_identifier from pgcast.captured order by step desc limit 1) c
+from (select step, lsn, slot, system_identifier from pgcast.captured order by step desc limit 1) c
+cross join pg_control_system() i
 left join pg_catalog.pg_replication_slots s on s.slot_name = pgcast.slot_name();
 
 -- name: CaptureAdopt :exec
@@ -31,14 +36,8 @@ select sqlc.arg(step)::bigint, case when sqlc.arg(lsn)::bigint > 0 then '0/0'::p
 -- Tells the topics of all tables captured from the WAL that changes are missing.
 select pgcast.tell_reset(a.relation) from pgcast.attachment a where a.via = 'wal' order by a.relation;
 
--- name: CaptureLeftovers :execrows
--- What publish() has left for a capture that does not come, in the order of the calls.
-with gone as (
-  delete from pgcast.published returning *
-)
-insert into pgcast.event_log (id, topic, event, data, created_at, origin) overriding system value
-select nextval('pgcast.event_log_id_seq'), g.topic, g.event, g.data, g.created_at, row(null, g.id)::pgcast.origin
-from (select * from gone order by id) g;
+-- name: CaptureLeftovers :one
+select pgcast.move_published()::bigint as moved;
 
 -- name: CaptureAlone :one
 -- Whether the slot may go: nobody is attaching a table, and none is attached. Held to the
@@ -78,12 +77,17 @@ delete from pgcast.captured where step in (
 -- name: CaptureCheck :one
 -- What a capturing transaction must know before it writes: whether it still may, whether the
 -- transactions whose changes it writes can be seen by everybody (Postgres streams them once
--- they are flushed, which is a moment earlier), and another text whenever an attachment is
--- another one.
+-- they are flushed, which is a moment earlier), another text whenever an attachment is
+-- another one, and about which number transactions have got to.
 select s.term::bigint as term, (select c.step from pgcast.captured c order by c.step desc limit 1)::bigint as step,
        (select coalesce(bool_and(pg_visible_in_snapshot(x, pg_current_snapshot())), true) from unnest(sqlc.arg(xids)::xid8[]) x)::boolean as is_visible,
-       (select coalesce(string_agg(a.relation::oid || ' ' || a.xmin || ' ' || a.ctid, ',' order by a.relation), '') from pgcast.attachment a where a.decoded is not null)::text as attachments
+       (select count(*) || '/' || coalesce(sum(hashtextextended(a.xmin::text, hashtid(a.ctid))::numeric), 0) from pgcast.attachment a where a.decoded is not null)::text as attachments,
+       pg_snapshot_xmax(pg_current_snapshot())::text as newest
 from pgcast.sequencer s;
+
+-- name: CaptureVersions :many
+-- Which attachment is another one.
+select a.relation::oid::bigint as root, (a.xmin || ' ' || a.ctid)::text as version from pgcast.attachment a where a.decoded is not null;
 
 -- name: CaptureIds :many
 select nextval('pgcast.event_log_id_seq')::bigint as id from generate_series(1, sqlc.arg(n)::int);

@@ -42,9 +42,10 @@ type capture struct {
 	limits   captureLimits
 	progress bool // the newest session has stored something
 	told     trouble
-	unused   time.Time // since when a slot serves nobody; zero: it does, or there is none
-	warned   bool      // of retention without a limit
-	current  time.Time // when it was last up to date
+	unused   time.Time            // since when a slot serves nobody; zero: it does, or there is none
+	warned   bool                 // of retention without a limit
+	lost     map[string]time.Time // when the log was told that changes are, by reason
+	current  time.Time            // when it was last up to date
 }
 
 // captureLimits bound what is held in memory, and what one flush takes.
@@ -63,7 +64,7 @@ func (s *Sequencer) capture(term int64, shared bool) *capture {
 		limits = captureDefaults
 	}
 	return &capture{url: s.url, pool: s.pool, term: term, shared: shared, nudge: s.nudge, metrics: s.metrics.capture, log: s.opts.Logger,
-		hook: s.opts.failpoint, limits: limits, told: trouble{log: s.opts.Logger}}
+		hook: s.opts.failpoint, limits: limits, told: trouble{log: s.opts.Logger}, lost: map[string]time.Time{}}
 }
 
 // run captures whenever a table is attached from the WAL, until ctx ends; it returns nothing

@@ -23,7 +23,7 @@ func (s *captureSession) isolate(ctx context.Context, groups []*group, later boo
 	}
 	for _, g := range groups {
 		if err := s.halve(ctx, g); err != nil {
-			return fmt.Errorf("%w, after %w", err, cause)
+			return fmt.Errorf("%w, after: %s", err, blame(cause))
 		}
 	}
 	return nil
@@ -67,7 +67,7 @@ func (s *captureSession) poisoned(ctx context.Context, rel *relation, n int, cau
 		return nil
 	}
 	rel.degraded = time.Now()
-	s.log.Error("capture: changes of a table cannot become events; they are left out, and its topics told degraded", "table", rel.String(), "error", cause)
+	s.log.Error("capture: changes of a table cannot become events; they are left out, and its topics told degraded", "table", rel.String(), "error", blame(cause))
 	if s.open {
 		return s.tellDegraded(ctx, rel)
 	}
@@ -77,7 +77,7 @@ func (s *captureSession) poisoned(ctx context.Context, rel *relation, n int, cau
 func (s *captureSession) tellDegraded(ctx context.Context, rel *relation) error {
 	err := s.alone(ctx, query{sql: db.CaptureDegraded, args: [][]byte{[]byte(strconv.FormatUint(uint64(rel.root), 10))}})
 	if isPoison(err) {
-		s.log.Error("capture: could not tell the topics of a table", "table", rel.String(), "error", err)
+		s.log.Error("capture: could not tell the topics of a table", "table", rel.String(), "error", blame(err))
 		return nil
 	}
 	return err
@@ -151,16 +151,35 @@ func (s *captureSession) makeStatement(ctx context.Context, rel *relation, op by
 	return st, nil
 }
 
-// renew forgets how changes are written: an attachment is another one.
-func (s *captureSession) renew() {
-	for _, r := range s.relations {
-		r.made.renew()
+// renew forgets how changes are written of those tables whose attachment is another one.
+func (s *captureSession) renew(ctx context.Context) error {
+	results, err := s.ask(ctx, prepared("versions"))
+	if err != nil {
+		return fmt.Errorf("look at what is attached: %w", err)
 	}
-	for _, t := range s.streams {
-		for _, r := range t.relations {
-			r.made.renew()
+	was, now := s.versions, versions(results[0].Rows)
+	s.versions = now
+	each := func(relations map[uint32]*relation) {
+		for _, r := range relations {
+			if r.root == 0 || was[r.root] == "" || was[r.root] != now[r.root] {
+				r.made.renew()
+			}
 		}
+	}
+	each(s.relations)
+	for _, t := range s.streams {
+		each(t.relations)
 		t.lossy = true
 	}
 	s.images.clear()
+	return nil
+}
+
+func versions(rows [][][]byte) map[uint32]string {
+	list := map[uint32]string{}
+	for _, row := range rows {
+		root, _ := strconv.ParseUint(string(row[0]), 10, 32) // an oid
+		list[uint32(root)] = string(row[1])
+	}
+	return list
 }

@@ -130,26 +130,27 @@ func (s *captureSession) relation(ctx context.Context, m *pglogrepl.RelationMess
 		return fmt.Errorf("capture: %w", err)
 	}
 	known := s.find(r.id)
-	if known != nil && known.columnsJSON == r.columnsJSON && known.full == r.full {
-		r.made, r.degraded = known.made, known.degraded
-	}
 	if s.streamed != nil {
 		s.streamed.relations[r.id] = r
 	} else {
 		s.relations[r.id] = r
 		s.images.forget(r.id)
 	}
-	if r.isPublished {
-		return nil
+	var found []db.CaptureTablesRow
+	if !r.isPublished {
+		if found, err = db.New(s.conn).CaptureTables(ctx, int64(r.id)); err != nil {
+			return fmt.Errorf("find the attached table of %s: %w", r, err)
+		}
 	}
-	found, err := db.New(s.conn).CaptureTables(ctx, int64(r.id))
-	if err != nil {
-		return fmt.Errorf("find the attached table of %s: %w", r, err)
+	if len(found) > 0 {
+		r.root = uint32(found[0].Root)
+	}
+	if known != nil && known.columnsJSON == r.columnsJSON && known.full == r.full && (known.root == r.root || r.root == 0) {
+		r.root, r.made, r.degraded = known.root, known.made, known.degraded
 	}
 	if len(found) == 0 {
 		return nil
 	}
-	r.root = uint32(found[0].Root)
 	was, now := shape{}, r.shape()
 	if text := found[0].Decoded; text != "" {
 		if err := json.Unmarshal([]byte(text), &was); err != nil {

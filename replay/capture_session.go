@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pglogrepl"
@@ -38,6 +39,7 @@ type captureSession struct {
 	images     *images
 	statements int // made so far: their names
 	attached   string
+	versions   map[uint32]string // of the attachments
 
 	// Of the transaction that is being read; nil between two.
 	tx *sourceTx
@@ -154,6 +156,8 @@ func (c *capture) check(ctx context.Context, checks chan<- db.CaptureStateRow) {
 
 func (s *captureSession) read(ctx context.Context, checks <-chan db.CaptureStateRow) error {
 	batches := s.stream.Batches()
+	alive := time.NewTicker(captureEvery)
+	defer alive.Stop()
 	for {
 		select {
 		case batch, ok := <-batches:
@@ -177,6 +181,14 @@ func (s *captureSession) read(ctx context.Context, checks <-chan db.CaptureState
 		case state := <-checks:
 			if err := s.checked(ctx, state, len(batches) == 0); err != nil {
 				return err
+			}
+		case <-alive.C:
+			// The rest of a transaction may take its time to come. Without a word the session
+			// that writes would be ended, like that of a server that froze.
+			if s.open {
+				if _, err := s.ask(ctx, query{sql: "select"}); err != nil {
+					return fmt.Errorf("keep the transaction open that writes: %w", err)
+				}
 			}
 		case <-ctx.Done():
 			return ctx.Err()
@@ -280,6 +292,14 @@ func (s *captureSession) committed(m *pglogrepl.CommitMessage) {
 	}
 	s.whole, s.end, s.newest = len(s.changes), m.TransactionEndLSN, tx.at
 	s.count.transactions++
+}
+
+// reach notes about which number transactions have got to: the stream, which has only those
+// that concern us, may leave out billions.
+func (s *captureSession) reach(newest []byte) error {
+	n, err := strconv.ParseUint(string(newest), 10, 64)
+	s.epoch = max(s.epoch, n)
+	return err
 }
 
 // xid gives a transaction number in full. The stream has its lower half, and those that are

@@ -13,6 +13,8 @@ import (
 	"github.com/pgcast/pgcast/listener"
 )
 
+const captureLockTimeout = "3000" // ms
+
 // connect opens the session that writes.
 func (c *capture) connect(ctx context.Context) (*pgx.Conn, error) {
 	cfg, err := pgx.ParseConfig(c.url)
@@ -37,7 +39,7 @@ func (c *capture) connect(ctx context.Context) (*pgx.Conn, error) {
 		set_config('tcp_user_timeout', '3000', false), set_config('tcp_keepalives_idle', '1', false),
 		set_config('tcp_keepalives_interval', '1', false), set_config('idle_in_transaction_session_timeout', '5000', false),
 		set_config('idle_session_timeout', '0', false), set_config('statement_timeout', '0', false),
-		set_config('lock_timeout', '3000', false), set_config('default_transaction_isolation', 'read committed', false),
+		set_config('lock_timeout', '`+captureLockTimeout+`', false), set_config('default_transaction_isolation', 'read committed', false),
 		set_config('default_transaction_read_only', 'off', false), set_config('synchronous_commit', 'on', false),
 		set_config('jit', 'off', false), set_config('plan_cache_mode', 'force_generic_plan', false)`)
 	if err != nil {
@@ -76,7 +78,7 @@ func (c *capture) ready(ctx context.Context, conn *pgx.Conn) (db.CaptureStateRow
 		return state, errNothing
 	case !state.HasSlot:
 		reason = resetMissing
-	case state.Lsn > 0 && state.SystemIdentifier != state.Cluster:
+	case state.Lsn > 0 && !state.IsHere:
 		reason = resetCluster
 	case state.IsLost:
 		reason = resetLost
@@ -112,8 +114,11 @@ func (c *capture) adopt(ctx context.Context, q *db.Queries, state *db.CaptureSta
 // does it again.
 func (c *capture) anew(ctx context.Context, conn *pgx.Conn, state db.CaptureStateRow, reason string) (db.CaptureStateRow, error) {
 	q := db.New(conn)
-	c.log.Error("capture: the replication slot cannot go on from where capture was; changes are missing. Beginning with a new slot, and telling the topics reset",
-		"reason", reason, "slot", state.Slot, "captured", pglogrepl.LSN(state.Lsn).String(), "confirmed", pglogrepl.LSN(state.Confirmed).String())
+	if time.Since(c.lost[reason]) >= captureTells { // what follows may fail, and is tried again soon
+		c.lost[reason] = time.Now()
+		c.log.Error("capture: the replication slot cannot go on from where capture was; changes are missing. Beginning with a new slot, and telling the topics reset",
+			"reason", reason, "slot", state.Slot, "captured", pglogrepl.LSN(state.Lsn).String(), "confirmed", pglogrepl.LSN(state.Confirmed).String())
+	}
 	if state.Lsn == 0 {
 		state.Lsn = 1
 		if err := c.adopt(ctx, q, &state); err != nil {
@@ -126,7 +131,7 @@ func (c *capture) anew(ctx context.Context, conn *pgx.Conn, state db.CaptureStat
 	if err := q.CaptureDropSlot(ctx); err != nil {
 		return state, fmt.Errorf("drop replication slot %s, which cannot be used any more: %w", state.Slot, err)
 	}
-	if err := q.CaptureOpenSlot(ctx); err != nil {
+	if err := c.openSlot(ctx, conn); err != nil {
 		// Postgres may trip over somebody's DDL after it has made the slot.
 		if now, look := q.CaptureState(ctx); look != nil || !now.HasSlot {
 			return state, fmt.Errorf("make replication slot %s: %w", state.Slot, err)
@@ -160,9 +165,23 @@ func (c *capture) anew(ctx context.Context, conn *pgx.Conn, state db.CaptureStat
 	if err != nil {
 		return state, err
 	}
+	delete(c.lost, reason)
 	c.metrics.resets.WithLabelValues(reason).Inc()
 	c.nudge()
 	return state, nil
+}
+
+// openSlot makes a slot. That takes until the transactions open now have ended, however long
+// that is: to begin anew would be to wait for those that are open then.
+func (c *capture) openSlot(ctx context.Context, conn *pgx.Conn) error {
+	if _, err := conn.Exec(ctx, "set lock_timeout = 0"); err != nil {
+		return err
+	}
+	err := attendant{pool: c.pool, pid: conn.PgConn().PID()}.run(ctx, db.New(conn).CaptureOpenSlot)
+	if _, also := conn.Exec(ctx, "set lock_timeout = "+captureLockTimeout); err == nil {
+		err = also
+	}
+	return err
 }
 
 // end leaves nothing behind when no table is captured from the WAL any more: no slot, and no

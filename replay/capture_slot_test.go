@@ -241,3 +241,28 @@ func TestCaptureStalled(t *testing.T) {
 		t.Errorf("capture was interrupted %v times", n)
 	}
 }
+
+// TestCaptureClosedSlot: who closes the slot and opens another has lost nothing.
+func TestCaptureClosedSlot(t *testing.T) {
+	t.Parallel()
+	d := logical(t, "create table a (id int primary key)", "select pgcast.attach('a', capture => 'wal')", "insert into a values (1)")
+	conn := d.Conn(t)
+	r := run(t, d, SequencerOptions{Logger: discard})
+	sequenced(t, conn, 1)
+	r.stop()
+	await(t, "the slot is let go", func() bool {
+		return one[bool](t, conn, "select not active from pg_replication_slots where slot_name = pgcast.slot_name()")
+	})
+	d.Exec(t, "select pgcast.detach('a')")
+	if !one[bool](t, conn, "select pgcast.close_slot()") {
+		t.Fatal("there was no slot")
+	}
+	openSlot(t, d)
+	d.Exec(t, "select pgcast.attach('a', capture => 'wal')")
+	d.Exec(t, "insert into a values (2)")
+	r = run(t, d, SequencerOptions{Logger: discard})
+	sequenced(t, conn, 2)
+	if n := r.metric("capture_resets_total"); n != 0 {
+		t.Errorf("%v resets", n)
+	}
+}

@@ -176,7 +176,7 @@ func (s *captureSession) guarded(ctx context.Context, q query) (*pgconn.Result, 
 	}
 	results, err := s.ask(ctx, queries...)
 	if isPoison(err) {
-		s.log.Warn("capture: could not read large values; they are left out of their events", "error", err)
+		s.log.Warn("capture: could not read large values; they are left out of their events", "error", blame(err))
 		if s.open {
 			_, err = s.ask(ctx, query{sql: "rollback to one"})
 			return nil, err

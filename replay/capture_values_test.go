@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/pgcast/pgcast/internal/pgtest"
 )
 
 // sums gives a topic's events with long values as their length and first letter.
@@ -81,7 +83,7 @@ func TestCapturePoison(t *testing.T) {
 			d := logical(t, "create table a (id int primary key, v text)", "create table b (id int primary key)", "select pgcast.attach('a', capture => 'wal')",
 				"select pgcast.attach('b', capture => 'wal')",
 				`create function poison() returns trigger language plpgsql as $$ begin
-					if new.data->>'v' = 'bad' then raise exception 'poisoned'; end if; return new; end $$`,
+					if new.data->>'v' = 'bad' then raise exception 'poisoned by %', new.data; end if; return new; end $$`,
 				"create trigger poison before insert on pgcast.event_log for each row execute function poison()",
 				"create trigger poison before insert on pgcast.stage for each row execute function poison()")
 			d.Exec(t, "alter database "+d.Name+" set logical_decoding_work_mem = '"+mem+"'")
@@ -103,8 +105,8 @@ func TestCapturePoison(t *testing.T) {
 			if n := r.metric("capture_poisoned_total"); n != 3 {
 				t.Errorf("%v are counted", n)
 			}
-			if !said.has("poisoned") {
-				t.Error("it is not logged")
+			if !said.has("SQLSTATE P0001") || said.has("poisoned by") {
+				t.Error("it is not logged, or with the value")
 			}
 			whole(t, conn, -1)
 		})
@@ -211,5 +213,45 @@ func TestCaptureShapes(t *testing.T) {
 	await(t, "the next one is captured", func() bool { return len(told("a")) >= 8 })
 	if got := told("a"); got[7] != `created {"id":5,"body":"5"}` || len(got) != 8 {
 		t.Errorf("after a restart: %v", got[7:])
+	}
+}
+
+// TestCaptureBlame: the log does not quote values.
+func TestCaptureBlame(t *testing.T) {
+	t.Parallel()
+	conn := pgtest.New(t, nil).Conn(t)
+	for sql, want := range map[string]string{
+		`select 'top "secret"'::int`:                                  "invalid input syntax for type integer: … (SQLSTATE 22P02)",
+		"do $$ begin raise exception 'the row (%)', 'secret'; end $$": "SQLSTATE P0001",
+		"select pgcast.no_such('secret')":                             `ERROR: function pgcast.no_such(unknown) does not exist (SQLSTATE 42883)`,
+	} {
+		_, err := conn.Exec(t.Context(), sql)
+		if got := blame(err); got != want {
+			t.Errorf("%s: %s, want %s", sql, got, want)
+		}
+	}
+}
+
+// TestCaptureAttachedAnew: what is attached in another way is read in that way from then on.
+func TestCaptureAttachedAnew(t *testing.T) {
+	t.Parallel()
+	d := logical(t, "create table a (id int primary key, v text)", "create table b (id int primary key, v text)",
+		"select pgcast.attach('a', capture => 'wal')", "select pgcast.attach('b', capture => 'wal')")
+	conn := d.Conn(t)
+	capturing(t, d, nil)
+	script(t, conn, "insert into a values (1, 'open')", "insert into b values (1, 'open')")
+	total(t, conn, 2)
+	script(t, conn, "select pgcast.attach('a', without => '{v}', capture => 'wal')", "insert into a values (2, 'secret')", "insert into b values (2, 'open')")
+	total(t, conn, 4)
+	if diff := cmp.Diff([]string{`created {"id":1,"v":"open"}`, `created {"id":2}`}, eventsOf(t, conn, "a")); diff != "" {
+		t.Error(diff)
+	}
+	script(t, conn, "select pgcast.detach('a')", "insert into a values (3, 'secret')", "select pgcast.attach('a', topic => 'again', capture => 'wal')", "insert into a values (4, 'x')")
+	total(t, conn, 5)
+	if diff := cmp.Diff([]string{`created {"id":4,"v":"x"}`}, eventsOf(t, conn, "again")); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{`created {"id":1,"v":"open"}`, `created {"id":2,"v":"open"}`}, eventsOf(t, conn, "b")); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -17,7 +17,7 @@ import (
 // The statements of each flush, by the names they are prepared under.
 var captureStatements = map[string]string{
 	"check": db.CaptureCheck, "ids": db.CaptureIds, "advance": db.CaptureAdvance, "move": db.CaptureMove, "unstage": db.CaptureUnstage,
-	"undo": db.CaptureUndo, "shape": db.CaptureShape,
+	"undo": db.CaptureUndo, "shape": db.CaptureShape, "versions": db.CaptureVersions,
 }
 
 // prepare readies the session that writes.
@@ -30,13 +30,13 @@ func (s *captureSession) prepare(ctx context.Context) error {
 	if err := db.New(s.conn).CaptureVoid(ctx, s.id); err != nil {
 		return fmt.Errorf("clear the stage: %w", err)
 	}
-	results, err := s.ask(ctx, prepared("check", "{}"), query{sql: "select pg_snapshot_xmax(pg_current_snapshot())"})
+	results, err := s.ask(ctx, prepared("versions"), prepared("check", "{}"))
 	if err != nil {
 		return fmt.Errorf("look at what is attached: %w", err)
 	}
-	s.attached = string(results[0].Rows[0][3])
-	s.epoch, err = strconv.ParseUint(string(results[1].Rows[0][0]), 10, 64)
-	return err
+	s.versions = versions(results[0].Rows)
+	s.attached = string(results[1].Rows[0][3])
+	return s.reach(results[1].Rows[0][4])
 }
 
 // query is one statement of a round trip: a prepared one, or plain SQL.
@@ -107,10 +107,15 @@ func (s *captureSession) enter(ctx context.Context, ids int) ([]int64, error) {
 		case string(row[1]) != strconv.FormatInt(s.step, 10):
 			return nil, errOvertaken
 		}
+		if err := s.reach(row[4]); err != nil {
+			return nil, err
+		}
 		if string(row[2]) == "t" {
 			if s.attached != string(row[3]) {
+				if err := s.renew(ctx); err != nil {
+					return nil, err
+				}
 				s.attached = string(row[3])
-				s.renew()
 			}
 			s.unseen = s.unseen[:0]
 			return numbers(results[1].Rows)
@@ -300,4 +305,24 @@ func isPoison(err error) bool {
 		return false
 	}
 	return true
+}
+
+// blame says what was wrong with a value, without the value, which Postgres quotes: it may be one
+// of those that nobody is to see.
+func blame(err error) string {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	if !ok || len(pg.Code) < 2 {
+		return err.Error()
+	}
+	switch pg.Code[:2] {
+	case "22":
+		text, _, quotes := strings.Cut(pg.Message, "\"")
+		if quotes {
+			text += "…"
+		}
+		return text + " (SQLSTATE " + pg.Code + ")"
+	case "0A", "42", "54", "XX": // of the statement, not of values
+		return err.Error()
+	}
+	return "SQLSTATE " + pg.Code
 }
