@@ -5,21 +5,30 @@ import (
 	"testing"
 
 	"github.com/pgcast/pgcast/internal/judge"
+	"github.com/pgcast/pgcast/internal/pgtest"
 )
 
 // capturing says how the table of a snapshot race is captured: the statements that attach it.
 var capturing = map[string]string{
 	"trigger": `select pgcast.attach('flux', topic => 'flux:{room}')`,
+	"WAL":     `alter table flux replica identity full; select pgcast.attach('flux', topic => 'flux:{room}', capture => 'wal')`,
 }
 
 // Clients begin with a snapshot at random moments under random writers, lose their
 // connections, and go on as other clients.
 func TestFault26SnapshotRace(t *testing.T) {
-	for _, capture := range []string{"trigger"} {
+	for _, capture := range []string{"trigger", "WAL"} {
 		t.Run(capture, func(t *testing.T) {
 			r := begin(t, "26", "subscriptions with a snapshot at random moments under random writers, captured by "+capture)
 			r.trials = trials(100, 1000, 10_000)
-			db := judge.Database(t, nil)
+			var opts *pgtest.Options
+			if capture == "WAL" {
+				opts = &pgtest.Options{Kind: pgtest.Logical}
+			}
+			db := judge.Database(t, opts)
+			if opts != nil {
+				judge.Exec(t, db.URL, "select pgcast.open_slot()") // in a transaction of its own
+			}
 			s := judge.StartServer(t, db.URL, "--snapshot-fresh", "1ms") // one read for each
 			s.WaitReady()
 			race := judge.SnapshotRace{Database: db.URL, Server: "http://" + s.Listen, Attach: capturing[capture], Trials: r.trials, Seed: seed}
