@@ -250,6 +250,64 @@ func TestSnapshotBreaksOff(t *testing.T) {
 	s.idleSpools(t)
 }
 
+// breaking reads begin, and break off when they are told to.
+type breaking chan struct{}
+
+func (b breaking) Snapshot(ctx context.Context, _ string, begin func(pgcast.Snapshot) error, _ func(pgcast.Row) error) error {
+	if err := begin(pgcast.Snapshot{}); err != nil {
+		return err
+	}
+	select {
+	case <-b:
+	case <-ctx.Done():
+	}
+	return errors.New("broke off")
+}
+
+// A read breaks off while the client's next request waits for it, which ends the same
+// subscription: it is ended once.
+func TestSnapshotBreaksOffBeforeItIsLeft(t *testing.T) {
+	t.Parallel()
+	for name, leave := range map[string]func(*peer, *testing.T){
+		"unsubscribed":     func(p *peer, _ *testing.T) { p.session.Unsubscribe("room:1", []byte("2")) },
+		"subscribed again": func(p *peer, t *testing.T) { p.must(t, Request{Topic: "room:1", After: after(0)}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			source := make(breaking)
+			s := newWorld(t).server(t, HubOptions{Snapshots: SnapshotOptions{Source: source}})
+			p, other := s.newPeer(t), s.newPeer(t)
+			p.must(t, Request{Topic: "room:*"})
+			p.must(t, Request{Topic: "room:1", Snapshot: true})
+			other.must(t, Request{Topic: "room:1"})
+			await(t, "the pump waits for the read", func() bool {
+				p.session.mu.Lock()
+				defer p.session.mu.Unlock()
+				return !p.session.running
+			})
+			left := make(chan struct{})
+			go func() { leave(p, t); close(left) }()
+			await(t, "the request is taken", func() bool {
+				p.session.mu.Lock()
+				defer p.session.mu.Unlock()
+				return p.session.running && len(p.session.control) == 0
+			})
+			close(source)
+			<-left
+			p.must(t, Request{Topic: "beside"})
+			s.mustPublish(t, 1, 1, "room:1")
+			await(t, "the other one gets the event", func() bool { return other.sink.events() == 1 })
+			if n := len(p.sink.notices(Denied)); n != 1 {
+				t.Errorf("%d times denied", n)
+			}
+			p.session.End(nil)
+			p.sink.ended(t)
+			if n := s.metric(t, "subscriptions"); n != 1 {
+				t.Errorf("%v subscriptions are left, want 1", n)
+			}
+		})
+	}
+}
+
 // What must follow a snapshot that others had read is trimmed: it is read anew.
 func TestSnapshotIsTooOld(t *testing.T) {
 	t.Parallel()
