@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,6 +25,10 @@ const (
 	snapshotTries = 3
 )
 
+// snapshotFlush is a commit that is durable, and with it all commits before it. Those of
+// writers with synchronous_commit = off are shown by a snapshot before they are.
+const snapshotFlush = `begin; set local synchronous_commit = on; select pg_logical_emit_message(true, 'pgcast', ''); commit`
+
 // What values look like must not depend on the session, as in capture; what an unprivileged
 // role does not see must be an error and not be left out. Nobody is waited for long: behind
 // us, others would wait.
@@ -38,9 +43,10 @@ const snapshotSettings = `set local search_path = pg_catalog, pg_temp; set local
 // the events follow that are not in it; take is called for each row, which is valid only
 // until it returns. Their errors end the read and are returned as they are.
 //
-// The tables are locked against ALTER TABLE, TRUNCATE and the like as by any SELECT. If
-// somebody comes to wait for that lock, the read gives up (pgcast.ErrUnavailable): others
-// would soon wait behind him.
+// What it gives is durable. The tables are locked against ALTER TABLE, TRUNCATE and the like
+// as by any SELECT. If somebody comes to wait for that lock, the read gives up
+// (pgcast.ErrUnavailable): others would soon wait behind him. It takes two connections of
+// the pool, one of them for moments.
 //
 // Errors have code forbidden where the database's role may not read a table, and
 // too_large where too many transactions are open.
@@ -50,13 +56,21 @@ func (l *Log) Snapshot(ctx context.Context, topic string, begin func(pgcast.Snap
 		return unavailable(fmt.Sprintf("read a snapshot of %q", topic), err)
 	}
 	defer conn.Release()
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel(nil)
 	for range snapshotTries {
-		s := snapshot{ctx: ctx, log: l, topic: topic, begin: begin, take: take}
+		s := snapshot{ctx: ctx, log: l, topic: topic, begin: begin, take: take,
+			watched: func(pid int32) { watch.Go(func() { l.giveWay(ctx, pid, cancel) }) }}
 		if s.parts, err = l.statements(ctx, db.New(conn), topic); err != nil {
 			return err
 		}
 		err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, s.read)
 		if !errors.Is(err, errAttachedMeanwhile) {
+			if cause := context.Cause(ctx); err != nil && cause == errWaited {
+				err = cause
+			}
 			return l.snapshotError(topic, err)
 		}
 	}
@@ -68,6 +82,26 @@ var errAttachedMeanwhile = errors.New("tables were attached or detached meanwhil
 
 // errWaited says that somebody waits for a lock that the read keeps from him.
 var errWaited = errors.New("somebody waits to alter or truncate the table")
+
+// giveWay ends a read as soon as somebody waits for a lock that it keeps from him, until ctx
+// ends. It looks from outside: one FETCH may take long, where few rows are the topic's.
+func (l *Log) giveWay(ctx context.Context, pid int32, end context.CancelCauseFunc) {
+	every := time.NewTicker(snapshotLook)
+	defer every.Stop()
+	for {
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return
+		}
+		waited, err := l.queries.SnapshotWaited(ctx, pid)
+		if waited {
+			end(errWaited)
+		} else if err != nil && ctx.Err() == nil {
+			end(fmt.Errorf("look whether somebody waits: %w", err))
+		}
+	}
+}
 
 // statements gives what is to be selected.
 func (l *Log) statements(ctx context.Context, q *db.Queries, topic string) ([]db.SnapshotStatementsRow, error) {
@@ -109,13 +143,13 @@ func (p *passed) Error() string { return p.err.Error() }
 
 // snapshot is one read.
 type snapshot struct {
-	ctx    context.Context
-	log    *Log
-	topic  string
-	begin  func(pgcast.Snapshot) error
-	take   func(pgcast.Row) error
-	parts  []db.SnapshotStatementsRow
-	looked time.Time
+	ctx     context.Context
+	log     *Log
+	topic   string
+	begin   func(pgcast.Snapshot) error
+	take    func(pgcast.Row) error
+	watched func(pid int32) // called when it holds locks on tables
+	parts   []db.SnapshotStatementsRow
 }
 
 func (s *snapshot) read(tx pgx.Tx) error {
@@ -140,14 +174,18 @@ func (s *snapshot) read(tx pgx.Tx) error {
 	if !slices.EqualFunc(now, s.parts, func(a, b db.SnapshotStatementsRow) bool { return a.Relation == b.Relation }) {
 		return errAttachedMeanwhile
 	}
-	s.parts, s.looked = now, time.Now()
+	s.parts = now
 	moment := pgcast.Snapshot{Seq: pgcast.Seq(at.Head), Position: pgcast.Position(at.Position)}
 	if len(s.tables()) > 0 {
 		if moment.AsOf, err = pgcast.MakeAsOf(identity(at.SystemIdentifier, at.Timeline), at.Snapshot); err != nil {
 			return err
 		}
-		if at.Hidden > 0 {
-			moment.Seq = pgcast.Seq(at.Hidden - 1)
+		s.watched(at.Pid)
+		if !at.IsDurable {
+			// A crash may take back what is not, and give its number to another transaction.
+			if _, err := s.log.pool.Exec(s.ctx, snapshotFlush, pgx.QueryExecModeSimpleProtocol); err != nil {
+				return fmt.Errorf("make durable what the snapshot shows: %w", err)
+			}
 		}
 	}
 	if err := s.begin(moment); err != nil {
@@ -187,24 +225,13 @@ func (s *snapshot) part(tx pgx.Tx, part db.SnapshotStatementsRow) error {
 		return err
 	}
 	for {
-		n, err := s.fetch(tx, row)
-		switch {
+		switch n, err := s.fetch(tx, row); {
 		case err != nil:
 			return err
 		case n < snapshotRows:
 			_, err := tx.Exec(s.ctx, "close pgcast_snapshot", pgx.QueryExecModeSimpleProtocol)
 			return err
-		case time.Since(s.looked) < snapshotLook:
-			continue
 		}
-		waited, err := db.New(tx).SnapshotWaited(s.ctx)
-		if err != nil {
-			return err
-		}
-		if waited {
-			return errWaited
-		}
-		s.looked = time.Now()
 	}
 }
 
