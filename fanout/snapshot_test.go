@@ -250,6 +250,46 @@ func TestSnapshotBreaksOff(t *testing.T) {
 	s.idleSpools(t)
 }
 
+// Whoever takes his snapshot too slowly keeps nobody else from getting one.
+func TestSlowSnapshotMakesRoom(t *testing.T) {
+	t.Parallel()
+	s := filled(t, 40_000, HubOptions{Snapshots: SnapshotOptions{Dir: t.TempDir(), Fresh: time.Millisecond, Disk: 4 << 20, Patience: time.Millisecond}})
+	slow := newTally()
+	release := slow.hold()
+	session := s.hub.NewSession(slow)
+	if err := session.Subscribe(context.Background(), Request{Topic: "room:1", Snapshot: true, Ref: []byte("1")}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "all is read", func() bool { return s.metric(t, "snapshot_rows_total") == 40_000 })
+	var quick *tally
+	await(t, "another one gets all of it", func() bool {
+		if quick == nil || quick.see().denied != nil {
+			var err error
+			if _, quick, err = s.snapshotOf(t, "room:1"); err != nil {
+				quick = nil
+				return false
+			}
+		}
+		return quick.see().last != nil
+	})
+	if got := quick.see(); got.rows != 40_000 {
+		t.Errorf("it got %d rows", got.rows)
+	}
+	release()
+	await(t, "the slow one is told", func() bool { return slow.see().denied != nil })
+	if n := slow.see().denied; n.Reason != reasonInternal || string(n.Ref) != "1" || slow.see().last != nil {
+		t.Errorf("it was told %+v", n)
+	}
+	session.End(nil)
+	<-slow.closed
+	s.idleSpools(t)
+	s.hub.shots.mu.Lock()
+	defer s.hub.shots.mu.Unlock()
+	if n := len(s.hub.shots.held); n > 0 {
+		t.Errorf("%d are still held", n)
+	}
+}
+
 // breaking reads begin, and break off when they are told to.
 type breaking chan struct{}
 
