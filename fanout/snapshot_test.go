@@ -304,6 +304,24 @@ func (b breaking) Snapshot(ctx context.Context, _ string, begin func(pgcast.Snap
 	return errors.New("broke off")
 }
 
+// Who asks for the whole does not wait for its turn without end.
+func TestSnapshotComesTooLate(t *testing.T) {
+	t.Parallel()
+	source := make(breaking)
+	s := newWorld(t).server(t, HubOptions{Snapshots: SnapshotOptions{Source: source, Reads: 1}})
+	sink := newTally()
+	session := s.hub.NewSession(sink)
+	if err := session.Subscribe(context.Background(), Request{Topic: "first", Snapshot: true}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.hub.Snapshot(context.Background(), "second", time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	session.End(nil)
+	<-sink.closed
+	s.idleSpools(t)
+}
+
 // A read breaks off while the client's next request waits for it, which ends the same
 // subscription: it is ended once.
 func TestSnapshotBreaksOffBeforeItIsLeft(t *testing.T) {
