@@ -68,7 +68,7 @@ func (l *Log) Snapshot(ctx context.Context, topic string, begin func(pgcast.Snap
 		}
 		err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, s.read)
 		if !errors.Is(err, errAttachedMeanwhile) {
-			if cause := context.Cause(ctx); err != nil && cause == errWaited {
+			if cause := context.Cause(ctx); err != nil && cause != nil {
 				err = cause
 			}
 			return l.snapshotError(topic, err)
@@ -188,12 +188,20 @@ func (s *snapshot) read(tx pgx.Tx) error {
 			}
 		}
 	}
+	// What may not be read is an error of this, while nobody has been told of a beginning.
+	for i, part := range s.parts {
+		if err := s.declare(tx, i, part); err != nil {
+			return err
+		}
+	}
 	if err := s.begin(moment); err != nil {
 		return &passed{err}
 	}
-	for _, part := range s.parts {
-		if err := s.part(tx, part); err != nil {
-			return err
+	for i, part := range s.parts {
+		for n := snapshotRows; n == snapshotRows; {
+			if n, err = s.fetch(tx, i, part); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -208,35 +216,30 @@ func (s *snapshot) tables() (list []string) {
 	return list
 }
 
-// part reads one table, or the events.
-func (s *snapshot) part(tx pgx.Tx, part db.SnapshotStatementsRow) error {
+// cursor is the name of a part's.
+func cursor(part int) string { return "pgcast_snapshot_" + strconv.Itoa(part) }
+
+// declare begins the read of one table, or of the events.
+func (s *snapshot) declare(tx pgx.Tx, i int, part db.SnapshotStatementsRow) error {
 	// Subqueries that the planner does not merge: the text is made once, and what is too large
 	// does not come.
 	most := s.log.opts.MaxEvent
 	query := fmt.Sprintf(`select case when octet_length(x.data) <= %d then x.data end, case when octet_length(x.data) <= %d then null else x.key end
 		from (%s offset 0) x`, most, most, part.Statement)
-	row := s.row(part.Relation)
 	if part.Relation == "" {
 		query = fmt.Sprintf(`select x.seq, x.id, (extract(epoch from x.created_at) * 1000000)::bigint, x.event, case when s.size <= %d then x.data end, case when s.size <= %d then x.old end, s.size > %d
 			from (%s offset 0) x, lateral (select coalesce(octet_length(x.data), 0) + coalesce(octet_length(x.old), 0) as size) s`, most, most, most, part.Statement)
-		row = s.event
 	}
-	if _, err := tx.Exec(s.ctx, "declare pgcast_snapshot no scroll cursor for "+query, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return err
-	}
-	for {
-		switch n, err := s.fetch(tx, row); {
-		case err != nil:
-			return err
-		case n < snapshotRows:
-			_, err := tx.Exec(s.ctx, "close pgcast_snapshot", pgx.QueryExecModeSimpleProtocol)
-			return err
-		}
-	}
+	_, err := tx.Exec(s.ctx, "declare "+cursor(i)+" no scroll cursor for "+query, pgx.QueryExecModeSimpleProtocol)
+	return err
 }
 
-func (s *snapshot) fetch(tx pgx.Tx, row func([][]byte) (pgcast.Row, error)) (n int, err error) {
-	rows, err := tx.Query(s.ctx, "fetch "+strconv.Itoa(snapshotRows)+" from pgcast_snapshot", pgx.QueryExecModeSimpleProtocol)
+func (s *snapshot) fetch(tx pgx.Tx, i int, part db.SnapshotStatementsRow) (n int, err error) {
+	row := s.event
+	if part.Relation != "" {
+		row = s.row(part.Relation)
+	}
+	rows, err := tx.Query(s.ctx, "fetch "+strconv.Itoa(snapshotRows)+" from "+cursor(i), pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
 		return 0, err
 	}

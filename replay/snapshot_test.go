@@ -274,7 +274,10 @@ func TestSnapshotUnderRowSecurity(t *testing.T) {
 		t.Errorf("without the right: %v", err)
 	}
 	d.Exec(t, `grant select on public.m to `+role)
-	_, err = shoot(log, "room:1")
+	refused, err := shoot(log, "room:1")
+	if !refused.at.AsOf.IsZero() {
+		t.Error("it was said to begin")
+	}
 	if !errors.Is(err, &pgcast.Error{Code: pgcast.CodeForbidden}) || !strings.Contains(err.Error(), "row-level security") || !strings.Contains(err.Error(), "bypassrls") {
 		t.Errorf("under row security: %v", err)
 	}
