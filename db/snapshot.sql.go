@@ -15,10 +15,8 @@ select pg_current_snapshot()::text as snapshot, c.system_identifier::bigint as s
        (select p.position from pgcast.progress p order by p.step desc limit 1)::bigint as position,
        coalesce((select r.seq from pgcast.replay r where r.topic_id = t.id order by r.seq desc limit 1),
                 (select tt.tail - 1 from pgcast.topic_tail tt where tt.topic_id = t.id), 0)::bigint as head,
-       coalesce(case when exists (select from pgcast.attachment a where a.via = 'wal') then
-         (select min(r.seq) from pgcast.event_log e join pgcast.replay r on r.event_id = e.id
-          where e.xid >= pg_snapshot_xmin(pg_current_snapshot()) and e.topic = $1::text and r.topic_id = t.id
-            and not pg_visible_in_snapshot((e.origin).xid, pg_current_snapshot())) end, 0)::bigint as hidden
+       (pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn() and current_setting('synchronous_standby_names') = '')::boolean as is_durable,
+       pg_backend_pid()::int as pid
 from pg_control_system() c left join pgcast.topic t on t.name = $1::text
 `
 
@@ -28,14 +26,13 @@ type SnapshotPlaceRow struct {
 	Timeline         int32
 	Position         int64
 	Head             int64
-	Hidden           int64
+	IsDurable        bool
+	Pid              int32
 }
 
-// Where the log stands in the snapshot of this transaction. What is sequenced and visible has
-// committed before; but a change read from the WAL may have been captured before its own
-// transaction shows in snapshots. Where there is one that does not show yet, the topic's
-// place is before it (hidden: its seq, else 0). Who captured it began later than it, so that
-// an index finds the few there can be.
+// Where the log stands in the snapshot of this transaction. Of what is sequenced and visible
+// the transactions are visible, too; what is captured from the WAL waits until its own is.
+// is_durable: all that the snapshot shows has been flushed, as far as can be told right here.
 func (q *Queries) SnapshotPlace(ctx context.Context, topic string) (SnapshotPlaceRow, error) {
 	row := q.db.QueryRow(ctx, SnapshotPlace, topic)
 	var i SnapshotPlaceRow
@@ -45,7 +42,8 @@ func (q *Queries) SnapshotPlace(ctx context.Context, topic string) (SnapshotPlac
 		&i.Timeline,
 		&i.Position,
 		&i.Head,
-		&i.Hidden,
+		&i.IsDurable,
+		&i.Pid,
 	)
 	return i, err
 }
@@ -82,12 +80,12 @@ func (q *Queries) SnapshotStatements(ctx context.Context, topic string) ([]Snaps
 const SnapshotWaited = `-- name: SnapshotWaited :one
 select exists (select from pg_catalog.pg_locks l where not l.granted and l.locktype = 'relation' and l.mode = 'AccessExclusiveLock'
   and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
-  and l.relation in (select h.relation from pg_catalog.pg_locks h where h.pid = pg_backend_pid() and h.locktype = 'relation' and h.granted))::boolean as waited
+  and l.relation in (select h.relation from pg_catalog.pg_locks h where h.pid = $1::int and h.locktype = 'relation' and h.granted))::boolean as waited
 `
 
-// Whether somebody waits for a lock that a read of these tables keeps from him.
-func (q *Queries) SnapshotWaited(ctx context.Context) (bool, error) {
-	row := q.db.QueryRow(ctx, SnapshotWaited)
+// Whether somebody waits for a lock that a read of tables keeps from him.
+func (q *Queries) SnapshotWaited(ctx context.Context, pid int32) (bool, error) {
+	row := q.db.QueryRow(ctx, SnapshotWaited, pid)
 	var waited bool
 	err := row.Scan(&waited)
 	return waited, err

@@ -148,14 +148,17 @@ type SnapshotReader struct {
 	chunks []chunk
 }
 
-// Snapshot gives a topic's snapshot, which others may be sent too. Close must follow.
-func (h *Hub) Snapshot(ctx context.Context, topic string) (*SnapshotReader, error) {
+// Snapshot gives a topic's snapshot, which others may be sent too, once it has been read;
+// that has to begin within the patience. Close must follow.
+func (h *Hub) Snapshot(ctx context.Context, topic string, patience time.Duration) (*SnapshotReader, error) {
 	s, err := h.shots.acquire(topic, nil)
 	if err != nil {
 		return nil, err
 	}
 	r := &SnapshotReader{hub: h, spool: s}
-	if r.at, err = s.wait(ctx); err == nil {
+	soon, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if r.at, err = s.wait(soon); err == nil {
 		r.chunks, err = s.whole(ctx)
 	}
 	if err != nil {

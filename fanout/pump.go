@@ -106,9 +106,9 @@ func (s *Session) do(o op) {
 	case o.replay != nil:
 		s.replay(o.replay)
 	case o.close != nil:
-		if sub := s.subs[o.close.Topic]; sub != nil {
+		if s.subs[o.close.Topic] != nil {
 			s.settle()
-			s.remove(sub)
+			s.remove(s.subs[o.close.Topic])
 		}
 		if o.close.Ref != nil {
 			s.emit(Item{Notice: o.close})
@@ -145,7 +145,7 @@ func (s *Session) open(o *Opening) {
 		settled, _ = s.hub.wait(s.ctx, s.read)
 	}
 	if old != nil {
-		s.remove(old)
+		s.remove(s.subs[o.feed.key])
 	}
 	sub := &Subscription{session: s, feed: o.feed, order: s.orders, place: place}
 	if !o.asOf.IsZero() {
@@ -179,7 +179,12 @@ func (s *Session) open(o *Opening) {
 	s.kick(sub) // what the feed collected since the request
 }
 
+// remove ends a subscription; nil is one that has ended meanwhile, its snapshot having
+// broken off.
 func (s *Session) remove(sub *Subscription) {
+	if sub == nil {
+		return
+	}
 	delete(s.subs, sub.feed.key)
 	sub.gone = true
 	sub.feed.leave(sub)

@@ -26,9 +26,12 @@ type SnapshotOptions struct {
 	Timeout  time.Duration // of one read; default 5 min
 	// Fresh is for how long those who ask next get the same. Default 1 s.
 	Fresh  time.Duration
-	Memory int64  // bytes of all that lie in memory; default 16 MiB
-	Disk   int64  // bytes of all that lie in files; default 4 GiB
-	Dir    string // of the files; default the system's for temporary ones
+	Memory int64 // bytes of all that lie in memory; default 16 MiB
+	Disk   int64 // bytes of all that lie in files; default 4 GiB
+	// Patience is for how long whoever is sent a snapshot from a file may take, once it is
+	// read: then it makes room if another one needs that. Default 1 min.
+	Patience time.Duration
+	Dir      string // of the files; default the system's for temporary ones
 }
 
 // SnapshotEncoding is the wire form of a snapshot: of each frame the beginning up to its
@@ -51,6 +54,7 @@ type snapshots struct {
 	mu           sync.Mutex
 	current      map[string]*spool // by topic, for those who ask next
 	memory, disk int64
+	held         []*spool // that are read and lie in files, the oldest first
 }
 
 func newSnapshots(opts HubOptions, m *metrics) *snapshots {
@@ -70,6 +74,9 @@ func newSnapshots(opts HubOptions, m *metrics) *snapshots {
 	}
 	if o.Disk <= 0 {
 		o.Disk = 4 << 30
+	}
+	if o.Patience <= 0 {
+		o.Patience = time.Minute
 	}
 	a.slots = make(chan struct{}, o.Reads)
 	return a
@@ -138,6 +145,7 @@ func (a *snapshots) fly(ctx context.Context, s *spool) {
 		err = a.failed(s.topic, err)
 	}
 	s.finish(err)
+	isFile := s.file != nil
 	a.mu.Lock()
 	s.flying = false
 	if err != nil || s.users == 0 {
@@ -145,6 +153,10 @@ func (a *snapshots) fly(ctx context.Context, s *spool) {
 	}
 	gone := s.unused()
 	kept := s.kept
+	if isFile && err == nil && !gone {
+		s.since = time.Now()
+		a.held = append(a.held, s)
+	}
 	a.mu.Unlock()
 	switch {
 	case gone:
@@ -210,10 +222,19 @@ func (a *snapshots) forget() {
 	}
 }
 
-// reserve takes room in memory and on disk, if there is any.
+// reserve takes room in memory and on disk, if there is any, or whoever has had one for long
+// makes some.
 func (a *snapshots) reserve(memory, disk int64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for disk > 0 && a.disk+disk > a.opts.Disk && len(a.held) > 0 && time.Since(a.held[0].since) > a.opts.Patience {
+		oldest := a.held[0]
+		a.held = a.held[1:]
+		a.unkeep(oldest)
+		a.mu.Unlock()
+		oldest.evict()
+		a.mu.Lock()
+	}
 	if memory > 0 && a.memory+memory > a.opts.Memory || disk > 0 && a.disk+disk > a.opts.Disk {
 		return false
 	}

@@ -2,9 +2,12 @@ package fanout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/pgcast/pgcast"
 )
@@ -19,9 +22,10 @@ type spool struct {
 	cancel context.CancelFunc
 
 	// Guarded by snapshots.mu.
-	users  int  // subscriptions and requests
-	kept   bool // for those who ask next
-	flying bool // it is being read
+	users  int       // subscriptions and requests
+	kept   bool      // for those who ask next
+	flying bool      // it is being read
+	since  time.Time // it has been read
 
 	mu      sync.Mutex
 	at      pgcast.Snapshot // valid once begun, without err
@@ -56,6 +60,8 @@ const (
 	chunkBytes  = 60 << 10 // of a frame's list, if it has more than one item
 	spoolMemory = 1 << 20  // of one spool; what is larger lies in a file
 )
+
+var errSlow = errors.New("it was not taken for long, and another one needs its room")
 
 var errSpoolFull = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "too many snapshots are on their way", Hint: "try again in a moment"}
 
@@ -289,10 +295,26 @@ func (s *spool) leave(sub *Subscription) {
 	delete(s.waiting, sub)
 }
 
+// evict ends it for those who are still being sent it.
+func (s *spool) evict() {
+	s.mu.Lock()
+	s.err = errSlow
+	s.empty()
+	s.tell()
+}
+
 // destroy gives everything back; nobody uses it any more.
 func (s *spool) destroy() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.empty()
+	s.mu.Unlock()
+	s.all.mu.Lock()
+	defer s.all.mu.Unlock()
+	s.all.held = slices.DeleteFunc(s.all.held, func(h *spool) bool { return h == s })
+}
+
+// empty gives the room back; s.mu is held.
+func (s *spool) empty() {
 	if s.file != nil {
 		_ = s.file.Close()
 		s.all.free(0, s.size)

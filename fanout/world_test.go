@@ -140,7 +140,9 @@ func (w *world) server(t testing.TB, opts HubOptions) *server {
 	s := &server{world: w, reads: &counted{Log: w.log}, registry: prometheus.NewRegistry()}
 	opts.Encode, opts.Registerer = s.reads.encode, s.registry
 	opts.Logger = slog.New(slog.DiscardHandler)
-	opts.Snapshots.Source = s.reads
+	if opts.Snapshots.Source == nil {
+		opts.Snapshots.Source = s.reads
+	}
 	opts.Snapshots.Encoding = SnapshotEncoding{Open: wire.AppendSnapshotOpen, Row: wire.AppendRow, Close: wire.AppendSnapshotClose}
 	s.hub = NewHub(s.reads, s.reads, opts)
 	s.follower = NewFollower(s.reads, s.hub, &FollowerOptions{Batch: 7, Logger: opts.Logger})

@@ -155,11 +155,14 @@ language plpgsql stable set search_path = pg_catalog, pg_temp set timezone = 'UT
 begin
   execute format('select %L::%s', value, type);
   return true;
-exception when others then
-  return false;
+exception
+  when data_exception then
+    return false;
+  when others then
+    return null; -- such as a type in a schema that we may not use
 end $$;
 -- +goose StatementEnd
-comment on function pgcast.is_input is 'Whether a text can be read as a value of a type.';
+comment on function pgcast.is_input is 'Whether a text can be read as a value of a type; null if that cannot be told.';
 
 -- +goose StatementBegin
 create function pgcast.value_sql(rel oid, col text, value text) returns text
@@ -181,7 +184,7 @@ begin
     return null;
   end if;
   type := format('%s.%I', t.schema, t.typname);
-  return case when pgcast.is_input(value, type) then format('t.%I operator(pg_catalog.=) %L::%s', col, value, type) else 'false' end;
+  return case pgcast.is_input(value, type) when true then format('t.%I operator(pg_catalog.=) %L::%s', col, value, type) when false then 'false' end;
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.value_sql is 'A condition that all rows fulfil whose column is printed as the value; null where there is none better than that.';

@@ -219,6 +219,12 @@ func TestSnapshotRefuses(t *testing.T) {
 	if _, err := conn.Exec(t.Context(), "select pgcast.snapshot_sql('room:1')"); err != nil {
 		t.Errorf("with the right: %v", err)
 	}
+	// A type that the role may not name is no reason to find nothing.
+	db.Exec(t, `create schema apart; create type apart.kind as enum ('a', 'b'); create table public.e (id int primary key, kind apart.kind);
+		select pgcast.attach('public.e', topic => 'kind:{kind}'); insert into public.e values (1, 'a'), (2, 'b'); grant select on public.e to `+role)
+	if list := held(t, conn, "kind:a"); len(list) != 1 || !strings.Contains(list[0], `"kind":"a"`) {
+		t.Errorf("by a type of another schema: %q", list)
+	}
 	db.Exec(t, `drop owned by `+role+`; drop role `+role)
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,6 +25,10 @@ const (
 	snapshotTries = 3
 )
 
+// snapshotFlush is a commit that is durable, and with it all commits before it. Those of
+// writers with synchronous_commit = off are shown by a snapshot before they are.
+const snapshotFlush = `begin; set local synchronous_commit = on; select pg_logical_emit_message(true, 'pgcast', ''); commit`
+
 // What values look like must not depend on the session, as in capture; what an unprivileged
 // role does not see must be an error and not be left out. Nobody is waited for long: behind
 // us, others would wait.
@@ -38,9 +43,10 @@ const snapshotSettings = `set local search_path = pg_catalog, pg_temp; set local
 // the events follow that are not in it; take is called for each row, which is valid only
 // until it returns. Their errors end the read and are returned as they are.
 //
-// The tables are locked against ALTER TABLE, TRUNCATE and the like as by any SELECT. If
-// somebody comes to wait for that lock, the read gives up (pgcast.ErrUnavailable): others
-// would soon wait behind him.
+// What it gives is durable. The tables are locked against ALTER TABLE, TRUNCATE and the like
+// as by any SELECT. If somebody comes to wait for that lock, the read gives up
+// (pgcast.ErrUnavailable): others would soon wait behind him. It takes two connections of
+// the pool, one of them for moments.
 //
 // Errors have code forbidden where the database's role may not read a table, and
 // too_large where too many transactions are open.
@@ -50,13 +56,21 @@ func (l *Log) Snapshot(ctx context.Context, topic string, begin func(pgcast.Snap
 		return unavailable(fmt.Sprintf("read a snapshot of %q", topic), err)
 	}
 	defer conn.Release()
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel(nil)
 	for range snapshotTries {
-		s := snapshot{ctx: ctx, log: l, topic: topic, begin: begin, take: take}
+		s := snapshot{ctx: ctx, log: l, topic: topic, begin: begin, take: take,
+			watched: func(pid int32) { watch.Go(func() { l.giveWay(ctx, pid, cancel) }) }}
 		if s.parts, err = l.statements(ctx, db.New(conn), topic); err != nil {
 			return err
 		}
 		err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, s.read)
 		if !errors.Is(err, errAttachedMeanwhile) {
+			if cause := context.Cause(ctx); err != nil && cause != nil {
+				err = cause
+			}
 			return l.snapshotError(topic, err)
 		}
 	}
@@ -68,6 +82,26 @@ var errAttachedMeanwhile = errors.New("tables were attached or detached meanwhil
 
 // errWaited says that somebody waits for a lock that the read keeps from him.
 var errWaited = errors.New("somebody waits to alter or truncate the table")
+
+// giveWay ends a read as soon as somebody waits for a lock that it keeps from him, until ctx
+// ends. It looks from outside: one FETCH may take long, where few rows are the topic's.
+func (l *Log) giveWay(ctx context.Context, pid int32, end context.CancelCauseFunc) {
+	every := time.NewTicker(snapshotLook)
+	defer every.Stop()
+	for {
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return
+		}
+		waited, err := l.queries.SnapshotWaited(ctx, pid)
+		if waited {
+			end(errWaited)
+		} else if err != nil && ctx.Err() == nil {
+			end(fmt.Errorf("look whether somebody waits: %w", err))
+		}
+	}
+}
 
 // statements gives what is to be selected.
 func (l *Log) statements(ctx context.Context, q *db.Queries, topic string) ([]db.SnapshotStatementsRow, error) {
@@ -109,13 +143,13 @@ func (p *passed) Error() string { return p.err.Error() }
 
 // snapshot is one read.
 type snapshot struct {
-	ctx    context.Context
-	log    *Log
-	topic  string
-	begin  func(pgcast.Snapshot) error
-	take   func(pgcast.Row) error
-	parts  []db.SnapshotStatementsRow
-	looked time.Time
+	ctx     context.Context
+	log     *Log
+	topic   string
+	begin   func(pgcast.Snapshot) error
+	take    func(pgcast.Row) error
+	watched func(pid int32) // called when it holds locks on tables
+	parts   []db.SnapshotStatementsRow
 }
 
 func (s *snapshot) read(tx pgx.Tx) error {
@@ -140,22 +174,34 @@ func (s *snapshot) read(tx pgx.Tx) error {
 	if !slices.EqualFunc(now, s.parts, func(a, b db.SnapshotStatementsRow) bool { return a.Relation == b.Relation }) {
 		return errAttachedMeanwhile
 	}
-	s.parts, s.looked = now, time.Now()
+	s.parts = now
 	moment := pgcast.Snapshot{Seq: pgcast.Seq(at.Head), Position: pgcast.Position(at.Position)}
 	if len(s.tables()) > 0 {
 		if moment.AsOf, err = pgcast.MakeAsOf(identity(at.SystemIdentifier, at.Timeline), at.Snapshot); err != nil {
 			return err
 		}
-		if at.Hidden > 0 {
-			moment.Seq = pgcast.Seq(at.Hidden - 1)
+		s.watched(at.Pid)
+		if !at.IsDurable {
+			// A crash may take back what is not, and give its number to another transaction.
+			if _, err := s.log.pool.Exec(s.ctx, snapshotFlush, pgx.QueryExecModeSimpleProtocol); err != nil {
+				return fmt.Errorf("make durable what the snapshot shows: %w", err)
+			}
+		}
+	}
+	// What may not be read is an error of this, while nobody has been told of a beginning.
+	for i, part := range s.parts {
+		if err := s.declare(tx, i, part); err != nil {
+			return err
 		}
 	}
 	if err := s.begin(moment); err != nil {
 		return &passed{err}
 	}
-	for _, part := range s.parts {
-		if err := s.part(tx, part); err != nil {
-			return err
+	for i, part := range s.parts {
+		for n := snapshotRows; n == snapshotRows; {
+			if n, err = s.fetch(tx, i, part); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -170,46 +216,30 @@ func (s *snapshot) tables() (list []string) {
 	return list
 }
 
-// part reads one table, or the events.
-func (s *snapshot) part(tx pgx.Tx, part db.SnapshotStatementsRow) error {
+// cursor is the name of a part's.
+func cursor(part int) string { return "pgcast_snapshot_" + strconv.Itoa(part) }
+
+// declare begins the read of one table, or of the events.
+func (s *snapshot) declare(tx pgx.Tx, i int, part db.SnapshotStatementsRow) error {
 	// Subqueries that the planner does not merge: the text is made once, and what is too large
 	// does not come.
 	most := s.log.opts.MaxEvent
 	query := fmt.Sprintf(`select case when octet_length(x.data) <= %d then x.data end, case when octet_length(x.data) <= %d then null else x.key end
 		from (%s offset 0) x`, most, most, part.Statement)
-	row := s.row(part.Relation)
 	if part.Relation == "" {
 		query = fmt.Sprintf(`select x.seq, x.id, (extract(epoch from x.created_at) * 1000000)::bigint, x.event, case when s.size <= %d then x.data end, case when s.size <= %d then x.old end, s.size > %d
 			from (%s offset 0) x, lateral (select coalesce(octet_length(x.data), 0) + coalesce(octet_length(x.old), 0) as size) s`, most, most, most, part.Statement)
-		row = s.event
 	}
-	if _, err := tx.Exec(s.ctx, "declare pgcast_snapshot no scroll cursor for "+query, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return err
-	}
-	for {
-		n, err := s.fetch(tx, row)
-		switch {
-		case err != nil:
-			return err
-		case n < snapshotRows:
-			_, err := tx.Exec(s.ctx, "close pgcast_snapshot", pgx.QueryExecModeSimpleProtocol)
-			return err
-		case time.Since(s.looked) < snapshotLook:
-			continue
-		}
-		waited, err := db.New(tx).SnapshotWaited(s.ctx)
-		if err != nil {
-			return err
-		}
-		if waited {
-			return errWaited
-		}
-		s.looked = time.Now()
-	}
+	_, err := tx.Exec(s.ctx, "declare "+cursor(i)+" no scroll cursor for "+query, pgx.QueryExecModeSimpleProtocol)
+	return err
 }
 
-func (s *snapshot) fetch(tx pgx.Tx, row func([][]byte) (pgcast.Row, error)) (n int, err error) {
-	rows, err := tx.Query(s.ctx, "fetch "+strconv.Itoa(snapshotRows)+" from pgcast_snapshot", pgx.QueryExecModeSimpleProtocol)
+func (s *snapshot) fetch(tx pgx.Tx, i int, part db.SnapshotStatementsRow) (n int, err error) {
+	row := s.event
+	if part.Relation != "" {
+		row = s.row(part.Relation)
+	}
+	rows, err := tx.Query(s.ctx, "fetch "+strconv.Itoa(snapshotRows)+" from "+cursor(i), pgx.QueryExecModeSimpleProtocol)
 	if err != nil {
 		return 0, err
 	}

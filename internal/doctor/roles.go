@@ -26,7 +26,9 @@ func checkPrivileges(ctx context.Context, x *exam) ([]finding, error) {
 			union all select 'execute on function pgcast.' || p.proname from pg_proc p
 			where p.pronamespace = n.oid and p.proname in ('publish', 'refresh', 'watch', 'watch_state', 'drift', 'slot_name', 'open_slot', 'close_slot', 'make_publications',
 				'snapshot_sql', 'compacted') and not has_function_privilege(p.oid, 'execute')
-			union all select 'execute on function pg_control_system' where not has_function_privilege('pg_control_system()', 'execute')),
+			union all select 'execute on function pg_control_system' where not has_function_privilege('pg_control_system()', 'execute')
+			union all select 'execute on function ' || p.oid::regprocedure from pg_proc p
+			where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = 'pg_logical_emit_message' and p.proargtypes[2] = 'text'::regtype and not has_function_privilege(p.oid, 'execute')),
 		pg_has_role(n.nspowner, 'usage'), pg_has_role('pg_read_all_stats', 'usage')
 		from pg_namespace n where n.nspname = 'pgcast'`).Scan(&missing, &owns, &reads)
 	if err != nil {
@@ -34,8 +36,8 @@ func checkPrivileges(ctx context.Context, x *exam) ([]finding, error) {
 	}
 	become := inSQL("grant %s to %s", name(x.facts.owner), name(x.facts.role))
 	switch {
-	case len(missing) == 1 && strings.HasPrefix(missing[0], "execute on function pg_control_system"):
-		return one(fail(inSQL("grant execute on function pg_control_system to %s", name(x.facts.role)), "role %s lacks %s", x.facts.role, missing[0]))
+	case len(missing) == 1 && strings.HasPrefix(missing[0], "execute on function pg_"):
+		return one(fail(inSQL("grant %s to %s", missing[0], name(x.facts.role)), "role %s lacks %s", x.facts.role, missing[0]))
 	case len(missing) > 0:
 		return one(fail(become, "role %s lacks %s", x.facts.role, strings.Join(missing, ", ")))
 	case !owns:

@@ -27,8 +27,8 @@ func TestSessionLimits(t *testing.T) {
 	rs.mends(t, conn, "session-limits")
 	examine(t, url, nil, "session-limits").want(t, "session-limits", OK)
 
-	rs.want(t, "max-connections", OK, "of 500 in use", "may want 15")
-	examine(t, url, func(d *Doctor) { d.opts.PoolSize = 1000 }, "max-connections").want(t, "max-connections", Warn, "may want 1005", "max_connections = 2510")
+	rs.want(t, "max-connections", OK, "of 500 in use", "may want 16")
+	examine(t, url, func(d *Doctor) { d.opts.PoolSize = 1000 }, "max-connections").want(t, "max-connections", Warn, "may want 1006", "max_connections = 2512")
 	run(t, conn, "alter role "+name+" connection limit 5")
 	rs = examine(t, url, nil, "max-connections")
 	rs.want(t, "max-connections", Warn, "limited to 5 connections")

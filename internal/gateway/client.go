@@ -239,19 +239,30 @@ func (c *client) resume(f wire.Frame) {
 	}
 }
 
-// subscribe asks the log for all places at once, and answers them in their order.
+// subscribe asks the log for all places at once, but for few snapshots, and answers them in
+// their order.
 func (c *client) subscribe(ctx context.Context, places []wire.Place, ref json.RawMessage) {
 	asked, errs := make([]func(), len(places)), c.limitEach(ctx, places)
+	answered, snapshots := 0, 0
+	answer := func(upto int) {
+		for ; answered < upto; answered++ {
+			asked[answered]()
+		}
+	}
 	for i, p := range places {
 		if errs != nil && errs[i] != nil {
 			asked[i] = func() { c.turnAway(p.Topic, ref, errs[i]) }
 			continue
 		}
+		if p.Snapshot {
+			if snapshots++; snapshots > snapshotsAtOnce {
+				answer(i)
+				snapshots = 1
+			}
+		}
 		asked[i] = c.ask(ctx, p, ref)
 	}
-	for _, answer := range asked {
-		answer()
-	}
+	answer(len(places))
 	if denial := longest(errs); denial != nil && ref != nil {
 		c.fail(ref, denial) // says when to try again
 	}

@@ -18,6 +18,10 @@ import (
 // snapshotCost is what a snapshot costs, as reading history: as much as the longest read.
 const snapshotCost = wire.MaxHistory / wire.DefaultHistory
 
+// snapshotsAtOnce is how many a client has asked for at a time, whatever it sends: they are
+// read in the order in which they are asked for, and others wait behind.
+const snapshotsAtOnce = 4
+
 // maxMarks is how long a stream's places may be: browsers send them back in a header, and
 // a request's header has 16 KiB.
 const maxMarks = 12 << 10
@@ -148,7 +152,7 @@ func (g *Gateway) getSnapshot(w http.ResponseWriter, r *http.Request) {
 	}
 	var s *fanout.SnapshotReader
 	if err == nil {
-		s, err = g.hub.Snapshot(r.Context(), topic)
+		s, err = g.hub.Snapshot(r.Context(), topic, askTimeout)
 	}
 	switch {
 	case r.Context().Err() != nil: // nobody is there any more

@@ -1,17 +1,20 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/replay"
 )
@@ -302,5 +305,81 @@ func TestSnapshotIsLimited(t *testing.T) {
 		p.wantError(pgcast.CodeRateLimited)
 	} else {
 		t.Errorf("%+v", f)
+	}
+}
+
+// queue notes in which order snapshots are read, of nothing, once it is let go.
+type queue struct {
+	entered, let chan struct{}
+	topics       chan string
+}
+
+func (q queue) Snapshot(ctx context.Context, topic string, begin func(pgcast.Snapshot) error, _ func(pgcast.Row) error) error {
+	select {
+	case q.entered <- struct{}{}:
+	default:
+	}
+	select {
+	case <-q.let:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	q.topics <- topic
+	return begin(pgcast.Snapshot{})
+}
+
+type nowhere struct{}
+
+func (nowhere) Write([]fanout.Item) error { return nil }
+func (nowhere) Close(error)               {}
+
+// Whoever asks for many snapshots at once is not before everybody else with all of them.
+func TestSnapshotsTakeTurns(t *testing.T) {
+	t.Parallel()
+	const many = 50
+	for _, way := range []string{"subscribe-batch", "stream"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			q := queue{make(chan struct{}, 1), make(chan struct{}), make(chan string, 2*many)}
+			w := rooms(t, func(s *setup) { s.hub.Snapshots.Source, s.hub.Snapshots.Reads = q, 1 })
+			ctx, cancel := context.WithCancel(t.Context())
+			var streaming sync.WaitGroup
+			if way == "stream" {
+				path := "/topics/room:0/sse?snapshot=true"
+				for i := range many - 1 {
+					path += fmt.Sprint("&topic=room:", i+1)
+				}
+				r, err := http.NewRequestWithContext(ctx, http.MethodGet, w.http.URL+path, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				streaming.Go(func() {
+					if answer, err := http.DefaultClient.Do(r); err == nil {
+						_ = answer.Body.Close()
+					}
+				})
+			} else {
+				batch := wire.Frame{Type: wire.SubscribeBatch}
+				for i := range many {
+					batch.Topics = append(batch.Topics, wire.Place{Topic: fmt.Sprint("room:", i), Snapshot: true})
+				}
+				w.dial(t).send(batch)
+			}
+			<-q.entered
+			session := w.hub.NewSession(nowhere{})
+			other := session.Ask(fanout.Request{Topic: "other", Snapshot: true})
+			close(q.let)
+			if err := session.Open(ctx, other); err != nil {
+				t.Error(err)
+			}
+			for before := 0; <-q.topics != "other"; before++ {
+				if before == many/2 {
+					t.Fatalf("%d of the greedy one's were read first", before)
+				}
+			}
+			session.End(nil)
+			cancel()
+			streaming.Wait()
+		})
 	}
 }

@@ -99,17 +99,27 @@ func (s *stream) open(w http.ResponseWriter, r *http.Request) (*fanout.Session, 
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
 	openings := make([]*fanout.Opening, len(s.marks))
-	for i, m := range s.marks {
-		openings[i] = session.Ask(fanout.Request{Topic: m.name, After: m.asked, ID: m.id, Snapshot: m.snapshot, AsOf: m.asOf, Foreign: s.g.foreign(m.asOf)})
-	}
 	var err error
-	for i, o := range openings {
-		if e := session.Open(ctx, o); e != nil {
-			err = e
-		} else if s.marks[i].asked != nil {
-			s.g.metrics.resumes.Inc()
+	opened, snapshots := 0, 0
+	open := func(upto int) {
+		for ; opened < upto; opened++ {
+			if e := session.Open(ctx, openings[opened]); e != nil {
+				err = e
+			} else if s.marks[opened].asked != nil {
+				s.g.metrics.resumes.Inc()
+			}
 		}
 	}
+	for i, m := range s.marks {
+		if m.snapshot {
+			if snapshots++; snapshots > snapshotsAtOnce {
+				open(i)
+				snapshots = 1
+			}
+		}
+		openings[i] = session.Ask(fanout.Request{Topic: m.name, After: m.asked, ID: m.id, Snapshot: m.snapshot, AsOf: m.asOf, Foreign: s.g.foreign(m.asOf)})
+	}
+	open(len(s.marks))
 	if err != nil {
 		s.g.refuseStream(w, r, err)
 	}

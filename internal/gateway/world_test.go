@@ -90,7 +90,9 @@ func newWorld(t testing.TB, change func(*setup)) *world {
 	w.pool = w.db.Pool(t)
 	w.log = replay.NewLog(w.pool, &s.log)
 	s.hub.Encode, s.hub.Logger, s.hub.Registerer = wire.AppendEventBody, discard, w.registry
-	s.hub.Snapshots.Source, s.hub.Snapshots.Encoding = w.log, SnapshotEncoding
+	if s.hub.Snapshots.Encoding = SnapshotEncoding; s.hub.Snapshots.Source == nil {
+		s.hub.Snapshots.Source = w.log
+	}
 	w.hub = fanout.NewHub(w.log, w.log, s.hub)
 	follower := fanout.NewFollower(w.log, w.hub, &fanout.FollowerOptions{Logger: discard})
 	sequencer := replay.NewSequencer(w.db.URL, w.pool, &replay.SequencerOptions{OnGrown: follower.Wake,
