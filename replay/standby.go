@@ -14,16 +14,18 @@ import (
 // standBy waits until this line gets the Lead lock, and meanwhile passes on what the
 // sequencing server rings. A blocking lock would be simpler, but its statement would
 // hold a snapshot, and with it vacuum, for as long as it waits. With WakeWAL nobody rings, and
-// what is passed on is decoded from the WAL.
-func (s *Sequencer) standBy(ctx context.Context, line *listener.Line) error {
+// what is passed on is decoded from the WAL. listens: the line hears the doorbell, before and after.
+func (s *Sequencer) standBy(ctx context.Context, line *listener.Line, listens bool) error {
 	if got, err := line.TryLock(ctx, listener.Lead, false); got || err != nil {
 		return err
 	}
 	rings := s.opts.Wake != WakeWAL
-	if rings {
+	if listens {
 		if err := line.Unlisten(ctx, listener.ChannelBell); err != nil {
 			return err
 		}
+	}
+	if rings {
 		if err := line.Listen(ctx, listener.ChannelLog); err != nil {
 			return err
 		}
@@ -74,7 +76,7 @@ func (s *Sequencer) standBy(ctx context.Context, line *listener.Line) error {
 			return err
 		}
 	}
-	if err := line.Unlisten(ctx, listener.ChannelLog); err != nil {
+	if err := line.Unlisten(ctx, listener.ChannelLog); err != nil || !listens {
 		return err
 	}
 	return line.Listen(ctx, listener.ChannelBell)

@@ -31,13 +31,17 @@ func TestAttachWAL(t *testing.T) {
 	}
 
 	r := s.run(t, "attach", "orders", "--topic", "order:{id}", "--capture", "wal")
-	if r.ok(t) != "" || !strings.Contains(r.err, "made replication slot "+slot+"\n") || !strings.Contains(r.err, "orders is attached: its writes are events of order:{id}\n") {
+	if r.ok(t) != "" || !strings.Contains(r.err, "made replication slot "+slot+"\norders is attached: its writes are events of order:{id}\n") || strings.Contains(r.err, "NOTICE") {
 		t.Errorf("attach --capture wal:\n%s", r)
 	}
 	if r := s.run(t, "attach", "lines", "--capture=wal"); r.ok(t) != "" || strings.Contains(r.err, "slot") {
 		t.Errorf("the slot was there:\n%s", r)
 	}
-	db.Exec(t, "create table plain (id int); select pgcast.attach('plain')")
+	db.Exec(t, "create table plain (id int); select pgcast.attach('plain'); create table moved (id int primary key); select pgcast.attach('moved')")
+	if r := s.run(t, "attach", "moved", "--capture", "wal"); strings.Contains(r.err, "NOTICE") {
+		t.Errorf("what goes with the triggers is told:\n%s", r)
+	}
+	s.run(t, "detach", "moved").ok(t)
 	var ways []string
 	for line := range strings.SplitSeq(s.run(t, "attached", "--json").ok(t), "\n") {
 		var row attachedRow

@@ -107,7 +107,7 @@ func checkQueue(ctx context.Context, x *exam) ([]finding, error) {
 	}
 	if usage >= x.limits.queueFail {
 		f.state = Fail
-		f.found += "; writers do not ring any more, and servers poll"
+		f.found += "; nobody rings any more, and servers that wait for it poll"
 	}
 	return one(f)
 }
