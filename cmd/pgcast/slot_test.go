@@ -163,7 +163,7 @@ func TestAttachWALRefused(t *testing.T) {
 	s.run(t, "sql", "create table orders (id int primary key)").ok(t)
 	s.run(t, "attach", "orders", "--capture", "wal").fails(t, 1, "wal_level is replica, capture from the WAL needs logical", "alter system set wal_level = logical", "Or capture by trigger.")
 
-	s, db := withDatabase(t, &pgtest.Options{Kind: pgtest.Logical, Empty: true})
+	_, db := withDatabase(t, &pgtest.Options{Kind: pgtest.Logical, Empty: true})
 	role := db.Name + "_r"
 	db.Exec(t, "create role "+role+" login; grant create on database "+db.Name+" to "+role+"; grant create on schema public to "+role)
 	defer db.Exec(t, "drop owned by "+role+" cascade; drop role "+role)

@@ -106,7 +106,7 @@ func TestQueue(t *testing.T) {
 		return examine(t, db.URL, some, "notify-queue").has("notify-queue", Warn, "select pg_terminate_backend(", "holds it if it listens")
 	})
 	examine(t, db.URL, func(d *Doctor) { d.limits.queueWarn, d.limits.queueFail = 1e-9, 1e-9 }, "notify-queue").
-		want(t, "notify-queue", Fail, "do not ring any more")
+		want(t, "notify-queue", Fail, "nobody rings any more")
 }
 
 func TestLongTransactions(t *testing.T) {
