@@ -33,7 +33,7 @@ func (s *Sequencer) standBy(ctx context.Context, line *listener.Line, listens bo
 		defer s.followSteps(ctx)()
 	}
 	s.opts.Logger.Info("sequencer: standing by, another server sequences")
-	following, tried, looked := !rings, time.Now(), time.Now()
+	following, tried, looked := false, time.Now(), time.Now() // with WakeWAL that is for people: doctor counts who follows
 	for {
 		if !following {
 			// Refused in a moment in which the sequencing server asks who follows.
@@ -68,13 +68,13 @@ func (s *Sequencer) standBy(ctx context.Context, line *listener.Line, listens bo
 			}
 		}
 	}
-	if !rings {
-		return nil
-	}
 	if following {
 		if err := line.Unlock(ctx, listener.Follow, true); err != nil {
 			return err
 		}
+	}
+	if !rings {
+		return nil
 	}
 	if err := line.Unlisten(ctx, listener.ChannelLog); err != nil || !listens {
 		return err
