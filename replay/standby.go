@@ -41,7 +41,9 @@ func (s *Sequencer) standBy(ctx context.Context, line *listener.Line, listens bo
 			if following, err = line.TryLock(ctx, listener.Follow, true); err != nil {
 				return err
 			}
-			s.opts.OnGrown() // nobody rang for whatever came before this
+			if rings {
+				s.opts.OnGrown() // nobody rang for whatever came before this
+			}
 		}
 		heard, _, err := line.Wait(ctx, contendEvery/2+rand.N(contendEvery/2))
 		if err != nil {
