@@ -21,7 +21,6 @@ type walReader struct {
 	db        *pgtest.DB
 	conn      *pgx.Conn // values are printed and read in it as capture does
 	relations map[uint32]*pglogrepl.RelationMessage
-	missing   map[string]string // by column: it counts as unknown where it is unchanged
 	staged    bool
 	split     int // so many rows of one kind in one statement
 	rows      []change

@@ -46,7 +46,7 @@ func TestCaptureToast(t *testing.T) {
 	r.stop()
 	script(t, conn, "update a set n = 5")
 	script(t, conn, "update a set n = 6 where id = 2", "delete from a where id = 2") // gone before anybody can read it
-	r = run(t, d, SequencerOptions{Logger: discard})
+	run(t, d, SequencerOptions{Logger: discard})
 	check("read by key", "updated id=2 n=5", "updated id=3 n=5 big=y9000 other=null", "updated id=2 n=6", "deleted -")
 	script(t, conn, "update a set n = 7 where id = 3")
 	check("remembered from reading", "updated id=3 n=7 big=y9000 other=null")

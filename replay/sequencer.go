@@ -146,7 +146,8 @@ func (s *Sequencer) session(ctx context.Context) error {
 	}
 	if !shared {
 		line.Attend(s.attendant(line, false).run)
-		err = s.standBy(ctx, line)
+		_, byWAL := waker.(*walWaker)
+		err = s.standBy(ctx, line, !byWAL)
 	}
 	if err == nil {
 		err = s.lead(ctx, line, waker, shared)

@@ -14,16 +14,18 @@ import (
 // standBy waits until this line gets the Lead lock, and meanwhile passes on what the
 // sequencing server rings. A blocking lock would be simpler, but its statement would
 // hold a snapshot, and with it vacuum, for as long as it waits. With WakeWAL nobody rings, and
-// what is passed on is decoded from the WAL.
-func (s *Sequencer) standBy(ctx context.Context, line *listener.Line) error {
+// what is passed on is decoded from the WAL. listens: the line hears the doorbell, before and after.
+func (s *Sequencer) standBy(ctx context.Context, line *listener.Line, listens bool) error {
 	if got, err := line.TryLock(ctx, listener.Lead, false); got || err != nil {
 		return err
 	}
 	rings := s.opts.Wake != WakeWAL
-	if rings {
+	if listens {
 		if err := line.Unlisten(ctx, listener.ChannelBell); err != nil {
 			return err
 		}
+	}
+	if rings {
 		if err := line.Listen(ctx, listener.ChannelLog); err != nil {
 			return err
 		}
@@ -31,7 +33,7 @@ func (s *Sequencer) standBy(ctx context.Context, line *listener.Line) error {
 		defer s.followSteps(ctx)()
 	}
 	s.opts.Logger.Info("sequencer: standing by, another server sequences")
-	following, tried, looked := !rings, time.Now(), time.Now()
+	following, tried, looked := false, time.Now(), time.Now() // with WakeWAL that is for people: doctor counts who follows
 	for {
 		if !following {
 			// Refused in a moment in which the sequencing server asks who follows.
@@ -39,7 +41,9 @@ func (s *Sequencer) standBy(ctx context.Context, line *listener.Line) error {
 			if following, err = line.TryLock(ctx, listener.Follow, true); err != nil {
 				return err
 			}
-			s.opts.OnGrown() // nobody rang for whatever came before this
+			if rings {
+				s.opts.OnGrown() // nobody rang for whatever came before this
+			}
 		}
 		heard, _, err := line.Wait(ctx, contendEvery/2+rand.N(contendEvery/2))
 		if err != nil {
@@ -66,15 +70,15 @@ func (s *Sequencer) standBy(ctx context.Context, line *listener.Line) error {
 			}
 		}
 	}
-	if !rings {
-		return nil
-	}
 	if following {
 		if err := line.Unlock(ctx, listener.Follow, true); err != nil {
 			return err
 		}
 	}
-	if err := line.Unlisten(ctx, listener.ChannelLog); err != nil {
+	if !rings {
+		return nil
+	}
+	if err := line.Unlisten(ctx, listener.ChannelLog); err != nil || !listens {
 		return err
 	}
 	return line.Listen(ctx, listener.ChannelBell)

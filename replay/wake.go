@@ -89,7 +89,7 @@ func (s *Sequencer) waker(ctx context.Context, line *listener.Line) (w waker, sh
 	case prepared && s.opts.Wake == WakeNotify:
 		return nil, false, &pgcast.Error{Code: pgcast.CodeInvalid,
 			Message: "wake=notify cannot serve while max_prepared_transactions is above 0: NOTIFY makes PREPARE TRANSACTION fail",
-			Hint:    "use wake=auto, which polls here, or set max_prepared_transactions to 0"}
+			Hint:    "use wake=auto, which is woken by the WAL here or else polls, or set max_prepared_transactions to 0"}
 	case prepared:
 		return s.newWALWaker(line, true), false, line.Unlisten(ctx, listener.ChannelBell)
 	}

@@ -130,7 +130,8 @@ func (d *dev) startPostgres(ctx context.Context) (err error) {
 	}
 	d.cluster, err = devpg.Start(ctx, &devpg.Options{
 		Dir: d.home, Durable: true,
-		Find: &devpg.FindOptions{BinDir: d.set.PGBin, Say: func(line string) { d.sayf("%s\n", line) }},
+		Settings: map[string]string{"max_slot_wal_keep_size": "4GB"}, // a slot that nobody comes back to is not to fill the disk
+		Find:     &devpg.FindOptions{BinDir: d.set.PGBin, Say: func(line string) { d.sayf("%s\n", line) }},
 	})
 	if err != nil {
 		return err

@@ -31,13 +31,17 @@ func TestAttachWAL(t *testing.T) {
 	}
 
 	r := s.run(t, "attach", "orders", "--topic", "order:{id}", "--capture", "wal")
-	if r.ok(t) != "" || !strings.Contains(r.err, "made replication slot "+slot+"\n") || !strings.Contains(r.err, "orders is attached: its writes are events of order:{id}\n") {
+	if r.ok(t) != "" || !strings.Contains(r.err, "made replication slot "+slot+"\norders is attached: its writes are events of order:{id}\n") || strings.Contains(r.err, "NOTICE") {
 		t.Errorf("attach --capture wal:\n%s", r)
 	}
 	if r := s.run(t, "attach", "lines", "--capture=wal"); r.ok(t) != "" || strings.Contains(r.err, "slot") {
 		t.Errorf("the slot was there:\n%s", r)
 	}
-	db.Exec(t, "create table plain (id int); select pgcast.attach('plain')")
+	db.Exec(t, "create table plain (id int); select pgcast.attach('plain'); create table moved (id int primary key); select pgcast.attach('moved')")
+	if r := s.run(t, "attach", "moved", "--capture", "wal"); strings.Contains(r.err, "NOTICE") {
+		t.Errorf("what goes with the triggers is told:\n%s", r)
+	}
+	s.run(t, "detach", "moved").ok(t)
 	var ways []string
 	for line := range strings.SplitSeq(s.run(t, "attached", "--json").ok(t), "\n") {
 		var row attachedRow
@@ -159,7 +163,7 @@ func TestAttachWALRefused(t *testing.T) {
 	s.run(t, "sql", "create table orders (id int primary key)").ok(t)
 	s.run(t, "attach", "orders", "--capture", "wal").fails(t, 1, "wal_level is replica, capture from the WAL needs logical", "alter system set wal_level = logical", "Or capture by trigger.")
 
-	s, db := withDatabase(t, &pgtest.Options{Kind: pgtest.Logical, Empty: true})
+	_, db := withDatabase(t, &pgtest.Options{Kind: pgtest.Logical, Empty: true})
 	role := db.Name + "_r"
 	db.Exec(t, "create role "+role+" login; grant create on database "+db.Name+" to "+role+"; grant create on schema public to "+role)
 	defer db.Exec(t, "drop owned by "+role+" cascade; drop role "+role)

@@ -107,7 +107,7 @@ func checkQueue(ctx context.Context, x *exam) ([]finding, error) {
 	}
 	if usage >= x.limits.queueFail {
 		f.state = Fail
-		f.found += "; writers do not ring any more, and servers poll"
+		f.found += "; nobody rings any more, and servers that wait for it poll"
 	}
 	return one(f)
 }
@@ -192,6 +192,17 @@ func checkSequencer(ctx context.Context, x *exam) ([]finding, error) {
 	var lead *listener.Holder
 	var list []finding
 	following, awake, doing := 0, 0, "awake"
+	byWAL := x.opts.Wake == replay.WakeWAL
+	if x.opts.Wake == replay.WakeAuto {
+		most, err := x.setting(ctx, "max_prepared_transactions")
+		if err != nil {
+			return nil, err
+		}
+		byWAL = most != "0"
+	}
+	if byWAL {
+		doing = "awake, or waiting for the WAL"
+	}
 	for i, h := range holders {
 		switch {
 		case h.Lock == listener.Lead:
@@ -204,7 +215,7 @@ func checkSequencer(ctx context.Context, x *exam) ([]finding, error) {
 			doing = "asleep until a writer rings"
 		}
 	}
-	if awake > 0 {
+	if awake > 0 && !byWAL {
 		doing = fmt.Sprintf("kept awake by %s with uncommitted events", several(awake, "session"))
 	}
 	for _, h := range holders {

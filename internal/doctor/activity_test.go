@@ -15,8 +15,13 @@ import (
 // sequence runs a sequencer until the test ends, or until it is stopped.
 func sequence(t testing.TB, db *pgtest.DB) (stop func()) {
 	t.Helper()
+	return sequenceBy(t, db, replay.WakeAuto)
+}
+
+func sequenceBy(t testing.TB, db *pgtest.DB, wake replay.Wake) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	s := replay.NewSequencer(db.URL, db.Pool(t), &replay.SequencerOptions{Logger: slog.New(slog.DiscardHandler)})
+	s := replay.NewSequencer(db.URL, db.Pool(t), &replay.SequencerOptions{Wake: wake, Logger: slog.New(slog.DiscardHandler)})
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -106,7 +111,7 @@ func TestQueue(t *testing.T) {
 		return examine(t, db.URL, some, "notify-queue").has("notify-queue", Warn, "select pg_terminate_backend(", "holds it if it listens")
 	})
 	examine(t, db.URL, func(d *Doctor) { d.limits.queueWarn, d.limits.queueFail = 1e-9, 1e-9 }, "notify-queue").
-		want(t, "notify-queue", Fail, "do not ring any more")
+		want(t, "notify-queue", Fail, "nobody rings any more")
 }
 
 func TestLongTransactions(t *testing.T) {
@@ -120,6 +125,19 @@ func TestLongTransactions(t *testing.T) {
 	if err := holder.Ping(t.Context()); err == nil {
 		t.Error("the mend did not end the session")
 	}
+}
+
+// Servers that the WAL wakes keep nothing awake by an open writer, and are counted like others.
+func TestSequencerByWAL(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t, &pgtest.Options{Kind: pgtest.Logical})
+	for range 2 {
+		sequenceBy(t, db, replay.WakeWAL)
+	}
+	begin(t, db, "select pgcast.publish('a', 'b')")
+	until(t, "one sequences and one follows", func() bool {
+		return examine(t, db.URL, wakes(replay.WakeWAL), "sequencer").has("sequencer", OK, "sequences, awake, or waiting for the WAL", "1 other server following")
+	})
 }
 
 func TestPrepared(t *testing.T) {

@@ -39,7 +39,7 @@ type Kind int
 // The kinds.
 const (
 	Doorbell Kind = iota // no prepared transactions, so capture rings the doorbell
-	TwoPhase             // prepared transactions, so the sequencer polls
+	TwoPhase             // prepared transactions, so capture does not ring
 	Logical              // like Doorbell, for tests with replication slots: to make one waits for everybody's open transactions
 )
 
