@@ -200,15 +200,20 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   statement text;
   was_wal boolean := false;
+  messages text := current_setting('client_min_messages');
 begin
   if attach.capture = 'wal' then
     perform pgcast.check_slot();
   end if;
   perform pg_advisory_xact_lock(1885823841, 4); -- not two at once, nor together with refresh()
   for statement in select pgcast.attach_sql(tbl, topic, columns, without, old, numbers, capture) loop
+    if attach.capture = 'wal' then
+      perform set_config('client_min_messages', 'warning', true); -- that there was no function to drop
+    end if;
     execute statement;
     was_wal := was_wal or starts_with(statement, 'select pgcast.unfollow_table(');
   end loop;
+  perform set_config('client_min_messages', messages, true);
   if was_wal then
     perform pgcast.notice_unused();
   end if;
