@@ -153,7 +153,14 @@ func TestAttachWALSwitch(t *testing.T) {
 	if got := w.events(t, "t", true); len(got) != 0 {
 		t.Errorf("detached, then read: %q", got)
 	}
-	w.db.Exec(t, `select pgcast.attach('t', capture => 'wal'); update t set n = 1 where id = 2`)
+	w.db.Exec(t, `select pgcast.detach('t')`)
+	notices = nil
+	if _, err := conn.Exec(t.Context(), `select pgcast.attach('t', capture => 'wal'); update t set n = 1 where id = 2`); err != nil {
+		t.Fatal(err)
+	}
+	if len(notices) > 0 {
+		t.Errorf("attach says %q", notices)
+	}
 	w.db.Exec(t, `select pgcast.unfollow_table('t'); update t set n = 3 where id = 2; update pgcast.attachment set via = 'trigger'`)
 	w.read(t)
 	if diff := cmp.Diff([]string{` updated {"id":2,"n":1} old {"id":2}`}, w.events(t, "t", true)); diff != "" {

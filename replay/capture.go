@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -45,7 +46,7 @@ type capture struct {
 	unused   time.Time            // since when a slot serves nobody; zero: it does, or there is none
 	warned   bool                 // of retention without a limit
 	lost     map[string]time.Time // when the log was told that changes are, by reason
-	current  time.Time            // when it was last up to date
+	current  atomic.Int64         // when it was last up to date, in nanoseconds
 }
 
 // captureLimits bound what is held in memory, and what one flush takes.
@@ -70,8 +71,18 @@ func (s *Sequencer) capture(term int64, shared bool) *capture {
 // run captures whenever a table is attached from the WAL, until ctx ends; it returns nothing
 // but ctx's error. Whatever fails is tried again within a second.
 func (c *capture) run(ctx context.Context) error {
-	defer c.clear()
-	c.current = time.Now()
+	c.upToDate()
+	measuring, stop := context.WithCancel(ctx)
+	measured := make(chan struct{})
+	go func() {
+		defer close(measured)
+		c.measure(measuring)
+	}()
+	defer func() {
+		stop()
+		<-measured
+		c.clear()
+	}()
 	delay := captureSoon
 	for {
 		began := time.Now()
@@ -91,7 +102,6 @@ func (c *capture) run(ctx context.Context) error {
 			wait = captureEvery / 2
 		default:
 			c.metrics.interrupted.Inc()
-			c.metrics.lagSeconds.Set(time.Since(c.current).Seconds())
 			if !errors.Is(err, listener.ErrSlotInUse) || delay > captureSoon { // whose session was ended may take a moment to go
 				c.told.tell(err)
 			}
@@ -100,6 +110,19 @@ func (c *capture) run(ctx context.Context) error {
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
+	}
+}
+
+func (c *capture) upToDate() { c.current.Store(time.Now().UnixNano()) }
+
+// measure goes on while capture waits: for a slot, a lock, a transaction to show.
+func (c *capture) measure(ctx context.Context) {
+	for sleep(ctx, captureEvery) == nil {
+		lag := time.Since(time.Unix(0, c.current.Load()))
+		if lag < 2*captureEvery {
+			lag = 0
+		}
+		c.metrics.lagSeconds.Set(lag.Seconds())
 	}
 }
 
@@ -125,13 +148,15 @@ func (c *capture) attempt(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	case state.HasSlot && state.Lsn == 0 && !state.Leftovers && (c.unused.IsZero() || time.Since(c.unused) < captureUnused):
 		// Somebody is about to attach his first table.
+		c.upToDate()
 		if c.unused.IsZero() {
 			c.unused = time.Now()
 		}
 	case state.HasSlot || state.Lsn > 0 || state.Leftovers:
 		return captureEvery, c.end(ctx)
 	default:
-		c.unused, c.current = time.Time{}, time.Now()
+		c.unused = time.Time{}
+		c.upToDate()
 		c.clear()
 	}
 	return captureEvery, nil

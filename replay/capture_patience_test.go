@@ -1,3 +1,5 @@
+//go:build unix
+
 package replay
 
 import (
@@ -76,6 +78,9 @@ func TestCaptureWaitsForItsSlot(t *testing.T) {
 	await(t, "it has waited long", func() bool {
 		return one[bool](t, conn, fmt.Sprintf(waits, 4)) || time.Since(began) > 10*time.Second
 	})
+	if lag := r.metric("capture_lag_seconds"); lag < 2 {
+		t.Errorf("it lags by %v s", lag)
+	}
 	script(t, writer, "commit")
 	await(t, "it has a slot", func() bool { return one[bool](t, conn, hasSlot) && r.metric("capture_resets_total", resetMissing) == 1 })
 	if n := r.metric("capture_interrupted_total"); n != 0 {

@@ -175,7 +175,7 @@ func (s *captureSession) read(ctx context.Context, checks <-chan db.CaptureState
 					return err
 				}
 				if s.tx == nil {
-					s.current = time.Now()
+					s.upToDate()
 				}
 			}
 		case state := <-checks:
@@ -205,13 +205,9 @@ func (s *captureSession) checked(ctx context.Context, state db.CaptureStateRow, 
 		return errDeposed
 	}
 	if idle && s.tx == nil {
-		s.current = time.Now()
+		s.upToDate()
 	}
 	s.told.over()
-	s.metrics.lagSeconds.Set(0)
-	if lag := time.Since(s.current); lag > captureEvery {
-		s.metrics.lagSeconds.Set(lag.Seconds())
-	}
 	s.metrics.lagBytes.Set(float64(max(0, state.Flushed-int64(max(s.seen, s.done)))))
 	s.metrics.retained.Set(float64(state.Retained))
 	switch {

@@ -88,19 +88,28 @@ func (s *captureSession) enter(ctx context.Context, ids int) ([]int64, error) {
 			return nil, err
 		}
 	}
+	var drawn []int64
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
 		var queries []query
 		if !s.open {
 			queries = append(queries, query{sql: "begin isolation level read committed read write"})
 		}
-		queries = append(queries, prepared("check", "{"+strings.Join(s.unseen, ",")+"}"), prepared("ids", strconv.Itoa(ids)))
+		queries = append(queries, prepared("check", "{"+strings.Join(s.unseen, ",")+"}"))
+		check := len(queries) - 1
+		if drawn == nil { // once, however long it waits
+			queries = append(queries, prepared("ids", strconv.Itoa(ids)))
+		}
 		results, err := s.ask(ctx, queries...)
 		if err != nil {
 			return nil, fmt.Errorf("begin to write what was captured: %w", err)
 		}
 		s.open = true
-		results = results[len(results)-2:]
-		row := results[0].Rows[0]
+		if drawn == nil {
+			if drawn, err = numbers(results[check+1].Rows); err != nil {
+				return nil, err
+			}
+		}
+		row := results[check].Rows[0]
 		switch {
 		case string(row[0]) != strconv.FormatInt(s.term, 10):
 			return nil, errDeposed
@@ -118,7 +127,7 @@ func (s *captureSession) enter(ctx context.Context, ids int) ([]int64, error) {
 				s.attached = string(row[3])
 			}
 			s.unseen = s.unseen[:0]
-			return numbers(results[1].Rows)
+			return drawn, nil
 		}
 		// Its writer is between the two, or waits for a standby.
 		if err := sleep(ctx, wait); err != nil {
