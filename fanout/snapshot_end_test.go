@@ -97,7 +97,11 @@ func TestSlowSnapshotMakesRoom(t *testing.T) {
 	if err := session.Subscribe(context.Background(), Request{Topic: "room:1", Snapshot: true, Ref: []byte("1")}); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "all is read", func() bool { return s.metric(t, "snapshot_rows_total") == 40_000 })
+	await(t, "all is read, and given to nobody else", func() bool {
+		s.hub.shots.mu.Lock()
+		defer s.hub.shots.mu.Unlock()
+		return len(s.hub.shots.held) == 1 && len(s.hub.shots.current) == 0
+	})
 	var quick *tally
 	await(t, "another one gets all of it", func() bool {
 		if quick == nil || quick.see().denied != nil {
