@@ -31,7 +31,7 @@ func TestCaptureExactlyOnce(t *testing.T) {
 		defer mu.Unlock()
 		met[step]++
 		// The first time at each step, and then now and then.
-		if left == 0 || met[step] > 2 && rand.N(40) > 0 {
+		if ended[step] > 0 && (left <= 0 || met[step] > 2 && rand.N(40) > 0) {
 			return nil
 		}
 		left--

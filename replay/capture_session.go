@@ -210,6 +210,11 @@ func (s *captureSession) checked(ctx context.Context, state db.CaptureStateRow, 
 	s.told.over()
 	s.metrics.lagBytes.Set(float64(max(0, state.Flushed-int64(max(s.seen, s.done)))))
 	s.metrics.retained.Set(float64(state.Retained))
+	if state.Flushed > int64(s.seen) {
+		// While other databases of the cluster write, a WAL sender that has nothing for us does
+		// not say how far it has come.
+		s.stream.Ask()
+	}
 	switch {
 	case state.Attached > 0:
 		s.drainTo = 0

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pgcast/pgcast/internal/pgtest"
 )
@@ -156,6 +158,40 @@ func TestCaptureAttachAgain(t *testing.T) {
 	script(t, conn, "select pgcast.attach('a', without => '{secret}')", "insert into a values (3, 'x', 's')")
 	await(t, "by trigger", func() bool { return slices.Contains(eventsOf(t, conn, "a"), `created {"id":3,"v":"x"}`) })
 	await(t, "the slot is dropped", func() bool { return !one[bool](t, conn, hasSlot) })
+}
+
+// TestCaptureBesideBusyDatabases: while other databases of the cluster write all the time, a
+// WAL sender that has nothing for us says nothing by itself. It is asked how far it is, or
+// triggers could not take over, and Postgres would keep the WAL.
+func TestCaptureBesideBusyDatabases(t *testing.T) {
+	t.Parallel()
+	d := logical(t, "create table a (id int primary key)", "select pgcast.attach('a', capture => 'wal')")
+	conn := d.Conn(t)
+	other := pgtest.New(t, &pgtest.Options{Kind: pgtest.Logical, Empty: true})
+	other.Exec(t, "create table busy (v text)")
+	ctx, cancel := context.WithCancel(t.Context())
+	g, ctx := errgroup.WithContext(ctx)
+	for range 2 {
+		writer := other.Conn(t)
+		g.Go(func() error {
+			for ctx.Err() == nil {
+				if _, err := writer.Exec(context.WithoutCancel(ctx), "insert into busy select repeat('x', 500) from generate_series(1, 20)"); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	capturing(t, d, nil)
+	script(t, conn, "insert into a values (1)")
+	sequenced(t, conn, 1)
+	for range 3 {
+		script(t, conn, "select pgcast.attach('a')", "select pgcast.open_slot()", "select pgcast.attach('a', capture => 'wal')")
+	}
+	cancel()
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestCapturePublicationAltered: tables are attached and detached while a transaction is open
