@@ -87,8 +87,7 @@ func (s *captureSession) stage(ctx context.Context) error {
 		}
 	}
 	t.staged += s.inserted - before
-	clear(s.changes)
-	s.changes, s.size, s.reads, s.whole = s.changes[:0], 0, 0, 0
+	s.drop()
 	return s.at("staged")
 }
 
@@ -185,9 +184,6 @@ func (s *captureSession) move(ctx context.Context, m *pglogrepl.StreamCommitMess
 
 // stageLate stages what could not be completed before the commit.
 func (s *captureSession) stageLate(ctx context.Context, t *streamedTx) error {
-	if len(t.late) == 0 {
-		return nil
-	}
 	for len(t.late) > 0 {
 		n := min(len(t.late), s.readsAtOnce())
 		changes := t.late[:n]

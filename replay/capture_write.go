@@ -173,11 +173,7 @@ func (s *captureSession) number(ctx context.Context, changes []*change, ids []in
 
 // add takes one change more.
 func (s *captureSession) add(ctx context.Context, c *change) error {
-	s.changes, s.size = append(s.changes, c), s.size+c.size
-	if len(c.toast) > 0 {
-		s.reads++
-	}
-	if len(s.changes) < s.limits.changes && s.size < s.limits.bytes && s.reads < s.readsAtOnce() {
+	if s.hold(c); s.hasRoom() {
 		return nil
 	}
 	if s.streamed != nil {
@@ -190,18 +186,33 @@ func (s *captureSession) add(ctx context.Context, c *change) error {
 		if err := s.finish(ctx); err != nil {
 			return err
 		}
-		s.changes = rest
 		for _, c := range rest {
-			s.size += c.size
-			if len(c.toast) > 0 {
-				s.reads++
-			}
+			s.hold(c)
 		}
-		if len(s.changes) < s.limits.changes && s.size < s.limits.bytes && s.reads < s.readsAtOnce() {
+		if s.hasRoom() {
 			return nil
 		}
 	}
 	return s.write(ctx)
+}
+
+// hold keeps a change until it is written.
+func (s *captureSession) hold(c *change) {
+	s.changes, s.size = append(s.changes, c), s.size+c.size
+	if len(c.toast) > 0 {
+		s.reads++
+	}
+}
+
+// hasRoom tells whether more can be held.
+func (s *captureSession) hasRoom() bool {
+	return len(s.changes) < s.limits.changes && s.size < s.limits.bytes && s.reads < s.readsAtOnce()
+}
+
+// drop lets go of all that was held.
+func (s *captureSession) drop() {
+	clear(s.changes)
+	s.changes, s.size, s.reads, s.whole = s.changes[:0], 0, 0, 0
 }
 
 // write writes what there is into the open transaction.
@@ -247,8 +258,7 @@ func (s *captureSession) write(ctx context.Context, last ...query) error {
 	}
 	s.count.events += len(changes)
 	s.mixed = s.tx != nil
-	s.changes, s.size, s.reads, s.whole = s.changes[:0], 0, 0, 0
-	clear(changes)
+	s.drop()
 	if len(last) > 0 && !inline {
 		if err := s.at("written"); err != nil {
 			return err
