@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -269,11 +270,10 @@ func TestSafetyLookIsCounted(t *testing.T) {
 	})
 }
 
-// bells counts what rings on the doorbell's channel until the test ends, without the
-// sequencer's own.
-func bells(t *testing.T, d *pgtest.DB) (rang func() int) {
+// bells counts what a session of the test's own hears on channels until the test ends.
+func bells(t *testing.T, d *pgtest.DB, channels ...string) (rang func() int) {
 	conn := d.Conn(t)
-	if _, err := conn.Exec(t.Context(), "listen pgcast; listen the_end"); err != nil {
+	if _, err := conn.Exec(t.Context(), "listen "+strings.Join(append(channels, "the_end"), "; listen ")); err != nil {
 		t.Fatal(err)
 	}
 	n := 0
@@ -300,7 +300,7 @@ func bells(t *testing.T, d *pgtest.DB) (rang func() int) {
 func TestBellIsRare(t *testing.T) {
 	d := pgtest.New(t, nil)
 	conn := d.Conn(t)
-	rang := bells(t, d)
+	rang := bells(t, d, listener.ChannelBell)
 	d.Exec(t, "select pgcast.publish('a', 'e')")
 	if n := rang(); n != 0 {
 		t.Errorf("%d bells while no server runs", n)
@@ -345,7 +345,7 @@ func TestPolls(t *testing.T) {
 	t.Parallel()
 	d := pgtest.New(t, &pgtest.Options{Kind: pgtest.TwoPhase})
 	conn := d.Conn(t)
-	rang := bells(t, d)
+	rang := bells(t, d, listener.ChannelBell)
 	d.Exec(t, "drop publication pgcast_wake")
 	var log said
 	r := run(t, d, SequencerOptions{Logger: log.logger()})

@@ -52,12 +52,17 @@ func sequence(t *testing.T, d *pgtest.DB) *Log {
 
 func settled(t *testing.T, d *pgtest.DB) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); pgtest.Value[bool](t, d, `select exists (select from pgcast.event_log e where not exists (select from pgcast.replay r where r.event_id = e.id))`); {
-		if time.Now().After(deadline) {
-			t.Fatal("not sequenced within a minute")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	awaitFor(t, time.Minute, "all is sequenced", func() bool {
+		return pgtest.Value[bool](t, d, `select not exists (select from pgcast.event_log e where not exists (select from pgcast.replay r where r.event_id = e.id))`)
+	})
+}
+
+// waitsFor waits until somebody waits for a lock of a mode.
+func waitsFor(t *testing.T, d *pgtest.DB, mode string) {
+	t.Helper()
+	awaitFor(t, time.Minute, "somebody waits for an "+mode, func() bool {
+		return pgtest.Value[bool](t, d, "select exists (select from pg_locks where not granted and mode = $1)", mode)
+	})
 }
 
 func TestSnapshot(t *testing.T) {
@@ -177,10 +182,8 @@ func TestSnapshotGivesWay(t *testing.T) {
 		return nil
 	}, func(pgcast.Row) error {
 		if taken++; taken == 1 {
-			for deadline := time.Now().Add(time.Minute); !pgtest.Value[bool](t, d, "select exists (select from pg_locks where not granted and mode = 'AccessExclusiveLock')") && time.Now().Before(deadline); {
-				time.Sleep(5 * time.Millisecond)
-			}
-			time.Sleep(snapshotLook)
+			waitsFor(t, d, "AccessExclusiveLock")
+			time.Sleep(snapshotLook) // the next look is due only then
 		}
 		return nil
 	})
@@ -247,9 +250,7 @@ func TestSnapshotAndTruncate(t *testing.T) {
 	}
 	done := make(chan result, 1)
 	go func() { s, err := shoot(log, "room:1"); done <- result{s, err} }()
-	for deadline := time.Now().Add(time.Minute); !pgtest.Value[bool](t, d, "select exists (select from pg_locks where not granted and mode = 'AccessShareLock')") && time.Now().Before(deadline); {
-		time.Sleep(5 * time.Millisecond)
-	}
+	waitsFor(t, d, "AccessShareLock")
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}

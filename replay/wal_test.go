@@ -2,7 +2,6 @@ package replay
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/pgcast/pgcast/internal/devpg"
 	"github.com/pgcast/pgcast/internal/pgtest"
+	"github.com/pgcast/pgcast/listener"
 	"github.com/pgcast/pgcast/migrations"
 )
 
@@ -68,7 +68,7 @@ func TestWakesByWAL(t *testing.T) {
 			t.Parallel()
 			d := pgtest.New(t, &pgtest.Options{Kind: opts.kind})
 			conn, open := d.Conn(t), d.Conn(t)
-			notified := notifications(t, d)
+			notified := bells(t, d, listener.ChannelBell, listener.ChannelLog)
 			servers := []*running{run(t, d, SequencerOptions{Wake: opts.wake}), run(t, d, SequencerOptions{Wake: opts.wake})}
 			leader := leading(t, servers...)
 			follower := servers[0]
@@ -132,30 +132,6 @@ func latency(t testing.TB, conn *pgx.Conn) (p50 time.Duration) {
 	t.Helper()
 	return one[time.Duration](t, conn, `select percentile_disc(0.5) within group (order by r.sequenced_at - e.created_at)
 		from pgcast.replay r join pgcast.event_log e on e.id = r.event_id where e.topic <> 'open'`)
-}
-
-// notifications counts all that a third session hears on pgcast's channels.
-func notifications(t *testing.T, d *pgtest.DB) (heard func() int) {
-	conn := d.Conn(t)
-	if _, err := conn.Exec(t.Context(), "listen pgcast; listen pgcast_log; listen the_end"); err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	return func() int {
-		d.Exec(t, "notify the_end")
-		for {
-			ctx, cancel := context.WithTimeout(t.Context(), within)
-			got, err := conn.WaitForNotification(ctx)
-			cancel()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got.Channel == "the_end" {
-				return n
-			}
-			n++
-		}
-	}
 }
 
 // private makes a migrated cluster of the test's own.
@@ -248,7 +224,7 @@ func TestFollowerPolls(t *testing.T) {
 	d := pgtest.New(t, &pgtest.Options{Kind: pgtest.Logical})
 	conn := d.Conn(t)
 	d.Exec(t, "drop publication pgcast_steps")
-	notified := notifications(t, d)
+	notified := bells(t, d, listener.ChannelBell, listener.ChannelLog)
 	leader := run(t, d, SequencerOptions{Wake: WakeWAL})
 	leading(t, leader)
 	var log said
