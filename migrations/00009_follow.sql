@@ -167,11 +167,14 @@ create function pgcast.await_captured(tbl regclass) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   s record;
-  mark pg_lsn;
+  mark pg_lsn := pg_current_wal_insert_lsn();
   began timestamptz := clock_timestamp();
 begin
   -- Who captures stores how far it is when it has captured something, or has got on by a megabyte.
-  mark := pg_logical_emit_message(false, 'pgcast', repeat('x', 1200000));
+  perform pg_logical_emit_message(false, 'pgcast', repeat('x', 1200000));
+  -- While nobody commits, Postgres writes whole pages of WAL only. That the one above ends on
+  -- such a page this one sees to, which then waits itself.
+  perform pg_logical_emit_message(false, 'pgcast', repeat('x', 50000));
   loop
     select r.active, r.wal_status, r.confirmed_flush_lsn >= mark as is_done into s from pg_replication_slots r where r.slot_name = pgcast.slot_name();
     if not found or s.wal_status = 'lost' or s.is_done then
