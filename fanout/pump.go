@@ -147,7 +147,8 @@ func (s *Session) open(o *Opening) {
 	if old != nil {
 		s.remove(s.subs[o.feed.key])
 	}
-	sub := &Subscription{session: s, feed: o.feed, order: s.orders, place: place}
+	sub := &Subscription{session: s, feed: o.feed, order: s.orders, place: place,
+		lens: o.req.Lens, sight: s.hub.sights.acquire(o.feed.key, o.req.Lens)}
 	if !o.asOf.IsZero() {
 		asOf := o.asOf // without the rest of the opening
 		sub.asOf = &asOf
@@ -191,6 +192,7 @@ func (s *Session) remove(sub *Subscription) {
 	s.begun(sub)
 	s.setBehind(sub, false)
 	s.hub.release(sub.feed)
+	s.hub.sights.release(sub.feed.key, sub.lens)
 	s.hub.metrics.subscriptions.Dec()
 }
 

@@ -26,6 +26,8 @@ type Request struct {
 	// tell, and the subscription is reset.
 	AsOf    pgcast.AsOf
 	Foreign bool
+	// Lens is how the topic is seen; nil: as it is.
+	Lens Lens
 	// Keep leaves a subscription that there is already where it is, and has it answered with
 	// its place.
 	Keep bool
@@ -36,6 +38,8 @@ type Subscription struct {
 	session *Session
 	feed    *feed
 	order   int // of creation, within the session
+	lens    Lens
+	sight   *sight // through lens
 
 	// Guarded by session.mu.
 	queued bool
@@ -204,37 +208,56 @@ func (s *Session) pull(ctx context.Context, sub *Subscription, limit pgcast.Posi
 	frames, behind, floor, more := sub.feed.after(sub.place, limit, pullEvents, pullBytes, s.frames[:0])
 	s.setBehind(sub, behind)
 	if !behind {
-		return s.itemsOf(sub, frames), more, 0
+		if items, err := s.itemsOf(ctx, sub, frames); err == nil {
+			sub.retries = 0
+			return items, more, 0
+		}
+		return nil, false, sub.again()
 	}
 	p, err := s.hub.reads.page(ctx, sub.feed, sub.page, sub.place, floor)
 	if err != nil {
 		if ctx.Err() == nil {
 			s.hub.metrics.errors.Inc()
 		}
-		sub.retries++
-		return nil, false, min(100*time.Millisecond<<min(sub.retries, 5), 2*time.Second)
+		return nil, false, sub.again()
 	}
-	sub.retries, sub.page = 0, p.key.after
+	sub.page = p.key.after
 	items = s.gapOf(sub, p)
-	size := 0
+	next := p.next
+	size, beyond := 0, false
 	for _, fr := range p.frames {
 		if sub.feed.number(fr) <= sub.place {
 			continue
 		}
-		if beyond := fr.Position > limit; beyond || len(frames) >= pullEvents || size >= pullBytes {
-			return append(items, s.itemsOf(sub, frames)...), !beyond, 0
+		if beyond = fr.Position > limit; beyond || len(frames) >= pullEvents || size >= pullBytes {
+			next = 0
+			break
 		}
 		frames, size = append(frames, fr), size+fr.size()
 		s.read = max(s.read, fr.Position) // may be ahead of the hub
 	}
-	items = append(items, s.itemsOf(sub, frames)...)
-	if p.next <= sub.place && len(items) == 0 {
+	seen, err := s.itemsOf(ctx, sub, frames)
+	if err != nil {
+		return items, false, sub.again()
+	}
+	sub.retries = 0
+	items = append(items, seen...)
+	if next == 0 {
+		return items, !beyond, 0
+	}
+	if next <= sub.place && len(items) == 0 && len(frames) == 0 {
 		// Nothing there although the ring begins later: the feed learned of its first
 		// event, or lost its ring, while we looked. The hub comes to it in a moment.
 		return nil, false, 20 * time.Millisecond
 	}
-	sub.place = max(sub.place, p.next)
+	sub.place = max(sub.place, next)
 	return items, true, 0
+}
+
+// again is when to ask once more what could not be answered.
+func (sub *Subscription) again() time.Duration {
+	sub.retries++
+	return min(100*time.Millisecond<<min(sub.retries, 5), 2*time.Second)
 }
 
 // gapOf tells of what is trimmed between the subscription's place and the page, once.
@@ -254,19 +277,27 @@ func (s *Session) gapOf(sub *Subscription, p *page) []Item {
 }
 
 // itemsOf makes items of frames and moves the place behind them. An event that another
-// subscription of the session covers is left to that one.
-func (s *Session) itemsOf(sub *Subscription, frames []*Frame) []Item {
+// subscription of the session covers is left to that one. Only through a lens it may have to
+// wait, or fail; the place is where it was then.
+func (s *Session) itemsOf(ctx context.Context, sub *Subscription, frames []*Frame) ([]Item, error) {
+	seen := frames
+	if sub.lens != nil && len(frames) > 0 {
+		var err error
+		if seen, err = s.look(ctx, sub, frames); err != nil {
+			return nil, err
+		}
+	}
 	items := s.items[:0]
 	pattern := sub.feed.pattern != nil
-	for _, fr := range frames {
+	for i, fr := range frames {
 		sub.place = sub.feed.number(fr)
-		if sub.asOf != nil && sub.asOf.Holds(fr.xid) || pattern && s.covered(sub, fr) {
+		if seen[i] == nil || sub.asOf != nil && sub.asOf.Holds(fr.event.XID) || pattern && s.covered(sub, fr) {
 			continue
 		}
-		items = append(items, Item{Frame: fr, Pattern: pattern})
+		items = append(items, Item{Frame: seen[i], Pattern: pattern})
 	}
 	s.frames, s.items = frames[:0], items
-	return items
+	return items, nil
 }
 
 // covered tells whether another subscription delivers the event: the exact topic's

@@ -152,7 +152,7 @@ func (g *Gateway) getSnapshot(w http.ResponseWriter, r *http.Request) {
 	}
 	var s *fanout.SnapshotReader
 	if err == nil {
-		s, err = g.hub.Snapshot(r.Context(), topic, askTimeout)
+		s, err = g.hub.Snapshot(r.Context(), topic, nil, askTimeout)
 	}
 	switch {
 	case r.Context().Err() != nil: // nobody is there any more
