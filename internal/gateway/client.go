@@ -17,6 +17,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/internal/wire"
 )
 
@@ -29,6 +30,7 @@ type client struct {
 	ws      *websocket.Conn
 	session *fanout.Session
 	system  system
+	claims  atomic.Pointer[auth.Claims] // never nil once it has a session
 
 	// Told by the client, read by the session's goroutine.
 	said, batch, reset, resumed atomic.Bool

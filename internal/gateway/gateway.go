@@ -21,6 +21,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
 
@@ -89,6 +90,7 @@ type Options struct {
 	// Default: one that never changes.
 	Identity func() string
 	Live     Live
+	Access   *Access            // nil: whoever connects may do everything
 	Limits   *ratelimit.Limiter // nil: nothing is limited
 	// TrustedProxies are those whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
@@ -189,6 +191,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ws.SetReadLimit(-1) // read has its own, so as to be the one who closes
 	c.ws = ws
 	c.known(r)
+	c.claims.Store(auth.Everybody)
 	c.session = g.open(c, c)
 	g.metrics.connects.Inc()
 	// In a goroutine of its own: returning lets go of net/http's buffers and stack.

@@ -53,6 +53,7 @@ type Options struct {
 	SnapshotFresh     time.Duration // for which a snapshot serves others who ask for it; default 1 s
 	SpoolDir          string        // for snapshots on their way to clients; default the system's for temporary files
 	Live              LiveOptions
+	Access            AccessOptions
 	// Public serves the public listener's paths that are not the server's own.
 	Public http.Handler
 	// Guard, if set, stands before everything on the public listener.
