@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -36,7 +37,9 @@ type client struct {
 	said, batch, reset, resumed atomic.Bool
 	aliases                     atomic.Pointer[map[string]bool] // see renames
 
-	// Owned by run.
+	state sync.Mutex // held while a frame is served, and while rights are decided on anew
+
+	// Owned by run, and guarded by state.
 	seen    map[string]pgcast.Seq // by resume: where topics stood
 	doubted bool                  // seen comes from another cluster or timeline
 	bad     int32                 // frames; beside doubted it takes no room
@@ -44,6 +47,7 @@ type client struct {
 	message io.Reader             // the newest
 	id      string                // of the session; its owner's secret
 	live    live
+	rights  *rights       // nil where there is no access control
 	limited *limited      // nil until something is
 	refused int           // frames, and places of a subscribe-batch, in all
 	debt    time.Duration // for which nothing is read, for what was refused
@@ -65,11 +69,18 @@ func (g *Gateway) sessionID(own string, fresh bool) string {
 func (c *client) run() {
 	defer c.g.forget(c)
 	defer func() { _ = c.conn.Close() }()
+	c.state.Lock()
 	c.id = rand.Text()
 	c.knownAs(c.id, nil)
 	c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(c.id, false)))
 	c.greet()
-	defer c.endLive()
+	c.state.Unlock()
+	defer func() {
+		c.rights.close()
+		c.state.Lock()
+		defer c.state.Unlock()
+		c.endLive()
+	}()
 	err := c.read()
 	var ce closeError
 	if !errors.As(err, &ce) {
@@ -100,7 +111,12 @@ func (c *client) read() error {
 		case int64(len(text)) > limit:
 			return closeError{int(websocket.StatusMessageTooBig), fmt.Sprintf("a frame may have %d bytes", limit)}
 		}
-		if err := apart(func() error { return c.handle(kind, text) }); err != nil {
+		err = apart(func() error {
+			c.state.Lock()
+			defer c.state.Unlock()
+			return c.handle(kind, text)
+		})
+		if err != nil {
 			return err
 		}
 		if c.debt > 0 {
@@ -212,7 +228,7 @@ func (c *client) serve(f wire.Frame, bytes int) {
 	case wire.Presence:
 		c.presence(ctx, f)
 	case wire.Cursor, wire.CursorSnapshot:
-		c.cursor(f)
+		c.cursor(ctx, f)
 	case wire.Group:
 		c.group(ctx, f)
 	default:
@@ -241,89 +257,12 @@ func (c *client) resume(f wire.Frame) {
 	}
 }
 
-// subscribe asks the log for all places at once, but for few snapshots, and answers them in
-// their order.
-func (c *client) subscribe(ctx context.Context, places []wire.Place, ref json.RawMessage) {
-	asked, errs := make([]func(), len(places)), c.limitEach(ctx, places)
-	answered, snapshots := 0, 0
-	answer := func(upto int) {
-		for ; answered < upto; answered++ {
-			asked[answered]()
-		}
-	}
-	for i, p := range places {
-		if errs != nil && errs[i] != nil {
-			asked[i] = func() { c.turnAway(p.Topic, ref, errs[i]) }
-			continue
-		}
-		if p.Snapshot {
-			if snapshots++; snapshots > snapshotsAtOnce {
-				answer(i)
-				snapshots = 1
-			}
-		}
-		asked[i] = c.ask(ctx, p, ref)
-	}
-	answer(len(places))
-	if denial := longest(errs); denial != nil && ref != nil {
-		c.fail(ref, denial) // says when to try again
-	}
-}
-
-// ask begins a subscription; what it returns waits for the log and answers.
-func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (answer func()) {
-	_, there := c.names[p.Topic]
-	if strings.HasPrefix(p.Topic, "__") && c.attend(ctx, p.Topic, ref) {
-		return func() {}
-	}
-	if _, err := pgcast.ParsePattern(p.Topic); err != nil {
+// turnDown answers a frame with an error, and notes it if it was not allowed.
+func (c *client) turnDown(ref json.RawMessage, err error) {
+	if err == auth.ErrForbidden {
 		c.refuse(0)
-		return func() { c.session.Deny(p.Topic, ref, wire.ReasonInvalidTopic) }
 	}
-	if !there && len(c.names) >= c.g.opts.MaxSubscriptions {
-		c.refuse(0)
-		return func() { c.session.Deny(p.Topic, ref, wire.ReasonTooMany) }
-	}
-	if err := c.mayBegin(ctx, p); err != nil {
-		return func() { c.turnAwayAt(p, ref, err) }
-	}
-	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID, Snapshot: p.Snapshot, AsOf: p.AsOf, Foreign: c.g.foreign(p.AsOf)}
-	seq, seen := c.seen[p.Topic]
-	if p.Snapshot {
-		delete(c.seen, p.Topic)
-	}
-	if seen = seen && p.After == nil && !p.Snapshot; seen {
-		after := int64(seq)
-		req.After, req.Doubted = &after, c.doubted
-		delete(c.seen, p.Topic) // a later subscribe to it starts at the head
-	}
-	req.Keep = req.After == nil && !p.Snapshot && c.hearsOwn(p.Topic)
-	c.names[p.Topic] = struct{}{}
-	c.alias(p.Topic)
-	opening := c.session.Ask(req)
-	return func() {
-		err := c.session.Open(ctx, opening)
-		if err == nil {
-			c.names[p.Topic] = struct{}{}
-			c.arrive(p.Topic)
-			c.arriveGroup(ctx, p.Topic)
-			if req.After != nil {
-				c.g.metrics.resumes.Inc()
-			}
-			return
-		}
-		if _, told := err.(*pgcast.Error); !told { // else it was not even tried, and why has been logged
-			c.g.opts.Logger.Warn("gateway: subscribe failed", "error", err)
-		}
-		c.session.Deny(p.Topic, ref, reasonOf(err))
-		if !there {
-			delete(c.names, p.Topic)
-			c.alias(p.Topic)
-		}
-		if seen {
-			c.seen[p.Topic] = seq
-		}
-	}
+	c.fail(ref, err)
 }
 
 // fail answers a frame with an error.

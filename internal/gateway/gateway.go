@@ -62,6 +62,9 @@ type Gateway struct {
 
 	mu       sync.Mutex
 	clients  map[transport]*fanout.Session // nil while the handshake goes on
+	rights   map[*rights]struct{}
+	doubtful []*rights // to be decided on anew
+	deciding int       // goroutines that do
 	draining bool
 	empty    chan struct{}   // closed when draining and the last client has gone
 	degraded map[string]bool // backends
@@ -139,7 +142,7 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 		opts.Logger = slog.Default()
 	}
 	return &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
-		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[transport]*fanout.Session{}, degraded: map[string]bool{}, empty: make(chan struct{})}
+		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[transport]*fanout.Session{}, rights: map[*rights]struct{}{}, degraded: map[string]bool{}, empty: make(chan struct{})}
 }
 
 // Slot is slot for those beside the gateway who ask the database for its clients.
@@ -193,6 +196,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.known(r)
 	c.claims.Store(auth.Everybody)
 	c.session = g.open(c, c)
+	c.rights = g.watchOver(c.claims.Load, c.session, c)
 	g.metrics.connects.Inc()
 	// In a goroutine of its own: returning lets go of net/http's buffers and stack.
 	go c.run()
