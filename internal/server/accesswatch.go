@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"time"
 
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/auth"
+	"github.com/pgcast/pgcast/internal/gateway"
 	"github.com/pgcast/pgcast/internal/wire"
 )
 
@@ -34,6 +36,13 @@ type accessWatch struct {
 type sessions interface {
 	Recheck(match func(*auth.Claims) bool)
 	Revoke(match func(claims *auth.Claims, session string) bool)
+}
+
+// liveSessions ends revoked ones by looking at them anew: nothing is allowed to them.
+type liveSessions struct{ *gateway.Gateway }
+
+func (s liveSessions) Revoke(match func(claims *auth.Claims, session string) bool) {
+	s.Recheck(func(c *auth.Claims) bool { return match(c, "") })
 }
 
 const (
@@ -205,7 +214,7 @@ func revocation(data json.RawMessage) (auth.Revocation, bool) {
 	if json.Unmarshal(data, &d) != nil || d.At == 0 {
 		return auth.Revocation{}, false
 	}
-	r := auth.Revocation{At: time.UnixMicro(int64(d.At * 1e6)), Until: time.UnixMicro(int64(d.Until * 1e6))}
+	r := auth.Revocation{At: at(d.At), Until: at(d.Until)}
 	switch {
 	case d.Sub != nil:
 		r.Kind, r.Value = auth.BySubject, *d.Sub
@@ -218,6 +227,8 @@ func revocation(data json.RawMessage) (auth.Revocation, bool) {
 	}
 	return r, true
 }
+
+func at(seconds float64) time.Time { return time.UnixMicro(int64(math.Round(seconds * 1e6))) }
 
 // accessSink keeps what was heard until the watch has time for it.
 type accessSink struct {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/internal/breaker"
@@ -74,9 +76,18 @@ func anonymous(raw json.RawMessage) (*auth.Claims, error) {
 	return c, nil
 }
 
+// run keeps what is known up to date until ctx ends.
+func (a *authority) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.chain.Run(ctx) })
+	g.Go(func() error { return a.watch.run(ctx) })
+	return g.Wait()
+}
+
 // gateway gives what the gateway goes by.
 func (a *authority) gateway() *gateway.Access {
-	return &gateway.Access{Authenticator: a, Authorizer: a.authorizer, Tickets: a, Anonymous: a.anonymous, Cookie: a.opts.Cookie}
+	return &gateway.Access{Authenticator: a, Authorizer: a.authorizer, Tickets: a, Anonymous: a.anonymous, Cookie: a.opts.Cookie,
+		DecisionTTL: a.opts.DecisionTTL}
 }
 
 var (

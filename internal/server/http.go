@@ -52,6 +52,8 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "draining", http.StatusServiceUnavailable)
 	case !s.follower.CaughtUp():
 		http.Error(w, "not caught up with the log, or the database cannot be read", http.StatusServiceUnavailable)
+	case s.authority != nil && s.authority.authorizer.Halted():
+		http.Error(w, "who may do what is not known yet", http.StatusServiceUnavailable)
 	default:
 		fmt.Fprintln(w, "ready")
 	}
