@@ -145,8 +145,12 @@ func (r *reader) read(f *Frame, m *members) {
 	switch f.Type {
 	case Hello:
 		f.Caps = r.caps(m.caps)
-		f.Token = r.text("token", m.token)
+		f.Token = r.short("token", r.text("token", m.token), MaxToken)
 		f.User = r.user(m.live.user)
+	case Auth:
+		if f.Token = r.short("token", r.needText("token", m.token), MaxToken); f.Token == "" {
+			r.fail("token is empty")
+		}
 	case Subscribe:
 		f.Topic = r.needText("topic", m.topic)
 		f.After, f.ID = r.place(m.after, m.id)
