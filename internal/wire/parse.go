@@ -145,11 +145,11 @@ func (r *reader) read(f *Frame, m *members) {
 	switch f.Type {
 	case Hello:
 		f.Caps = r.caps(m.caps)
-		f.Token = r.short("token", r.text("token", m.token), MaxToken)
+		f.Token = r.secret("token", m.token)
 		f.User = r.user(m.live.user)
 	case Auth:
-		if f.Token = r.short("token", r.needText("token", m.token), MaxToken); f.Token == "" {
-			r.fail("token is empty")
+		if f.Token = r.secret("token", m.token); f.Token == "" {
+			r.fail("token is missing or empty")
 		}
 	case Subscribe:
 		f.Topic = r.needText("topic", m.topic)
@@ -211,6 +211,23 @@ func (r *reader) text(name string, raw []byte) string {
 		r.fail("%s is %s; it must be a string", name, clip(raw))
 	}
 	return s
+}
+
+// secret reads an optional string that no message may repeat.
+func (r *reader) secret(name string, raw []byte) string {
+	if raw == nil {
+		return ""
+	}
+	s, ok := unquote(raw)
+	switch {
+	case !ok:
+		r.fail("%s must be a string", name)
+	case len(s) > MaxToken:
+		r.fail("%s is %d bytes long, at most %d", name, len(s), MaxToken)
+	default:
+		return s
+	}
+	return ""
 }
 
 func (r *reader) needText(name string, raw []byte) string {
