@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"unicode/utf8"
 
 	"github.com/pgcast/pgcast"
@@ -213,23 +212,6 @@ func (r *reader) text(name string, raw []byte) string {
 	return s
 }
 
-// secret reads an optional string that no message may repeat.
-func (r *reader) secret(name string, raw []byte) string {
-	if raw == nil {
-		return ""
-	}
-	s, ok := unquote(raw)
-	switch {
-	case !ok:
-		r.fail("%s must be a string", name)
-	case len(s) > MaxToken:
-		r.fail("%s is %d bytes long, at most %d", name, len(s), MaxToken)
-	default:
-		return s
-	}
-	return ""
-}
-
 func (r *reader) needText(name string, raw []byte) string {
 	if raw == nil {
 		r.fail("%s is missing", name)
@@ -378,30 +360,6 @@ func (r *reader) limit(raw []byte) int {
 		r.fail("limit is 0; it must be 1 or more")
 	}
 	return int(min(*n, MaxHistory))
-}
-
-func (r *reader) caps(raw []byte) []string {
-	if raw == nil {
-		return nil
-	}
-	if raw[0] != '[' {
-		r.fail("caps is %s; it must be an array", clip(raw))
-		return nil
-	}
-	var caps []string
-	s := scanner{text: raw, room: MaxDepth}
-	_ = s.array(func(item []byte) error {
-		if len(caps) == MaxCaps {
-			r.fail("caps has more than %d items", MaxCaps)
-			return r.err
-		}
-		caps = append(caps, r.short("caps", r.text("caps", item), MaxRef))
-		return r.err
-	})
-	if r.err != nil {
-		return nil
-	}
-	return slices.Clip(caps)
 }
 
 // clip gives the beginning of a value, for an error's text.
