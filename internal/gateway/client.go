@@ -93,7 +93,9 @@ func (c *client) run() {
 	// The close frame is on its way. Read on until the peer's comes: closing a connection
 	// with something unread in it would take back what the peer has not read yet.
 	for err = nil; err == nil; _, c.message, err = c.ws.Reader(context.Background()) {
-		_, _ = io.Copy(io.Discard, c.message)
+		if c.message != nil { // nothing may have come yet
+			_, _ = io.Copy(io.Discard, c.message)
+		}
 	}
 }
 
