@@ -31,11 +31,11 @@ const maxWait = 60 // seconds of a long poll
 // under /topics/{topic}/snapshot, and who is here under /topics/{topic}/presence.
 func (g *Gateway) Topics() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /topics/{topic}/events", g.getEvents)
-	mux.HandleFunc("POST /topics/{topic}/events", g.postEvent)
-	mux.HandleFunc("GET /topics/{topic}/snapshot", g.getSnapshot)
-	mux.HandleFunc("GET /topics/{topic}/sse", g.streamEvents)
-	mux.HandleFunc("GET /topics/{topic}/presence", g.getPresence)
+	mux.HandleFunc("GET /topics/{topic}/events", g.guarded(byTicket, g.getEvents))
+	mux.HandleFunc("POST /topics/{topic}/events", g.guarded(byTicket, g.postEvent))
+	mux.HandleFunc("GET /topics/{topic}/snapshot", g.guarded(byTicket, g.getSnapshot))
+	mux.HandleFunc("GET /topics/{topic}/sse", g.guarded(byTicket|byCookie, g.streamEvents))
+	mux.HandleFunc("GET /topics/{topic}/presence", g.guarded(byTicket, g.getPresence))
 	mux.HandleFunc("OPTIONS /topics/{topic}/events", g.preflight)
 	mux.HandleFunc("OPTIONS /topics/{topic}/snapshot", g.preflight)
 	mux.HandleFunc("OPTIONS /topics/{topic}/sse", g.preflight)
@@ -46,9 +46,6 @@ func (g *Gateway) Topics() http.Handler {
 // getEvents serves GET /topics/{topic}/events: the topic's history, or a pattern's, and
 // with wait what comes next.
 func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	q, err := readQuestion(r)
 	if err == nil {
 		err = g.limitRequest(r, ratelimit.History, ratelimit.Ask{Topic: q.topic, Cost: historyCost(q.limit)})
@@ -78,7 +75,7 @@ func (g *Gateway) mayRead(r *http.Request, q *question) error {
 	if q.wait == 0 {
 		return g.may(r.Context(), claims, q.topic, auth.History)
 	}
-	q.rights = g.watchOver(func() *auth.Claims { return claims }, nil, nil)
+	q.rights = g.watchOver(func() *auth.Claims { return claims }, nil, nil, askingOf(r).checks)
 	q.rights.hold(q.topic)
 	return g.may(r.Context(), claims, q.topic, auth.History, auth.Subscribe)
 }
@@ -222,9 +219,6 @@ func finish(b []byte, tail, head, next int64) []byte {
 
 // postEvent serves POST /topics/{topic}/events: it publishes the body.
 func (g *Gateway) postEvent(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	id, err := g.post(w, r)
 	if err != nil {
 		g.refuse(w, err)

@@ -30,6 +30,7 @@ var (
 // now goes on and is tried again, no longer than DecisionTTL.
 func (g *Gateway) Recheck(match func(*auth.Claims) bool) {
 	g.mu.Lock()
+	g.checks++
 	all := make([]*rights, 0, len(g.rights))
 	for r := range g.rights {
 		all = append(all, r)
@@ -40,6 +41,13 @@ func (g *Gateway) Recheck(match func(*auth.Claims) bool) {
 			g.doubt(r)
 		}
 	}
+}
+
+// rechecks counts them.
+func (g *Gateway) rechecks() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.checks
 }
 
 // doubt has a session's rights decided on anew.

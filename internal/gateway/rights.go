@@ -37,15 +37,20 @@ type rights struct {
 	gone    bool
 }
 
-// watchOver begins to look after a session's rights. close must follow.
-func (g *Gateway) watchOver(claims func() *auth.Claims, session *fanout.Session, c *client) *rights {
+// watchOver begins to look after a session's rights. It was let in when there had been so many
+// rechecks. close must follow.
+func (g *Gateway) watchOver(claims func() *auth.Claims, session *fanout.Session, c *client, checks int64) *rights {
 	if g.opts.Access == nil {
 		return nil
 	}
 	r := &rights{g: g, claims: claims, session: session, client: c, topics: map[string]bool{}}
 	g.mu.Lock()
 	g.rights[r] = struct{}{}
+	missed := g.checks != checks
 	g.mu.Unlock()
+	if missed {
+		g.doubt(r)
+	}
 	return r
 }
 

@@ -25,6 +25,7 @@ const MaxStreamTopics = 50
 type stream struct {
 	g      *Gateway
 	conn   *conn
+	asking asking
 	opened chan struct{} // closed when conn can be written to, or never will be
 	gone   chan struct{} // closed when the session has ended
 
@@ -41,9 +42,6 @@ var errNotOpened = errors.New("the stream was not opened")
 
 // streamEvents serves GET /topics/{topic}/sse.
 func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	marks, err := g.readMarks(r)
 	switch {
 	case err != nil:
@@ -59,7 +57,7 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
 		g.refuseStream(w, r, err)
 		return
 	}
-	s := &stream{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, marks: marks, opened: make(chan struct{}), gone: make(chan struct{})}
+	s := &stream{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, asking: askingOf(r), marks: marks, opened: make(chan struct{}), gone: make(chan struct{})}
 	if err := s.mayOpen(r); err != nil {
 		s.rights.close()
 		g.metrics.refused.Inc()
@@ -91,7 +89,7 @@ func (s *stream) mayOpen(r *http.Request) error {
 		return err
 	}
 	s.lens = s.g.lens(claims)
-	s.rights = s.g.watchOver(func() *auth.Claims { return claims }, nil, nil)
+	s.rights = s.g.watchOver(func() *auth.Claims { return claims }, nil, nil, askingOf(r).checks)
 	var asks []auth.Ask
 	for _, m := range s.marks {
 		s.rights.hold(m.name)
@@ -181,6 +179,7 @@ func (s *stream) open(w http.ResponseWriter, r *http.Request) (*fanout.Session, 
 	dropSilent(s.conn.Conn, s.g.opts.WriteTimeout+s.g.opts.PingInterval)
 	s.conn.lastWrite.Store(time.Now().UnixNano()) // or Run would say, before the head, that there is nothing to say
 	s.g.attach(s, session)
+	s.g.settle(s, session, s.asking.since)
 	if _, err := s.conn.Write(head); err != nil {
 		session.End(err)
 	}
@@ -206,6 +205,7 @@ func retryLine(d time.Duration) string { return fmt.Sprintf("retry: %d\n\n", d.M
 func (s *stream) run(session *fanout.Session) {
 	defer s.g.forget(s)
 	defer s.rights.close()
+	defer s.g.expire(s, session)()
 	for b, err := [64]byte{}, error(nil); err == nil; {
 		_, err = s.conn.Read(b[:])
 	}
@@ -226,11 +226,16 @@ func (s *stream) check(now time.Time) error {
 
 func (s *stream) cut() { _ = s.conn.Conn.Close() }
 
+func (s *stream) whose() (*auth.Claims, string) { return s.asking.claims, "" }
+
 // Write sends a session's items in one write.
 func (s *stream) Write(items []fanout.Item) error {
 	<-s.opened
 	if s.conn.Conn == nil {
 		return errNotOpened
+	}
+	if expired(s.asking.claims) {
+		return errExpired
 	}
 	p := buffers.Get().(*[]byte)
 	defer buffers.Put(p)
