@@ -27,22 +27,9 @@ const accessTopic = "__access"
 type accessWatch struct {
 	authority *authority
 	hub       *fanout.Hub
-	sessions  sessions
+	gateway   *gateway.Gateway
 	every     time.Duration // everything is decided anew so often, whatever is heard
 	logger    *slog.Logger
-}
-
-// sessions are the gateway's, to be looked at anew.
-type sessions interface {
-	Recheck(match func(*auth.Claims) bool)
-	Revoke(match func(claims *auth.Claims, session string) bool)
-}
-
-// liveSessions ends revoked ones by looking at them anew: nothing is allowed to them.
-type liveSessions struct{ *gateway.Gateway }
-
-func (s liveSessions) Revoke(match func(claims *auth.Claims, session string) bool) {
-	s.Recheck(func(c *auth.Claims) bool { return match(c, "") })
 }
 
 const (
@@ -130,8 +117,8 @@ func (w *accessWatch) begin(ctx context.Context) error {
 	a.chain.Keys.ForgetAll()
 	a.authorizer.Forget(nil)
 	a.authorizer.Halt(false)
-	w.sessions.Revoke(a.revocations.Revoked)
-	w.sessions.Recheck(everybody)
+	w.gateway.Revoke(a.revocations.Revoked)
+	w.gateway.Recheck(everybody)
 	return nil
 }
 
@@ -160,7 +147,7 @@ func everybody(*auth.Claims) bool { return true }
 // forget has it decided anew what those may do whose claims match.
 func (w *accessWatch) forget(match func(*auth.Claims) bool) {
 	w.authority.authorizer.Forget(match)
-	w.sessions.Recheck(match)
+	w.gateway.Recheck(match)
 }
 
 // accessEvent is what the database tells.
@@ -175,7 +162,7 @@ func (w *accessWatch) hear(ctx context.Context, e accessEvent) error {
 	switch e.name {
 	case "rules":
 		w.authority.authorizer.Forget(nil)
-		w.sessions.Recheck(everybody)
+		w.gateway.Recheck(everybody)
 		return nil
 	case "recheck":
 		var d struct{ Claims map[string]json.RawMessage }
@@ -186,7 +173,7 @@ func (w *accessWatch) hear(ctx context.Context, e accessEvent) error {
 	case "revoked":
 		if r, ok := revocation(e.data); ok {
 			w.authority.revocations.Add(r)
-			w.sessions.Revoke(r.Covers)
+			w.gateway.Revoke(r.Covers)
 			return nil
 		}
 	case "keys":
@@ -194,7 +181,7 @@ func (w *accessWatch) hear(ctx context.Context, e accessEvent) error {
 		if json.Unmarshal(e.data, &d) == nil && d.ID != "" {
 			w.authority.chain.Keys.Forget(d.ID)
 			// Whoever holds it still may come back, as what it is now.
-			w.sessions.Revoke(func(c *auth.Claims, _ string) bool { return c.Source == auth.FromAPIKey && c.TokenID == d.ID })
+			w.gateway.Revoke(func(c *auth.Claims, _ string) bool { return c.Source == auth.FromAPIKey && c.TokenID == d.ID })
 			return nil
 		}
 	case "unrevoked":

@@ -191,7 +191,7 @@ func (s *Server) build() (err error) {
 		Limits: s.live.limits, TrustedProxies: o.Live.TrustedProxies, Access: access,
 		Registerer: s.registry, Logger: o.Logger})
 	if s.authority != nil {
-		s.authority.watch.sessions = liveSessions{s.gateway}
+		s.authority.watch.gateway = s.gateway
 	}
 	return nil
 }
