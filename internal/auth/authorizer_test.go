@@ -160,9 +160,14 @@ func TestForbiddenWithoutAsking(t *testing.T) {
 func TestQuestionsGoTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, hold := make(chan struct{}), make(chan struct{})
-		var once sync.Once
+		var began atomic.Bool
 		r := &ruler{decide: func(q Question) (bool, error) { return true, nil }}
-		r.before = func() { once.Do(func() { close(first); <-hold }) }
+		r.before = func() {
+			if began.CompareAndSwap(false, true) {
+				close(first)
+				<-hold
+			}
+		}
 		a := NewAuthorizer(r, nil)
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = one(a, claimsOf(t, `{"sub":"first"}`), Connect, "") })
