@@ -141,6 +141,10 @@ func (v *Verifier) Authenticate(ctx context.Context, token string) (*Claims, err
 	if len(token) > MaxToken {
 		return nil, unauthenticated("this is too long for a token", fmt.Sprintf("at most %d bytes", MaxToken))
 	}
+	// Decoders pass over newlines, so that one token could be written in many ways.
+	if strings.IndexFunc(token, foreign) >= 0 {
+		return nil, errNoToken
+	}
 	p, h, err := v.verify(token)
 	if err == errSignature && v.jwks != nil && h.mayBeNew() {
 		// The key may have been published since.
@@ -153,6 +157,11 @@ func (v *Verifier) Authenticate(ctx context.Context, token string) (*Claims, err
 		return nil, err
 	}
 	return v.accept(p)
+}
+
+// foreign tells whether a letter cannot be in a token.
+func foreign(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
 }
 
 // head is what the header of a token says.
