@@ -2,7 +2,7 @@ package gateway
 
 import (
 	"context"
-	"net/http"
+	"time"
 
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/auth"
@@ -36,6 +36,8 @@ type Access struct {
 	Authenticator Authenticator
 	Authorizer    Authorizer
 	Tickets       Tickets
+	// TicketTTL is for how long a ticket can be used, as callers are told; default 30 s.
+	TicketTTL time.Duration
 	// Anonymous are the claims of those who show nothing; nil: they are not let in.
 	Anonymous *auth.Claims
 	// Cookie is the name of the app's cookie that holds a token, for the preflight of
@@ -56,14 +58,6 @@ func (g *Gateway) allowEach(ctx context.Context, claims *auth.Claims, asks []aut
 		return make([]error, len(asks))
 	}
 	return g.opts.Access.Authorizer.Decide(ctx, claims, asks)
-}
-
-// asker tells who makes a request of no session.
-func (g *Gateway) asker(*http.Request) (*auth.Claims, error) {
-	if g.opts.Access == nil {
-		return auth.Everybody, nil
-	}
-	return nil, auth.ErrUnauthenticated
 }
 
 // allow tells why the client may not do something, or returns nil.

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,7 +29,10 @@ type client struct {
 	ws      *websocket.Conn
 	session *fanout.Session
 	system  system
-	claims  atomic.Pointer[auth.Claims] // never nil once it has a session
+	claims  atomic.Pointer[auth.Claims] // nil until it is known who it is
+	public  atomic.Pointer[string]      // what others may know id by, once it is known who it is
+	waits   string                      // for who it is, from this address; guarded by the gateway's mu
+	refusal error                       // why it may not connect
 
 	// Told by the client, read by the session's goroutine.
 	said, batch, reset, resumed atomic.Bool
@@ -45,6 +47,7 @@ type client struct {
 	id      string                // of the session; its owner's secret
 	live    live
 	limited *limited      // nil until something is
+	lease   *lease        // nil while nothing ends it
 	refused int           // frames, and places of a subscribe-batch, in all
 	debt    time.Duration // for which nothing is read, for what was refused
 }
@@ -65,12 +68,22 @@ func (g *Gateway) sessionID(own string, fresh bool) string {
 func (c *client) run() {
 	defer c.g.forget(c)
 	defer func() { _ = c.conn.Close() }()
-	c.id = rand.Text()
-	c.knownAs(c.id, nil)
-	c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(c.id, false)))
-	c.greet()
-	defer c.endLive()
-	err := c.read()
+	defer c.endLease()
+	err := c.refusal
+	var hello wire.Frame
+	if err == nil && c.claims.Load() == nil {
+		hello, err = c.signIn()
+	}
+	if err == nil {
+		c.knownAs(c.id, nil)
+		c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(c.id, false)))
+		c.greet()
+		defer c.endLive()
+		if hello.Token != "" {
+			c.greetBack(hello)
+		}
+		err = c.read()
+	}
 	var ce closeError
 	if !errors.As(err, &ce) {
 		c.session.End(nil) // the peer or the connection has ended it; the library has answered
@@ -80,7 +93,9 @@ func (c *client) run() {
 	// The close frame is on its way. Read on until the peer's comes: closing a connection
 	// with something unread in it would take back what the peer has not read yet.
 	for err = nil; err == nil; _, c.message, err = c.ws.Reader(context.Background()) {
-		_, _ = io.Copy(io.Discard, c.message)
+		if c.message != nil { // nothing may have come yet
+			_, _ = io.Copy(io.Discard, c.message)
+		}
 	}
 }
 
@@ -163,6 +178,9 @@ func (c *client) handle(kind websocket.MessageType, text []byte) error {
 		c.fail(f.Ref, err)
 		return nil
 	}
+	if expired(c.claims.Load()) {
+		return errExpired
+	}
 	if c.serve(f, len(text)); c.limited != nil && c.limited.denied > maxDenied {
 		return closeError{wire.CloseThrottled, "too many calls in a row that had to be denied"}
 	}
@@ -180,12 +198,12 @@ func (c *client) serve(f wire.Frame, bytes int) {
 	}
 	switch f.Type {
 	case wire.Hello:
-		c.said.Store(true)
-		if f.User != nil {
-			c.knownAs(c.id, f.User)
+		if f.Token != "" {
+			c.authenticate(ctx, f, bytes)
 		}
-		c.batch.Store(slices.Contains(f.Caps, wire.CapBatch))
-		c.reset.Store(slices.Contains(f.Caps, wire.CapReset))
+		c.hello(f)
+	case wire.Auth:
+		c.authenticate(ctx, f, bytes)
 	case wire.Resume:
 		c.resume(f)
 	case wire.Subscribe:
@@ -197,12 +215,7 @@ func (c *client) serve(f wire.Frame, bytes int) {
 	case wire.SubscribeBatch:
 		c.subscribe(ctx, f.Topics, f.Ref)
 	case wire.Unsubscribe:
-		delete(c.names, f.Topic)
-		c.unwatch(f.Topic)
-		c.depart(f.Topic)
-		c.unsubscribe(f.Topic, f.Ref)
-		c.dismissGroup(f.Topic)
-		c.departGroup(f.Topic)
+		c.leave(f.Topic, f.Ref)
 	case wire.Publish:
 		c.publish(ctx, f)
 	case wire.History:
@@ -221,6 +234,25 @@ func (c *client) serve(f wire.Frame, bytes int) {
 	}
 }
 
+// leave ends a subscription, and what comes with it.
+func (c *client) leave(topic string, ref json.RawMessage) {
+	delete(c.names, topic)
+	c.unwatch(topic)
+	c.depart(topic)
+	c.unsubscribe(topic, ref)
+	c.dismissGroup(topic)
+	c.departGroup(topic)
+}
+
+func (c *client) hello(f wire.Frame) {
+	c.said.Store(true)
+	if f.User != nil {
+		c.knownAs(c.id, f.User)
+	}
+	c.batch.Store(slices.Contains(f.Caps, wire.CapBatch))
+	c.reset.Store(slices.Contains(f.Caps, wire.CapReset))
+}
+
 func (c *client) resume(f wire.Frame) {
 	c.resumed.Store(true)
 	c.seen, c.doubted = f.LastSeenSeqs, false
@@ -236,6 +268,7 @@ func (c *client) resume(f wire.Frame) {
 	if c.g.opts.Live.Presence != nil && len(own) == len(c.id) && len(c.live.joined)+len(c.live.seats) == 0 {
 		// To others it is who it was, and stays it the next time.
 		c.id = own
+		c.named()
 		c.knownAs(own, c.live.said)
 		c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(own, false)))
 	}

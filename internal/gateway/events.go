@@ -30,11 +30,11 @@ const maxWait = 60 // seconds of a long poll
 // under /topics/{topic}/snapshot, and who is here under /topics/{topic}/presence.
 func (g *Gateway) Topics() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /topics/{topic}/events", g.getEvents)
-	mux.HandleFunc("POST /topics/{topic}/events", g.postEvent)
-	mux.HandleFunc("GET /topics/{topic}/snapshot", g.getSnapshot)
-	mux.HandleFunc("GET /topics/{topic}/sse", g.streamEvents)
-	mux.HandleFunc("GET /topics/{topic}/presence", g.getPresence)
+	mux.HandleFunc("GET /topics/{topic}/events", g.guarded(byTicket, g.getEvents))
+	mux.HandleFunc("POST /topics/{topic}/events", g.guarded(byTicket, g.postEvent))
+	mux.HandleFunc("GET /topics/{topic}/snapshot", g.guarded(byTicket, g.getSnapshot))
+	mux.HandleFunc("GET /topics/{topic}/sse", g.guarded(byTicket|byCookie, g.streamEvents))
+	mux.HandleFunc("GET /topics/{topic}/presence", g.guarded(byTicket, g.getPresence))
 	mux.HandleFunc("OPTIONS /topics/{topic}/events", g.preflight)
 	mux.HandleFunc("OPTIONS /topics/{topic}/snapshot", g.preflight)
 	mux.HandleFunc("OPTIONS /topics/{topic}/sse", g.preflight)
@@ -45,9 +45,6 @@ func (g *Gateway) Topics() http.Handler {
 // getEvents serves GET /topics/{topic}/events: the topic's history, or a pattern's, and
 // with wait what comes next.
 func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	q, err := readQuestion(r)
 	if err == nil {
 		err = g.limitRequest(r, ratelimit.History, ratelimit.Ask{Topic: q.topic, Cost: historyCost(q.limit)})
@@ -200,9 +197,6 @@ func finish(b []byte, tail, head, next int64) []byte {
 
 // postEvent serves POST /topics/{topic}/events: it publishes the body.
 func (g *Gateway) postEvent(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	id, err := g.post(w, r)
 	if err != nil {
 		g.refuse(w, err)

@@ -8,15 +8,12 @@ import (
 // Groups serves who is in a group, under /groups/{name}.
 func (g *Gateway) Groups() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /groups/{name}", g.getGroup)
+	mux.HandleFunc("GET /groups/{name}", g.guarded(byTicket, g.getGroup))
 	mux.HandleFunc("OPTIONS /groups/{name}", g.preflight)
 	return mux
 }
 
 func (g *Gateway) getGroup(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	text, err := g.readGroup(r)
 	if err != nil {
 		g.refuse(w, err)

@@ -56,7 +56,7 @@ type stay struct {
 
 // knownAs is who the session is from now on, also where it is already.
 func (c *client) knownAs(session string, said json.RawMessage) {
-	user := c.g.opts.Live.Identity.Of(nil, said, publicKey(session))
+	user := c.identity(session, said)
 	same := user.Key == c.live.user.Key && bytes.Equal(user.Data, c.live.user.Data)
 	if c.live.said, c.live.user = said, user; same {
 		return

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/internal/wire"
 )
 
@@ -24,6 +25,7 @@ const MaxStreamTopics = 50
 type stream struct {
 	g      *Gateway
 	conn   *conn
+	asking asking
 	opened chan struct{} // closed when conn can be written to, or never will be
 	gone   chan struct{} // closed when the session has ended
 
@@ -37,9 +39,6 @@ var errNotOpened = errors.New("the stream was not opened")
 
 // streamEvents serves GET /topics/{topic}/sse.
 func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	marks, err := g.readMarks(r)
 	switch {
 	case err != nil:
@@ -55,7 +54,7 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
 		g.refuseStream(w, r, err)
 		return
 	}
-	s := &stream{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, marks: marks, opened: make(chan struct{}), gone: make(chan struct{})}
+	s := &stream{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, asking: askingOf(r), marks: marks, opened: make(chan struct{}), gone: make(chan struct{})}
 	if err := g.admit(s); err != nil {
 		g.metrics.refused.Inc()
 		g.refuseStream(w, r, err)
@@ -136,6 +135,7 @@ func (s *stream) open(w http.ResponseWriter, r *http.Request) (*fanout.Session, 
 	dropSilent(s.conn.Conn, s.g.opts.WriteTimeout+s.g.opts.PingInterval)
 	s.conn.lastWrite.Store(time.Now().UnixNano()) // or Run would say, before the head, that there is nothing to say
 	s.g.attach(s, session)
+	s.g.settle(s, session, s.asking.since)
 	if _, err := s.conn.Write(head); err != nil {
 		session.End(err)
 	}
@@ -160,6 +160,7 @@ func retryLine(d time.Duration) string { return fmt.Sprintf("retry: %d\n\n", d.M
 // run waits until the client has gone; it has nothing to say.
 func (s *stream) run(session *fanout.Session) {
 	defer s.g.forget(s)
+	defer s.g.expire(s, session)()
 	for b, err := [64]byte{}, error(nil); err == nil; {
 		_, err = s.conn.Read(b[:])
 	}
@@ -180,11 +181,16 @@ func (s *stream) check(now time.Time) error {
 
 func (s *stream) cut() { _ = s.conn.Conn.Close() }
 
+func (s *stream) whose() (*auth.Claims, string) { return s.asking.claims, "" }
+
 // Write sends a session's items in one write.
 func (s *stream) Write(items []fanout.Item) error {
 	<-s.opened
 	if s.conn.Conn == nil {
 		return errNotOpened
+	}
+	if expired(s.asking.claims) {
+		return errExpired
 	}
 	p := buffers.Get().(*[]byte)
 	defer buffers.Put(p)

@@ -15,6 +15,8 @@ func (s *Server) publicHandler() http.Handler {
 	mux.Handle("/ws", s.gateway)
 	mux.Handle("/topics/", s.gateway.Topics())
 	mux.Handle("/groups/", s.gateway.Groups())
+	mux.Handle("/tickets", s.gateway.SignIn())
+	mux.Handle("/__ws/auth", s.gateway.SignIn())
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /openapi.json", apiDoc("openapi.json"))
