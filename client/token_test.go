@@ -113,7 +113,7 @@ func TestTokenHasExpired(t *testing.T) {
 			if waited := time.Since(at); waited > time.Second {
 				t.Errorf("it comes back after %s", waited)
 			}
-			conn.want(fmt.Sprintf(`{"type":"subscribe-batch","topics":[{"topic":"a","after":4}],"ref":%d}`, i+1))
+			conn.want(fmt.Sprintf(`{"type":"subscribe-batch","ref":%d,"topics":[{"topic":"a","after":4}]}`, i+1))
 			conn.quit(wire.CloseUnauthenticated, wire.ReasonExpired+": come back with a new one, and resume")
 		}
 	})
