@@ -307,17 +307,17 @@ func TestChain(t *testing.T) {
 	v := verifier(t, auth.TokenOptions{Secret: strings.Repeat("s", 32)})
 	for _, c := range []struct {
 		name       string
-		chain      auth.Chain
+		chain      *auth.Chain
 		credential string
 		want       string // "": it is accepted
 	}{
-		{"key", auth.Chain{Tokens: v, Keys: keys}, key, ""},
-		{"key, no tokens", auth.Chain{Keys: keys}, key, ""},
-		{"key, no keys", auth.Chain{Tokens: v}, key, "not valid"},
-		{"token, no tokens", auth.Chain{Keys: keys}, "a.b.c", "not accepted"},
-		{"no token", auth.Chain{Tokens: v, Keys: keys}, "a.b.c", "not a token"},
-		{"nothing", auth.Chain{Tokens: v, Keys: keys}, "", "who are you"},
-		{"key in capitals", auth.Chain{Tokens: v, Keys: keys}, strings.ToUpper(key), "not a token"},
+		{"key", auth.NewChain(v, keys, nil), key, ""},
+		{"key, no tokens", auth.NewChain(nil, keys, nil), key, ""},
+		{"key, no keys", auth.NewChain(v, nil, nil), key, "not valid"},
+		{"token, no tokens", auth.NewChain(nil, keys, nil), "a.b.c", "not accepted"},
+		{"no token", auth.NewChain(v, keys, nil), "a.b.c", "not a token"},
+		{"nothing", auth.NewChain(v, keys, nil), "", "who are you"},
+		{"key in capitals", auth.NewChain(v, keys, nil), strings.ToUpper(key), "not a token"},
 	} {
 		_, err := c.chain.Authenticate(t.Context(), c.credential)
 		if c.want == "" && err != nil || c.want != "" && (codeOf(t, err) != pgcast.CodeUnauthenticated || !strings.Contains(err.Error(), c.want)) {
@@ -326,7 +326,7 @@ func TestChain(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := (&auth.Chain{Tokens: v, Keys: keys}).Run(ctx); !errors.Is(err, context.Canceled) {
+	if err := auth.NewChain(v, keys, nil).Run(ctx); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

@@ -3,16 +3,12 @@ package auth_test
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -368,112 +364,5 @@ func TestJWKSNotThereYet(t *testing.T) {
 	done.Wait()
 	if n := strings.Count(log.String(), "cannot be fetched"); n != 1 {
 		t.Errorf("it is logged %d times: %s", n, log.String())
-	}
-}
-
-// TestJWKSAddress is S6: the address is one of https, or on this machine, and not one where
-// secrets are to be had.
-func TestJWKSAddress(t *testing.T) {
-	for _, address := range []string{"idp.example.com", "ftp://idp.example.com/x", "file:///etc/passwd", "gopher://127.0.0.1:6379/_x", "http://idp.example.com/jwks",
-		"http://192.168.1.1/jwks", "http://localhost.evil.example/jwks", "https://user:secret@idp.example.com/jwks", "https://user@idp.example.com/jwks", "https:///jwks",
-		"https:idp.example.com", "https://169.254.169.254/latest/meta-data", "https://[fe80::1]/x", "https://[::ffff:169.254.169.254]/x", "https://[64:ff9b::a9fe:a9fe]/x",
-		"https://[2002:a9fe:a9fe::1]/x", "https://[fd00:ec2::254]/x", "https://100.100.100.200/x", "https://0.0.0.0/x", "https://[::]/x", "https://224.0.0.1/x",
-		"http://0.0.0.0/x", "http://[::ffff:10.0.0.1]/x", "https://%zz/"} {
-		_, err := auth.NewVerifier(&auth.TokenOptions{JWKSURL: address, Logger: quiet()})
-		if codeOf(t, err) != pgcast.CodeInvalid {
-			t.Errorf("%s: %v", address, err)
-		}
-		if err != nil && strings.Contains(err.Error(), "secret@") {
-			t.Errorf("the error shows a password: %v", err)
-		}
-	}
-	for _, address := range []string{"https://idp.example.com/.well-known/jwks.json", "https://idp.example.com:8443/x?p=1", "http://localhost:8080/x",
-		"http://127.0.0.1/x", "http://[::1]:80/x", "https://10.0.0.1/x", "HTTPS://IDP.EXAMPLE.COM/x"} {
-		if _, err := auth.NewVerifier(&auth.TokenOptions{JWKSURL: address, Logger: quiet()}); err != nil {
-			t.Errorf("%s: %v", address, err)
-		}
-	}
-}
-
-// With https the provider must show a certificate that counts for its name.
-func TestJWKSOverTLS(t *testing.T) {
-	k := newKey(t, "ES256", "k")
-	p := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(authtest.JWKS(t, k)) }))
-	p.Config.ErrorLog = slog.NewLogLogger(quiet().Handler(), slog.LevelError)
-	p.StartTLS()
-	defer p.Close()
-	roots := x509.NewCertPool()
-	roots.AddCert(p.Certificate())
-	for name, c := range map[string]struct {
-		config *tls.Config
-		want   pgcast.Code
-	}{
-		"known":        {&tls.Config{RootCAs: roots}, ""},
-		"unknown":      {nil, pgcast.CodeUnavailable},
-		"another name": {&tls.Config{RootCAs: roots, ServerName: "idp.invalid"}, pgcast.CodeUnavailable},
-	} {
-		v := running(t, auth.TokenOptions{JWKSURL: p.URL, TLS: c.config})
-		if _, err := v.Authenticate(t.Context(), k.Token(t, nil)); codeOf(t, err) != c.want {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	u, _ := url.Parse(p.URL)
-	u.Scheme = "http" // what answers is no JWKS
-	v := running(t, auth.TokenOptions{JWKSURL: u.String()})
-	if _, err := v.Authenticate(t.Context(), k.Token(t, nil)); codeOf(t, err) != pgcast.CodeUnavailable {
-		t.Error(err)
-	}
-}
-
-// A file that changes is read again; one that breaks is not, and what it held stays in force.
-func TestKeyFileChanges(t *testing.T) {
-	var log bytes.Buffer
-	one, two := authtest.New(t, "ES256"), authtest.New(t, "ES256")
-	path := one.File(t)
-	v := verifier(t, auth.TokenOptions{Files: []string{path}, FilesEvery: time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	ctx, cancel := context.WithCancel(t.Context())
-	var done sync.WaitGroup
-	done.Go(func() { _ = v.Run(ctx) })
-	write := func(text []byte) {
-		if err := os.WriteFile(path+".new", text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(path+".new", path); err != nil {
-			t.Fatal(err)
-		}
-	}
-	first, second := one.Token(t, nil), two.Token(t, nil)
-	if !accepts(t, v, first) || accepts(t, v, second) {
-		t.Fatal("not the key of the file")
-	}
-	write(two.PEM(t))
-	await(t, "the new key counts", func() bool { return accepts(t, v, second) })
-	if accepts(t, v, first) {
-		t.Error("the old key counts, too")
-	}
-	write([]byte("rubbish"))
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	write(append(one.PEM(t), two.PEM(t)...))
-	await(t, "both count", func() bool { return accepts(t, v, first) })
-	if !accepts(t, v, second) {
-		t.Error("the key that stayed does not count")
-	}
-	write([]byte("rubbish"))
-	for range 20 {
-		if !accepts(t, v, first) {
-			t.Fatal("a broken file takes its keys away")
-		}
-	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
-	write(two.PEM(t))
-	await(t, "the file is good again", func() bool { return !accepts(t, v, first) })
-	cancel()
-	done.Wait()
-	if n := strings.Count(log.String(), "level=ERROR"); n > 5 {
-		t.Errorf("%d errors are logged: %s", n, log.String())
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgcast/pgcast"
@@ -50,6 +51,8 @@ type TokenOptions struct {
 	KeepFor time.Duration
 	// TLS is for fetching; default the system's.
 	TLS *tls.Config
+	// Registerer takes the metrics; nil: nobody does.
+	Registerer prometheus.Registerer
 	// Logger; default slog.Default().
 	Logger *slog.Logger
 }
@@ -179,7 +182,7 @@ var (
 	errSignature = unauthenticated("the token is not signed with a key that is known here", "")
 	errNoToken   = unauthenticated("this is not a token", "a JWT is needed: three parts in base64url, with points in between")
 	errExpired   = unauthenticated("the token has expired", "get a new one")
-	errEarly     = unauthenticated("the token is not valid yet", "are the clocks right?")
+	errEarly     = unauthenticated("the token is not valid yet", "are the clocks right? jwt-leeway allows for a difference")
 	errForOthers = unauthenticated("the token is from another issuer or for another audience", "")
 	errHeader    = unauthenticated("the token's header says what is not understood here", "")
 )

@@ -289,7 +289,7 @@ func TestNothingIsToldOfForgedTokens(t *testing.T) {
 func TestTokensThatAreTooLong(t *testing.T) {
 	k := authtest.New(t, "HS256")
 	v := verifier(t, trust(t, k))
-	chain := &auth.Chain{Tokens: v, Keys: auth.NewKeys(nil, nil)}
+	chain := auth.NewChain(v, auth.NewKeys(nil, nil), nil)
 	for name, token := range map[string]string{
 		"points":      strings.Repeat(".", 1<<20),
 		"letters":     strings.Repeat("a", 1<<20),

@@ -48,7 +48,7 @@ func TestAuthenticatorSettings(t *testing.T) {
 		{"JWKS at a cloud's secrets", AccessOptions{JWKSURL: "https://169.254.169.254/jwks"}, "no address of an identity provider"},
 		{"leeway", AccessOptions{Secret: secret, Leeway: 2 * time.Minute}, "leeway"},
 	} {
-		chain, err := newAuthenticator(&c.o, nil, slog.New(slog.DiscardHandler))
+		chain, err := newAuthenticator(&c.o, nil, nil, slog.New(slog.DiscardHandler))
 		if c.want == "" {
 			if err != nil || chain == nil {
 				t.Errorf("%s: %v", c.name, err)
