@@ -170,4 +170,10 @@ func TestRefusedCredentials(t *testing.T) {
 		cancel()
 		<-ran
 	}
+	end := time.Now().Add(10 * time.Second)
+	for !pgtest.Value[bool](t, db, `select coalesce(bool_or(last_used_at is not null), false) from pgcast.api_key`) {
+		if time.Now().After(end) {
+			t.Fatal("it is not noted that the API key was used")
+		}
+	}
 }
