@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -38,7 +39,9 @@ type client struct {
 	said, batch, reset, resumed atomic.Bool
 	aliases                     atomic.Pointer[map[string]bool] // see renames
 
-	// Owned by run.
+	state sync.Mutex // held while a frame is served, and while rights are decided on anew
+
+	// Owned by run, and guarded by state.
 	seen    map[string]pgcast.Seq // by resume: where topics stood
 	doubted bool                  // seen comes from another cluster or timeline
 	bad     int32                 // frames; beside doubted it takes no room
@@ -46,6 +49,7 @@ type client struct {
 	message io.Reader             // the newest
 	id      string                // of the session; its owner's secret
 	live    live
+	rights  *rights       // nil where there is no access control
 	limited *limited      // nil until something is
 	lease   *lease        // nil while nothing ends it
 	refused int           // frames, and places of a subscribe-batch, in all
@@ -68,6 +72,7 @@ func (g *Gateway) sessionID(own string, fresh bool) string {
 func (c *client) run() {
 	defer c.g.forget(c)
 	defer func() { _ = c.conn.Close() }()
+	defer c.rights.close()
 	defer c.endLease()
 	err := c.refusal
 	var hello wire.Frame
@@ -75,13 +80,12 @@ func (c *client) run() {
 		hello, err = c.signIn()
 	}
 	if err == nil {
-		c.knownAs(c.id, nil)
-		c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(c.id, false)))
-		c.greet()
-		defer c.endLive()
-		if hello.Token != "" {
-			c.greetBack(hello)
-		}
+		c.begin(hello)
+		defer func() {
+			c.state.Lock()
+			defer c.state.Unlock()
+			c.endLive()
+		}()
 		err = c.read()
 	}
 	var ce closeError
@@ -96,6 +100,18 @@ func (c *client) run() {
 		if c.message != nil { // nothing may have come yet
 			_, _ = io.Copy(io.Discard, c.message)
 		}
+	}
+}
+
+// begin welcomes the client, whoever it is by now.
+func (c *client) begin(hello wire.Frame) {
+	c.state.Lock()
+	defer c.state.Unlock()
+	c.knownAs(c.id, nil)
+	c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(c.id, false)))
+	c.greet()
+	if hello.Token != "" {
+		c.greetBack(hello)
 	}
 }
 
@@ -115,7 +131,12 @@ func (c *client) read() error {
 		case int64(len(text)) > limit:
 			return closeError{int(websocket.StatusMessageTooBig), fmt.Sprintf("a frame may have %d bytes", limit)}
 		}
-		if err := apart(func() error { return c.handle(kind, text) }); err != nil {
+		err = apart(func() error {
+			c.state.Lock()
+			defer c.state.Unlock()
+			return c.handle(kind, text)
+		})
+		if err != nil {
 			return err
 		}
 		if c.debt > 0 {
@@ -225,7 +246,7 @@ func (c *client) serve(f wire.Frame, bytes int) {
 	case wire.Presence:
 		c.presence(ctx, f)
 	case wire.Cursor, wire.CursorSnapshot:
-		c.cursor(f)
+		c.cursor(ctx, f)
 	case wire.Group:
 		c.group(ctx, f)
 	default:
@@ -274,89 +295,12 @@ func (c *client) resume(f wire.Frame) {
 	}
 }
 
-// subscribe asks the log for all places at once, but for few snapshots, and answers them in
-// their order.
-func (c *client) subscribe(ctx context.Context, places []wire.Place, ref json.RawMessage) {
-	asked, errs := make([]func(), len(places)), c.limitEach(ctx, places)
-	answered, snapshots := 0, 0
-	answer := func(upto int) {
-		for ; answered < upto; answered++ {
-			asked[answered]()
-		}
-	}
-	for i, p := range places {
-		if errs != nil && errs[i] != nil {
-			asked[i] = func() { c.turnAway(p.Topic, ref, errs[i]) }
-			continue
-		}
-		if p.Snapshot {
-			if snapshots++; snapshots > snapshotsAtOnce {
-				answer(i)
-				snapshots = 1
-			}
-		}
-		asked[i] = c.ask(ctx, p, ref)
-	}
-	answer(len(places))
-	if denial := longest(errs); denial != nil && ref != nil {
-		c.fail(ref, denial) // says when to try again
-	}
-}
-
-// ask begins a subscription; what it returns waits for the log and answers.
-func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (answer func()) {
-	_, there := c.names[p.Topic]
-	if strings.HasPrefix(p.Topic, "__") && c.attend(ctx, p.Topic, ref) {
-		return func() {}
-	}
-	if _, err := pgcast.ParsePattern(p.Topic); err != nil {
+// turnDown answers a frame with an error, and notes it if it was not allowed.
+func (c *client) turnDown(ref json.RawMessage, err error) {
+	if err == auth.ErrForbidden {
 		c.refuse(0)
-		return func() { c.session.Deny(p.Topic, ref, wire.ReasonInvalidTopic) }
 	}
-	if !there && len(c.names) >= c.g.opts.MaxSubscriptions {
-		c.refuse(0)
-		return func() { c.session.Deny(p.Topic, ref, wire.ReasonTooMany) }
-	}
-	if err := c.mayBegin(ctx, p); err != nil {
-		return func() { c.turnAwayAt(p, ref, err) }
-	}
-	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID, Snapshot: p.Snapshot, AsOf: p.AsOf, Foreign: c.g.foreign(p.AsOf)}
-	seq, seen := c.seen[p.Topic]
-	if p.Snapshot {
-		delete(c.seen, p.Topic)
-	}
-	if seen = seen && p.After == nil && !p.Snapshot; seen {
-		after := int64(seq)
-		req.After, req.Doubted = &after, c.doubted
-		delete(c.seen, p.Topic) // a later subscribe to it starts at the head
-	}
-	req.Keep = req.After == nil && !p.Snapshot && c.hearsOwn(p.Topic)
-	c.names[p.Topic] = struct{}{}
-	c.alias(p.Topic)
-	opening := c.session.Ask(req)
-	return func() {
-		err := c.session.Open(ctx, opening)
-		if err == nil {
-			c.names[p.Topic] = struct{}{}
-			c.arrive(p.Topic)
-			c.arriveGroup(ctx, p.Topic)
-			if req.After != nil {
-				c.g.metrics.resumes.Inc()
-			}
-			return
-		}
-		if _, told := err.(*pgcast.Error); !told { // else it was not even tried, and why has been logged
-			c.g.opts.Logger.Warn("gateway: subscribe failed", "error", err)
-		}
-		c.session.Deny(p.Topic, ref, reasonOf(err))
-		if !there {
-			delete(c.names, p.Topic)
-			c.alias(p.Topic)
-		}
-		if seen {
-			c.seen[p.Topic] = seq
-		}
-	}
+	c.fail(ref, err)
 }
 
 // fail answers a frame with an error.

@@ -31,6 +31,7 @@ const maxTicket = 256
 type asking struct {
 	claims *auth.Claims // nil: nobody knows, and he has yet to say so
 	since  int64        // revocations when it was found out
+	checks int64        // and rechecks
 }
 
 // askingKey is where a request's context has its asking.
@@ -100,7 +101,7 @@ func (g *Gateway) identify(w http.ResponseWriter, r *http.Request, carriers carr
 		a.claims = auth.Everybody
 		return a, r, nil
 	}
-	a.since = g.revocations()
+	a.since, a.checks = g.revocations(), g.rechecks()
 	token, err := bearer(r)
 	if err == nil && token == "" && carriers&bySubprotocol != 0 {
 		token, err = offeredToken(r)

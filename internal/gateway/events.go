@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
@@ -49,6 +50,10 @@ func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = g.limitRequest(r, ratelimit.History, ratelimit.Ask{Topic: q.topic, Cost: historyCost(q.limit)})
 	}
+	if err == nil {
+		err = g.mayRead(r, &q)
+	}
+	defer q.rights.close()
 	if err != nil {
 		g.refuse(w, err)
 		return
@@ -58,6 +63,21 @@ func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.answerAsked(w, r, q)
+}
+
+// mayRead decides on a request for events, and notes by whom it is.
+func (g *Gateway) mayRead(r *http.Request, q *question) error {
+	claims, err := g.asker(r)
+	if err != nil {
+		return err
+	}
+	q.lens = g.lens(claims)
+	if q.wait == 0 {
+		return g.may(r.Context(), claims, q.topic, auth.History)
+	}
+	q.rights = g.watchOver(func() *auth.Claims { return claims }, nil, nil, askingOf(r).checks)
+	q.rights.hold(q.topic)
+	return g.may(r.Context(), claims, q.topic, auth.History, auth.Subscribe)
 }
 
 // answerAsked asks the log and answers, at once or when there is something.
@@ -88,6 +108,8 @@ type question struct {
 	asOf    pgcast.AsOf // events that it holds are left out
 	limit   int
 	wait    time.Duration
+	lens    fanout.Lens
+	rights  *rights // where it waits
 }
 
 func readQuestion(r *http.Request) (q question, err error) {
@@ -249,5 +271,12 @@ func (g *Gateway) post(w http.ResponseWriter, r *http.Request) (pgcast.ID, error
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
+	claims, err := g.asker(r)
+	if err == nil {
+		err = g.may(ctx, claims, topic, auth.Publish)
+	}
+	if err != nil {
+		return "", err
+	}
 	return g.add(ctx, topic, event, data, r.Header.Get(KeyHeader))
 }

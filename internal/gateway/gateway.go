@@ -67,6 +67,10 @@ type Gateway struct {
 
 	mu       sync.Mutex
 	clients  map[transport]*fanout.Session // nil while the handshake goes on
+	rights   map[*rights]struct{}
+	checks   int64     // Rechecks, in all
+	doubtful []*rights // to be decided on anew
+	deciding int       // goroutines that do
 	draining bool
 	waiting  map[string]int  // sockets by address, of those who have yet to say who they are
 	revoked  []revocation    // the newest
@@ -154,7 +158,7 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 		opts.Logger = slog.Default()
 	}
 	return &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
-		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, signIn: signInWithin, closeWait: closeWait, clients: map[transport]*fanout.Session{}, waiting: map[string]int{}, degraded: map[string]bool{}, empty: make(chan struct{})}
+		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, signIn: signInWithin, closeWait: closeWait, clients: map[transport]*fanout.Session{}, rights: map[*rights]struct{}{}, waiting: map[string]int{}, degraded: map[string]bool{}, empty: make(chan struct{})}
 }
 
 // Slot is slot for those beside the gateway who ask the database for its clients.
@@ -230,6 +234,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if a.claims != nil && c.refusal == nil {
 		c.take(a.claims)
 	}
+	c.rights = g.watchOver(c.claims.Load, c.session, c, a.checks)
 	g.attach(c, c.session)
 	g.settle(c, c.session, a.since)
 	g.metrics.connects.Inc()

@@ -3,6 +3,9 @@ package gateway
 import (
 	"context"
 	"net/http"
+
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/auth"
 )
 
 // Groups serves who is in a group, under /groups/{name}.
@@ -31,6 +34,17 @@ func (g *Gateway) readGroup(r *http.Request) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
-	info, members, err := g.opts.Live.Groups.List(ctx, r.PathValue("name"))
+	name := r.PathValue("name")
+	if err := pgcast.CheckGroup(name); err != nil {
+		return nil, err
+	}
+	claims, err := g.asker(r)
+	if err == nil {
+		err = g.may(ctx, claims, pgcast.GroupTopic(name), auth.Group)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, members, err := g.opts.Live.Groups.List(ctx, name)
 	return groupText(info, members), err
 }

@@ -24,6 +24,7 @@ type poll struct {
 	tail     int64
 	reset    *int64
 	oversize bool
+	denied   bool  // the right to go on was lost
 	ended    error // why nothing more is told
 }
 
@@ -47,7 +48,8 @@ func (g *Gateway) poll(w http.ResponseWriter, r *http.Request, q question, page 
 	if after != q.after {
 		q.id = "" // of another event
 	}
-	err := session.Subscribe(r.Context(), fanout.Request{Topic: q.topic, After: &after, ID: q.id, AsOf: q.asOf})
+	err := session.Subscribe(r.Context(), fanout.Request{Topic: q.topic, After: &after, ID: q.id, AsOf: q.asOf, Lens: q.lens})
+	q.rights.opened(session)
 	if err == nil {
 		timer := time.NewTimer(q.wait)
 		defer timer.Stop()
@@ -64,6 +66,8 @@ func (g *Gateway) poll(w http.ResponseWriter, r *http.Request, q question, page 
 		g.refuse(w, errEndedToken)
 	case err != nil:
 		g.refuse(w, err)
+	case p.denied:
+		g.refuse(w, auth.ErrForbidden)
 	case p.reset != nil:
 		g.refuseAt(w, &pgcast.Error{Code: pgcast.CodeReset, Message: "the history you saw no longer exists"}, p.reset)
 	case p.oversize:
@@ -108,11 +112,13 @@ func (p *poll) Write(items []fanout.Item) error {
 			if !p.pattern {
 				p.next = max(p.next, p.tail-1)
 			}
+		case i.Notice.Kind == fanout.Denied:
+			p.denied = true
 		case i.Notice.Kind == fanout.Reset:
 			p.reset = &i.Notice.Head
 		}
 	}
-	if len(p.list) == 0 && p.tail <= p.next+1 && p.reset == nil {
+	if !p.denied && len(p.list) == 0 && p.tail <= p.next+1 && p.reset == nil {
 		return nil // subscribed
 	}
 	return errEnough

@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/presence"
 )
 
@@ -34,6 +35,13 @@ func (g *Gateway) present(ctx context.Context, r *http.Request) ([]byte, error) 
 		return nil, err
 	}
 	if err := pgcast.CheckTopic(topic); err != nil {
+		return nil, err
+	}
+	claims, err := g.asker(r)
+	if err == nil {
+		err = g.may(ctx, claims, topic, auth.Presence)
+	}
+	if err != nil {
 		return nil, err
 	}
 	switch only := v.Get("count"); {

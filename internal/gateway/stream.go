@@ -32,6 +32,9 @@ type stream struct {
 	// Owned by the handler until opened, then by the session's goroutine.
 	marks []mark
 	over  error // why the stream cannot go on; nil while it can
+
+	lens   fanout.Lens
+	rights *rights
 }
 
 // errNotOpened ends a session whose request was answered otherwise.
@@ -55,13 +58,21 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s := &stream{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, asking: askingOf(r), marks: marks, opened: make(chan struct{}), gone: make(chan struct{})}
+	if err := s.mayOpen(r); err != nil {
+		s.rights.close()
+		g.metrics.refused.Inc()
+		g.refuseStream(w, r, err)
+		return
+	}
 	if err := g.admit(s); err != nil {
+		s.rights.close()
 		g.metrics.refused.Inc()
 		g.refuseStream(w, r, err)
 		return
 	}
 	session, err := s.open(w, r)
 	if err != nil {
+		s.rights.close()
 		g.metrics.refused.Inc()
 		g.forget(s)
 		return
@@ -69,6 +80,37 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
 	g.metrics.connects.Inc()
 	// In a goroutine of its own: returning lets go of net/http's buffers and stack.
 	go s.run(session)
+}
+
+// mayOpen decides on all of a stream at once, and notes by whom it is.
+func (s *stream) mayOpen(r *http.Request) error {
+	claims, err := s.g.asker(r)
+	if err != nil || s.g.opts.Access == nil {
+		return err
+	}
+	s.lens = s.g.lens(claims)
+	s.rights = s.g.watchOver(func() *auth.Claims { return claims }, nil, nil, askingOf(r).checks)
+	var asks []auth.Ask
+	for _, m := range s.marks {
+		s.rights.hold(m.name)
+		asks = append(asks, auth.Ask{Verb: auth.Subscribe, Topic: m.name})
+		if m.snapshot {
+			asks = append(asks, auth.Ask{Verb: auth.Snapshot, Topic: m.name})
+		}
+	}
+	musts, resumed := len(asks), []*mark(nil)
+	for i := range s.marks {
+		if m := &s.marks[i]; m.asked != nil {
+			asks, resumed = append(asks, auth.Ask{Verb: auth.History, Topic: m.name}), append(resumed, m)
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+	defer cancel()
+	errs := s.g.allowEach(ctx, claims, asks)
+	for i, m := range resumed {
+		m.barred = errs[musts+i] != nil
+	}
+	return worst(errs[:musts])
 }
 
 // refuseStream answers a request for a stream with an error. A browser's EventSource gives
@@ -116,9 +158,11 @@ func (s *stream) open(w http.ResponseWriter, r *http.Request) (*fanout.Session, 
 				snapshots = 1
 			}
 		}
-		openings[i] = session.Ask(fanout.Request{Topic: m.name, After: m.asked, ID: m.id, Snapshot: m.snapshot, AsOf: m.asOf, Foreign: s.g.foreign(m.asOf)})
+		openings[i] = session.Ask(fanout.Request{Topic: m.name, After: m.asked, ID: m.id, Snapshot: m.snapshot, AsOf: m.asOf, Foreign: s.g.foreign(m.asOf),
+			Barred: m.barred, Lens: s.lens})
 	}
 	open(len(s.marks))
+	s.rights.opened(session)
 	if err != nil {
 		s.g.refuseStream(w, r, err)
 	}
@@ -160,6 +204,7 @@ func retryLine(d time.Duration) string { return fmt.Sprintf("retry: %d\n\n", d.M
 // run waits until the client has gone; it has nothing to say.
 func (s *stream) run(session *fanout.Session) {
 	defer s.g.forget(s)
+	defer s.rights.close()
 	defer s.g.expire(s, session)()
 	for b, err := [64]byte{}, error(nil); err == nil; {
 		_, err = s.conn.Read(b[:])
@@ -234,6 +279,10 @@ func (s *stream) appendItem(b []byte, i fanout.Item) []byte {
 		return s.appendEvent(b, "reset", wire.AppendReset(nil, n.Topic, n.Head))
 	case fanout.Denied:
 		s.over = errNoSnapshot // the client comes back, and begins anew
+		if n.Reason == wire.ReasonForbidden {
+			s.over = auth.ErrForbidden // it comes back, and is refused
+			return s.appendEvent(b, "denied", wire.AppendDenied(nil, n.Topic, nil, n.Reason))
+		}
 	}
 	return b
 }

@@ -73,7 +73,7 @@ func (c *client) signIn() (wire.Frame, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
 	defer cancel()
-	since := c.g.revocations()
+	since, checks := c.g.revocations(), c.g.rechecks()
 	var claims *auth.Claims
 	err = apart(func() (err error) {
 		if claims, err = c.g.verify(ctx, f.Token); err == nil {
@@ -90,6 +90,9 @@ func (c *client) signIn() (wire.Frame, error) {
 	}
 	c.take(claims)
 	c.g.settle(c, c.session, since)
+	if c.g.rechecks() != checks {
+		c.g.doubt(c.rights)
+	}
 	c.g.mu.Lock()
 	c.g.unwait(c)
 	c.g.mu.Unlock()
