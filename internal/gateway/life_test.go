@@ -407,6 +407,22 @@ func TestS37ForgedPlaces(t *testing.T) {
 	if eve.session == ann.session {
 		t.Error("eve has got ann's session")
 	}
+	for _, f := range []wire.Frame{
+		{Type: wire.Subscribe, Ref: []byte("2"), Topic: "room:2"},
+		{Type: wire.Subscribe, Ref: []byte("2"), Topic: "room:2", After: at(3), ID: d.idOf(t, "room:2", 3)},
+		{Type: wire.Subscribe, Ref: []byte("2"), Topic: "room:2", After: at(0), AsOf: pgcast.AsOf{}},
+	} {
+		eve.send(f)
+		if f := eve.want(wire.SubscribeDenied); f.Reason != wire.ReasonForbidden {
+			t.Errorf("got %+v", f)
+		}
+	}
+	eve.send(wire.Frame{Type: wire.History, Ref: []byte("3"), Topic: "room:2"})
+	eve.wantError(pgcast.CodeForbidden)
+	d.answered(t, "GET", "/topics/room:2/events?after=3&id="+string(d.idOf(t, "room:2", 3)), bearing(token), "", http.StatusForbidden, pgcast.CodeForbidden)
+	if _, res := d.requestAs(t, "room:2", "", "3:"+string(d.idOf(t, "room:2", 3)), bearing(token)); res.StatusCode != http.StatusForbidden {
+		t.Errorf("the stream is answered with %s", res.Status)
+	}
 	// Ids of other topics, tampered ones, and places beyond the head.
 	id := string(d.idOf(t, "room:1", 2))
 	for i := range id {
