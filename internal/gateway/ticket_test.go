@@ -88,7 +88,7 @@ func TestPreflightOfPeerClient(t *testing.T) {
 			p.raw(resume)
 			p.want(wire.Resumed)
 		}
-		p.raw(`{"type":"subscribe-batch","topics":["room:1","room:2"],"ref":1}`)
+		p.raw(`{"type":"subscribe-batch","topics":["room:2","room:1"],"ref":1}`)
 		p.want(wire.Subscribed)
 		p.want(wire.Subscribed)
 		return p
