@@ -18,10 +18,12 @@ const (
 	CodeInvalid      Code = "invalid"       // a setting or an argument that cannot be used
 	CodeInternal     Code = "internal"      // our fault
 	CodeForbidden    Code = "forbidden"     // not for this caller
-	CodeNotFound     Code = "not_found"     // there is no such thing
-	CodeReset        Code = "reset"         // the history the caller saw no longer exists
-	CodeRateLimited  Code = "rate_limited"  // too often; not before RetryAfter
-	CodeClosed       Code = "closed"        // the group takes nobody any more
+	// CodeUnauthenticated: nobody knows who asks, or what says so is no longer valid.
+	CodeUnauthenticated Code = "unauthenticated"
+	CodeNotFound        Code = "not_found"    // there is no such thing
+	CodeReset           Code = "reset"        // the history the caller saw no longer exists
+	CodeRateLimited     Code = "rate_limited" // too often; not before RetryAfter
+	CodeClosed          Code = "closed"       // the group takes nobody any more
 )
 
 // Error is a failure that somebody outside can do something about: what was tried
@@ -55,4 +57,7 @@ var (
 	ErrTooLarge     = &Error{Code: CodeTooLarge}
 	ErrTooMany      = &Error{Code: CodeTooMany}
 	ErrRateLimited  = &Error{Code: CodeRateLimited}
+	ErrForbidden    = &Error{Code: CodeForbidden}
+
+	ErrUnauthenticated = &Error{Code: CodeUnauthenticated}
 )

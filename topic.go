@@ -121,6 +121,20 @@ func (p Pattern) Match(topic string) bool {
 	return more == p.tail
 }
 
+// Contains reports whether the pattern selects every topic that q selects.
+func (p Pattern) Contains(q Pattern) bool {
+	a, b := len(p.segs), len(q.segs)
+	if q.tail && !p.tail || !p.tail && a != b || p.tail && b+btoi(q.tail) <= a {
+		return false // q selects topics of other lengths
+	}
+	for i, want := range p.segs {
+		if want != "*" && want != q.segs[i] {
+			return false
+		}
+	}
+	return true
+}
+
 // Overlaps reports whether there is a topic that both patterns select.
 func (p Pattern) Overlaps(q Pattern) bool {
 	a, b := len(p.segs), len(q.segs)

@@ -44,7 +44,7 @@ func (h *Hub) begin(o *Opening) {
 	if o.feed.pattern != nil {
 		o.err = errPatternSnapshot
 	} else {
-		o.spool, o.err = h.shots.acquire(o.feed.key, nil)
+		o.spool, o.err = h.shots.acquire(o.feed.key, o.req.Lens, nil)
 	}
 	if o.err != nil {
 		h.drop(o)
@@ -74,7 +74,7 @@ func (h *Hub) resolveSnapshot(ctx context.Context, o *Opening) error {
 			return err
 		}
 		// What has to follow it is trimmed already: it is no use to anybody any more.
-		fresh, err := h.shots.acquire(o.feed.key, o.spool)
+		fresh, err := h.shots.acquire(o.feed.key, o.req.Lens, o.spool)
 		if err != nil {
 			return err
 		}
@@ -148,10 +148,10 @@ type SnapshotReader struct {
 	chunks []chunk
 }
 
-// Snapshot gives a topic's snapshot, which others may be sent too, once it has been read;
-// that has to begin within the patience. Close must follow.
-func (h *Hub) Snapshot(ctx context.Context, topic string, patience time.Duration) (*SnapshotReader, error) {
-	s, err := h.shots.acquire(topic, nil)
+// Snapshot gives a topic's snapshot, through a lens unless that is nil, which others may be
+// sent too, once it has been read; that has to begin within the patience. Close must follow.
+func (h *Hub) Snapshot(ctx context.Context, topic string, lens Lens, patience time.Duration) (*SnapshotReader, error) {
+	s, err := h.shots.acquire(topic, lens, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -119,7 +119,7 @@ func (s *Session) offer(sub *Subscription, d *delivered) bool {
 	switch {
 	case sub.gone:
 		return true
-	case !sub.due.IsZero(), sub.begin != nil:
+	case !sub.due.IsZero(), sub.begin != nil, sub.lens != nil, s.barred.Load():
 		s.kick(sub)
 		return false
 	}
@@ -131,7 +131,7 @@ func (s *Session) offer(sub *Subscription, d *delivered) bool {
 		return false
 	}
 	s.setBehind(sub, false)
-	items := s.itemsOf(sub, frames)
+	items, _ := s.itemsOf(s.ctx, sub, frames) // without a lens it cannot fail
 	if len(items) == 0 {
 		return true
 	}

@@ -9,6 +9,8 @@
 package fanout
 
 import (
+	"bytes"
+	"encoding/json"
 	"strconv"
 	"sync"
 	"time"
@@ -29,20 +31,32 @@ type Frame struct {
 	CreatedAt time.Time
 	Oversize  bool // its payload was left out
 
-	xid        uint64
-	text       []byte // complete, without position
+	event      pgcast.Event // as it was encoded, for lenses; its payload lies in text
+	text       []byte       // complete, without position
 	positioned func() []byte
 }
 
 func newFrame(e pgcast.Event, encode Encode) *Frame {
-	f := &Frame{Topic: e.Topic, Seq: e.Seq, Position: e.Position, ID: e.ID, CreatedAt: e.CreatedAt, Oversize: e.Oversize, xid: e.XID}
+	f := &Frame{Topic: e.Topic, Seq: e.Seq, Position: e.Position, ID: e.ID, CreatedAt: e.CreatedAt, Oversize: e.Oversize, event: e}
 	f.text = append(encode(make([]byte, 0, 96+len(e.Topic)+len(e.Data)+len(e.Old)), e), '}')
+	f.event.Data, f.event.Old = partOf(f.text, e.Data), partOf(f.text, e.Old)
 	f.positioned = sync.OnceValue(func() []byte {
 		b := append(make([]byte, 0, len(f.text)+32), f.text[:len(f.text)-1]...)
 		b = append(b, `,"position":`...)
 		return append(strconv.AppendInt(b, int64(e.Position), 10), '}')
 	})
 	return f
+}
+
+// partOf gives a part of a text where it holds it, so that it is kept once.
+func partOf(text []byte, part json.RawMessage) json.RawMessage {
+	if len(part) == 0 {
+		return part
+	}
+	if i := bytes.Index(text, part); i >= 0 {
+		return text[i : i+len(part) : i+len(part)]
+	}
+	return part
 }
 
 // Text is the event frame for subscriptions by topic. It must not be changed.
@@ -84,9 +98,9 @@ type NoticeKind int
 const (
 	Subscribed   NoticeKind = iota + 1 // Seq is the place the subscription starts from
 	Unsubscribed                       // the subscription has ended
-	Gap                                // events after After and before Tail are trimmed away
+	Gap                                // events after After and before Tail are trimmed away, or not for the client
 	Reset                              // the history the client saw no longer exists; goes on from Head
-	Denied                             // no subscription was made, or it has ended within its snapshot; Reason says why
+	Denied                             // no subscription was made, or it has ended within its snapshot, or by Forbid; Reason says why
 	Replayed                           // the end of what Session.Replay sends; Truncated tells whether it is all
 )
 

@@ -36,6 +36,7 @@ type Hub struct {
 	reads   *reads
 	shots   *snapshots
 	crew    *crew
+	sights  sights
 	metrics *metrics
 
 	mu       sync.Mutex

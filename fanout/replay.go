@@ -16,7 +16,9 @@ func (s *Session) replay(o *Opening) {
 	}
 	truncated := o.reset
 	if !truncated {
-		again := &Subscription{session: s, feed: o.feed, place: o.place}
+		again := &Subscription{session: s, feed: o.feed, place: o.place,
+			lens: o.req.Lens, sight: s.hub.sights.acquire(o.feed.key, o.req.Lens)}
+		defer s.hub.sights.release(o.feed.key, o.req.Lens)
 		for more := true; more && !s.over(); {
 			items, m, retry := s.pull(s.ctx, again, position)
 			more = m

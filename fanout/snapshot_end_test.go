@@ -155,7 +155,7 @@ func TestSnapshotComesTooLate(t *testing.T) {
 	if err := session.Subscribe(context.Background(), Request{Topic: "first", Snapshot: true}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.hub.Snapshot(context.Background(), "second", time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := s.hub.Snapshot(context.Background(), "second", nil, time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 		t.Error(err)
 	}
 	session.End(nil)

@@ -52,7 +52,7 @@ type snapshots struct {
 	logger  *slog.Logger
 
 	mu           sync.Mutex
-	current      map[string]*spool // by topic, for those who ask next
+	current      map[string]*spool // by topic and lens, for those who ask next
 	memory, disk int64
 	held         []*spool // that are read and lie in files, the oldest first
 }
@@ -84,15 +84,16 @@ func newSnapshots(opts HubOptions, m *metrics) *snapshots {
 
 var errNoSnapshots = &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "this server has no snapshots"}
 
-// acquire gives the snapshot of a topic: one that is being read or was a moment ago, unless
-// it is the one given, or a new one. release must follow.
-func (a *snapshots) acquire(topic string, not *spool) (*spool, error) {
+// acquire gives the snapshot of a topic, through a lens unless that is nil: one that is being
+// read or was a moment ago, unless it is the one given, or a new one. release must follow.
+func (a *snapshots) acquire(topic string, lens Lens, not *spool) (*spool, error) {
 	if a.opts.Source == nil {
 		return nil, errNoSnapshots
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := a.current[topic]
+	key := keyOf(topic, lens)
+	s := a.current[key]
 	if s != nil && s != not {
 		s.users++
 		a.metrics.snapshots.WithLabelValues("shared").Inc()
@@ -102,8 +103,8 @@ func (a *snapshots) acquire(topic string, not *spool) (*spool, error) {
 		s.kept = false // whoever has it keeps it
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), a.opts.Timeout)
-	s = &spool{all: a, topic: topic, begun: make(chan struct{}), cancel: cancel, users: 1, kept: true, flying: true}
-	a.current[topic] = s
+	s = &spool{all: a, key: key, topic: topic, lens: lens, begun: make(chan struct{}), cancel: cancel, users: 1, kept: true, flying: true}
+	a.current[key] = s
 	go a.fly(ctx, s)
 	return s, nil
 }
@@ -126,8 +127,8 @@ func (a *snapshots) release(s *spool) {
 // unkeep gives a spool to nobody else; a.mu is held.
 func (a *snapshots) unkeep(s *spool) {
 	s.kept = false
-	if a.current[s.topic] == s {
-		delete(a.current, s.topic)
+	if a.current[s.key] == s {
+		delete(a.current, s.key)
 	}
 }
 
@@ -174,7 +175,13 @@ func (a *snapshots) read(ctx context.Context, w *writer) error {
 		return ctx.Err()
 	}
 	a.metrics.snapshots.WithLabelValues("read").Inc()
-	if err := a.opts.Source.Snapshot(ctx, w.topic, w.begin, w.take); err != nil {
+	var err error
+	if w.lens == nil {
+		err = a.opts.Source.Snapshot(ctx, w.topic, w.begin, w.take)
+	} else {
+		err = w.lens.Snapshot(ctx, w.topic, w.begin, w.take)
+	}
+	if err != nil {
 		return err
 	}
 	w.mu.Lock()

@@ -17,7 +17,9 @@ import (
 // in memory, or, when it grows, in a file without a name.
 type spool struct {
 	all    *snapshots
+	key    string // of topic and lens
 	topic  string
+	lens   Lens          // nil: it is the topic's own
 	begun  chan struct{} // closed when at is known, or the read has failed before
 	cancel context.CancelFunc
 

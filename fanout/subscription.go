@@ -26,6 +26,11 @@ type Request struct {
 	// tell, and the subscription is reset.
 	AsOf    pgcast.AsOf
 	Foreign bool
+	// Barred says that what is past is not for the client: it begins at the head, and a gap
+	// tells of what lies between After, which must not be nil, and there.
+	Barred bool
+	// Lens is how the topic is seen; nil: as it is.
+	Lens Lens
 	// Keep leaves a subscription that there is already where it is, and has it answered with
 	// its place.
 	Keep bool
@@ -36,6 +41,8 @@ type Subscription struct {
 	session *Session
 	feed    *feed
 	order   int // of creation, within the session
+	lens    Lens
+	sight   *sight // through lens
 
 	// Guarded by session.mu.
 	queued bool
@@ -51,6 +58,7 @@ type Subscription struct {
 	retries int
 	due     time.Time    // when the log is to be read again, after it could not be; else zero
 	gone    bool         // it has ended, though it may still be queued
+	over    bool         // nothing behind place is sent any more; see Forbid
 	asOf    *pgcast.AsOf // events that it holds are left out; nil: none
 	begin   *beginning   // the snapshot that is still to be sent; else nil
 }
@@ -111,7 +119,12 @@ func (h *Hub) ask(o *Opening) {
 		return // its own read tells
 	}
 	o.asOf = req.AsOf
-	if !req.Foreign && (req.After == nil || !req.Doubted || req.ID != "") {
+	if req.Barred {
+		if o.place, o.found = o.feed.lookup(nil, ""); o.found && !req.Foreign && !req.Doubted && *req.After <= o.place {
+			return
+		}
+		o.found = false
+	} else if !req.Foreign && (req.After == nil || !req.Doubted || req.ID != "") {
 		if o.place, o.found = o.feed.lookup(req.After, req.ID); o.found {
 			return
 		}
@@ -121,8 +134,9 @@ func (h *Hub) ask(o *Opening) {
 		}
 	}
 	if o.feed.pattern == nil {
-		ask := pgcast.Ask{Topic: o.feed.key, ID: req.ID}
-		if req.After != nil {
+		ask := pgcast.Ask{Topic: o.feed.key}
+		if req.After != nil && !req.Barred {
+			ask.ID = req.ID
 			ask.After = pgcast.Seq(*req.After)
 		}
 		o.asked = h.reads.ask(ask)
@@ -152,6 +166,10 @@ func (h *Hub) resolve(ctx context.Context, o *Opening) error {
 	case req.After == nil:
 	case req.Foreign:
 		o.reset, o.asOf = true, pgcast.AsOf{}
+	case req.Barred:
+		if o.reset = req.Doubted || *req.After > int64(place.Head); o.reset {
+			o.asOf = pgcast.AsOf{}
+		}
 	case *req.After == 0:
 		o.place = 0 // before the first event there is nothing that could differ
 	case *req.After > int64(place.Head),
@@ -169,12 +187,12 @@ func (h *Hub) resolvePattern(ctx context.Context, o *Opening) error {
 	o.place = int64(h.Position())
 	o.at = pgcast.Position(o.place)
 	switch {
-	case after == nil:
+	case after == nil, o.req.Barred && !o.req.Doubted && *after <= o.place:
 		return nil
-	case *after == 0:
+	case *after == 0 && !o.req.Barred:
 		o.place = 0
 		return nil
-	case o.req.ID != "":
+	case o.req.ID != "" && !o.req.Barred:
 		known, err := h.reads.knows(ctx, o.feed, pgcast.Position(*after), o.req.ID)
 		if err != nil {
 			return err
@@ -189,7 +207,7 @@ func (h *Hub) resolvePattern(ctx context.Context, o *Opening) error {
 		o.at = max(o.at, newest)
 		o.reset = *after > int64(newest) || o.req.Doubted
 	}
-	if !o.reset {
+	if !o.reset && !o.req.Barred {
 		o.place = *after
 	}
 	return nil
@@ -198,43 +216,65 @@ func (h *Hub) resolvePattern(ctx context.Context, o *Opening) error {
 // pull takes the next items of a subscription, not beyond position limit. more says that
 // there is more to take right now; retry, if not 0, when to ask again.
 func (s *Session) pull(ctx context.Context, sub *Subscription, limit pgcast.Position) (items []Item, more bool, retry time.Duration) {
+	if s.barred.Load() && s.bar(sub) {
+		return nil, false, 0
+	}
 	if sub.begin != nil {
 		return s.pullSnapshot(sub)
 	}
 	frames, behind, floor, more := sub.feed.after(sub.place, limit, pullEvents, pullBytes, s.frames[:0])
 	s.setBehind(sub, behind)
 	if !behind {
-		return s.itemsOf(sub, frames), more, 0
+		if items, err := s.itemsOf(ctx, sub, frames); err == nil {
+			sub.retries = 0
+			return items, more, 0
+		}
+		return nil, false, sub.again()
 	}
 	p, err := s.hub.reads.page(ctx, sub.feed, sub.page, sub.place, floor)
 	if err != nil {
 		if ctx.Err() == nil {
 			s.hub.metrics.errors.Inc()
 		}
-		sub.retries++
-		return nil, false, min(100*time.Millisecond<<min(sub.retries, 5), 2*time.Second)
+		return nil, false, sub.again()
 	}
-	sub.retries, sub.page = 0, p.key.after
+	sub.page = p.key.after
 	items = s.gapOf(sub, p)
-	size := 0
+	next := p.next
+	size, beyond := 0, false
 	for _, fr := range p.frames {
 		if sub.feed.number(fr) <= sub.place {
 			continue
 		}
-		if beyond := fr.Position > limit; beyond || len(frames) >= pullEvents || size >= pullBytes {
-			return append(items, s.itemsOf(sub, frames)...), !beyond, 0
+		if beyond = fr.Position > limit; beyond || len(frames) >= pullEvents || size >= pullBytes {
+			next = 0
+			break
 		}
 		frames, size = append(frames, fr), size+fr.size()
 		s.read = max(s.read, fr.Position) // may be ahead of the hub
 	}
-	items = append(items, s.itemsOf(sub, frames)...)
-	if p.next <= sub.place && len(items) == 0 {
+	seen, err := s.itemsOf(ctx, sub, frames)
+	if err != nil {
+		return items, false, sub.again()
+	}
+	sub.retries = 0
+	items = append(items, seen...)
+	if next == 0 {
+		return items, !beyond, 0
+	}
+	if next <= sub.place && len(items) == 0 && len(frames) == 0 {
 		// Nothing there although the ring begins later: the feed learned of its first
 		// event, or lost its ring, while we looked. The hub comes to it in a moment.
 		return nil, false, 20 * time.Millisecond
 	}
-	sub.place = max(sub.place, p.next)
+	sub.place = max(sub.place, next)
 	return items, true, 0
+}
+
+// again is when to ask once more what could not be answered.
+func (sub *Subscription) again() time.Duration {
+	sub.retries++
+	return min(100*time.Millisecond<<min(sub.retries, 5), 2*time.Second)
 }
 
 // gapOf tells of what is trimmed between the subscription's place and the page, once.
@@ -254,19 +294,27 @@ func (s *Session) gapOf(sub *Subscription, p *page) []Item {
 }
 
 // itemsOf makes items of frames and moves the place behind them. An event that another
-// subscription of the session covers is left to that one.
-func (s *Session) itemsOf(sub *Subscription, frames []*Frame) []Item {
+// subscription of the session covers is left to that one. Only through a lens it may have to
+// wait, or fail; the place is where it was then.
+func (s *Session) itemsOf(ctx context.Context, sub *Subscription, frames []*Frame) ([]Item, error) {
+	seen := frames
+	if sub.lens != nil && len(frames) > 0 {
+		var err error
+		if seen, err = s.look(ctx, sub, frames); err != nil {
+			return nil, err
+		}
+	}
 	items := s.items[:0]
 	pattern := sub.feed.pattern != nil
-	for _, fr := range frames {
+	for i, fr := range frames {
 		sub.place = sub.feed.number(fr)
-		if sub.asOf != nil && sub.asOf.Holds(fr.xid) || pattern && s.covered(sub, fr) {
+		if seen[i] == nil || sub.asOf != nil && sub.asOf.Holds(fr.event.XID) || pattern && s.covered(sub, fr) {
 			continue
 		}
-		items = append(items, Item{Frame: fr, Pattern: pattern})
+		items = append(items, Item{Frame: seen[i], Pattern: pattern})
 	}
 	s.frames, s.items = frames[:0], items
-	return items
+	return items, nil
 }
 
 // covered tells whether another subscription delivers the event: the exact topic's
@@ -275,15 +323,20 @@ func (s *Session) covered(sub *Subscription, fr *Frame) bool {
 	if len(s.subs) == 1 {
 		return false
 	}
-	if t := s.subs[fr.Topic]; t != nil && int64(fr.Seq) > t.start {
+	if t := s.subs[fr.Topic]; t != nil && t.sends(int64(fr.Seq)) {
 		return true
 	}
 	for _, p := range s.subs {
-		if p.order < sub.order && p.feed.pattern != nil && int64(fr.Position) > p.start && p.feed.pattern.Match(fr.Topic) {
+		if p.order < sub.order && p.feed.pattern != nil && p.sends(int64(fr.Position)) && p.feed.pattern.Match(fr.Topic) {
 			return true
 		}
 	}
 	return false
+}
+
+// sends tells whether a subscription sends what is at a place, or has sent it.
+func (sub *Subscription) sends(at int64) bool {
+	return at > sub.start && (!sub.over || at <= sub.place)
 }
 
 func (s *Session) setBehind(sub *Subscription, behind bool) {

@@ -64,7 +64,7 @@ func (a *app) serverOptions(log *slog.Logger) *server.Options {
 		MaxSubscriptions: s.MaxSubscriptions, MaxSessions: s.MaxSessions, RingSize: s.RingSize,
 		SnapshotFresh: s.SnapshotFresh, SpoolDir: s.SpoolDir,
 		WriteTimeout: s.WriteTimeout, PingInterval: s.PingInterval, DrainTimeout: s.DrainTimeout,
-		Profile: s.Profile, Live: s.Live, Logger: log, Version: version().version,
+		Profile: s.Profile, Live: s.Live, Access: s.access(), Logger: log, Version: version().version,
 	}
 }
 

@@ -38,6 +38,9 @@ type settings struct {
 
 	Live server.LiveOptions
 
+	AccessMode string // auto, open or rules
+	Access     server.AccessOptions
+
 	NoDemo bool
 	PGBin  string
 
@@ -80,7 +83,7 @@ type setting struct {
 }
 
 // allSettings is the one list of them, in the order people read them.
-var allSettings = slices.Concat(mainSettings, liveSettings)
+var allSettings = slices.Concat(mainSettings, accessSettings, liveSettings)
 
 var mainSettings = []setting{
 	{name: "database-url", kind: "url", scope: forDatabase, secret: true,
