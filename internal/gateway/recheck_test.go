@@ -76,7 +76,7 @@ func TestRecheckOfRequests(t *testing.T) {
 	t.Parallel()
 	w, rules := guarded(t, nil)
 	rules.let("ann subscribe,history a:*")
-	s, res := w.requestBy(t, "ann", "a:1", "topic=a:2", "")
+	s, res := w.requestAs(t, "a:1", "topic=a:2", "", bearing("ann"))
 	if res.StatusCode != http.StatusOK {
 		t.Fatal(res.Status)
 	}

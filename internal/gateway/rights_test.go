@@ -251,7 +251,7 @@ func TestS12JoinLate(t *testing.T) {
 		}
 	}
 	for _, query := range []string{"after=0", "after=2", "last-event-id=2:" + string(id)} {
-		s, _ := w.requestBy(t, "ann", "a:1", query, "")
+		s, _ := w.requestAs(t, "a:1", query, "", bearing("ann"))
 		if e := s.next(); e.Event != "subscribed" {
 			t.Errorf("%s: %+v", query, e)
 		}

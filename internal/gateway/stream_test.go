@@ -37,23 +37,23 @@ func (w *world) sse(t testing.TB, topic, query, last string) *source {
 
 func (w *world) request(t testing.TB, topic, query, last string) (*source, *http.Response) {
 	t.Helper()
-	return w.requestBy(t, "", topic, query, last)
+	return w.requestAs(t, topic, query, last, nil)
 }
 
-func (w *world) requestBy(t testing.TB, sub, topic, query, last string) (*source, *http.Response) {
+func (w *world) requestAs(t testing.TB, topic, query, last string, header http.Header) (*source, *http.Response) {
 	t.Helper()
 	conn, err := net.Dial("tcp", w.address())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	if sub != "" {
-		sub = "Authorization: Bearer " + sub + "\r\n"
-	}
 	if last != "" {
 		last = "Last-Event-ID: " + last + "\r\n"
 	}
-	fmt.Fprintf(conn, "GET /topics/%s/sse?%s HTTP/1.1\r\nHost: x\r\n%s%s\r\n", url.PathEscape(topic), query, sub, last)
+	for name, values := range header {
+		last += name + ": " + values[0] + "\r\n"
+	}
+	fmt.Fprintf(conn, "GET /topics/%s/sse?%s HTTP/1.1\r\nHost: x\r\n%s\r\n", url.PathEscape(topic), query, last)
 	s := &source{t: t, conn: conn, r: bufio.NewReader(conn)}
 	_ = conn.SetReadDeadline(time.Now().Add(within))
 	res, err := http.ReadResponse(s.r, nil)

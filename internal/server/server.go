@@ -76,6 +76,7 @@ type Server struct {
 	sequencer *replay.Sequencer
 	gateway   *gateway.Gateway
 	live      *live
+	authority *authority // nil: there is no access control
 	registry  *prometheus.Registry
 
 	identity atomic.Pointer[string] // nil until the database was first read
@@ -116,6 +117,9 @@ func New(options *Options) (*Server, error) {
 		}
 	}
 	cfg.MaxConns = int32(o.PoolSize) + snapshotReads + 1
+	if o.Access.On {
+		cfg.MaxConns += accessConns
+	}
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
@@ -174,11 +178,21 @@ func (s *Server) build() (err error) {
 	if s.live, err = s.newLive(); err != nil {
 		return err
 	}
+	var access *gateway.Access
+	if o.Access.On {
+		if s.authority, err = s.newAuthority(broken); err != nil {
+			return err
+		}
+		access = s.authority.gateway()
+	}
 	s.gateway = gateway.New(s.hub, theirs, theirs, gateway.Options{Whole: whole, Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
 		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions, MaxRequests: requests, WriteTimeout: o.WriteTimeout,
 		PingInterval: o.PingInterval, Identity: s.identified, Live: s.live.gateway(&o.Live),
-		Limits: s.live.limits, TrustedProxies: o.Live.TrustedProxies,
+		Limits: s.live.limits, TrustedProxies: o.Live.TrustedProxies, Access: access,
 		Registerer: s.registry, Logger: o.Logger})
+	if s.authority != nil {
+		s.authority.watch.gateway = s.gateway
+	}
 	return nil
 }
 
@@ -223,6 +237,9 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.sequencer.Run(engine) })
 	g.Go(func() error { return s.gateway.Run(engine) })
 	g.Go(func() error { return s.live.run(engine) })
+	if s.authority != nil {
+		g.Go(func() error { return s.authority.run(engine) })
+	}
 	g.Go(func() error { return rest(engine, s.hub.Count, debug.FreeOSMemory) })
 	g.Go(func() error { return serve(front, public) })
 	g.Go(func() error { return serve(back, admin) })
