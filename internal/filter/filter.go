@@ -90,14 +90,24 @@ func (f *Filter) Match(data []byte) bool { return f.ask(data, false) == yes }
 func (f *Filter) May(data []byte) bool { return f.ask(data, true) != no }
 
 func (f *Filter) ask(data []byte, partial bool) truth {
-	d := f.docs.Get().(*doc)
+	d := f.read(data)
 	d.partial = partial
-	(&scanner{text: data}).find(&f.tree, d)
 	t := f.judge(d)
+	f.done(d)
+	return t
+}
+
+// read takes out of data what the filter looks at; done must follow.
+func (f *Filter) read(data []byte) *doc {
+	d := f.docs.Get().(*doc)
+	(&scanner{text: data}).find(&f.tree, d)
+	return d
+}
+
+func (f *Filter) done(d *doc) {
 	clear(d.vals)
 	clear(d.has)
 	f.docs.Put(d)
-	return t
 }
 
 // invalid is an error of whoever wrote the filter.

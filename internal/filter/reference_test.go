@@ -167,7 +167,7 @@ func exprs(depth int) *rapid.Generator[*expr] {
 				}
 				return e
 			case 2:
-				return &expr{op: not, kids: []*expr{exprs(depth - 1).Draw(t, "kid")}}
+				return &expr{op: not, kids: []*expr{exprs(depth-1).Draw(t, "kid")}}
 			}
 		}
 		left := paths.Draw(t, "left")

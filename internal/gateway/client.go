@@ -18,6 +18,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/auth"
+	"github.com/pgcast/pgcast/internal/filter"
 	"github.com/pgcast/pgcast/internal/wire"
 )
 
@@ -37,12 +38,13 @@ type client struct {
 	aliases                     atomic.Pointer[map[string]bool] // see renames
 
 	// Owned by run.
-	seen    map[string]pgcast.Seq // by resume: where topics stood
-	doubted bool                  // seen comes from another cluster or timeline
-	bad     int32                 // frames; beside doubted it takes no room
-	names   map[string]struct{}   // subscriptions asked for; the session may not have come to them
-	message io.Reader             // the newest
-	id      string                // of the session; its owner's secret
+	seen    map[string]pgcast.Seq     // by resume: where topics stood
+	doubted bool                      // seen comes from another cluster or timeline
+	bad     int32                     // frames; beside doubted it takes no room
+	names   map[string]struct{}       // subscriptions asked for; the session may not have come to them
+	filters map[string]*filter.Filter // of those that have one
+	message io.Reader                 // the newest
+	id      string                    // of the session; its owner's secret
 	live    live
 	limited *limited      // nil until something is
 	refused int           // frames, and places of a subscribe-batch, in all
@@ -189,15 +191,12 @@ func (c *client) serve(f wire.Frame, bytes int) {
 	case wire.Resume:
 		c.resume(f)
 	case wire.Subscribe:
-		if f.Filter != nil {
-			c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "filter is not supported yet"})
-			return
-		}
-		c.subscribe(ctx, []wire.Place{{Topic: f.Topic, After: f.After, ID: f.ID, Snapshot: f.Snapshot, AsOf: f.AsOf}}, f.Ref)
+		c.subscribe(ctx, []wire.Place{{Topic: f.Topic, After: f.After, ID: f.ID, Snapshot: f.Snapshot, AsOf: f.AsOf, Filter: f.Filter}}, f.Ref)
 	case wire.SubscribeBatch:
 		c.subscribe(ctx, f.Topics, f.Ref)
 	case wire.Unsubscribe:
 		delete(c.names, f.Topic)
+		delete(c.filters, f.Topic)
 		c.unwatch(f.Topic)
 		c.depart(f.Topic)
 		c.unsubscribe(f.Topic, f.Ref)
@@ -287,7 +286,13 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (an
 	if err := c.mayBegin(ctx, p); err != nil {
 		return func() { c.turnAwayAt(p, ref, err) }
 	}
-	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID, Snapshot: p.Snapshot, AsOf: p.AsOf, Foreign: c.g.foreign(p.AsOf)}
+	narrowed, lens, err := c.narrow(ctx, p)
+	if err != nil {
+		c.refuse(0)
+		return func() { c.turnAwayAt(p, ref, err) }
+	}
+	was := c.filters[p.Topic]
+	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID, Snapshot: p.Snapshot, AsOf: p.AsOf, Foreign: c.g.foreign(p.AsOf), Lens: lens}
 	seq, seen := c.seen[p.Topic]
 	if p.Snapshot {
 		delete(c.seen, p.Topic)
@@ -299,12 +304,14 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (an
 	}
 	req.Keep = req.After == nil && !p.Snapshot && c.hearsOwn(p.Topic)
 	c.names[p.Topic] = struct{}{}
+	c.keepFilter(p.Topic, narrowed)
 	c.alias(p.Topic)
 	opening := c.session.Ask(req)
 	return func() {
 		err := c.session.Open(ctx, opening)
 		if err == nil {
 			c.names[p.Topic] = struct{}{}
+			c.keepFilter(p.Topic, narrowed)
 			c.arrive(p.Topic)
 			c.arriveGroup(ctx, p.Topic)
 			if req.After != nil {
@@ -316,7 +323,7 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (an
 			c.g.opts.Logger.Warn("gateway: subscribe failed", "error", err)
 		}
 		c.session.Deny(p.Topic, ref, reasonOf(err))
-		if !there {
+		if c.keepFilter(p.Topic, was); !there {
 			delete(c.names, p.Topic)
 			c.alias(p.Topic)
 		}

@@ -53,6 +53,7 @@ type Gateway struct {
 	history Historian
 	opts    Options
 	metrics *metrics
+	tables  tables
 
 	slots chan struct{} // one for each request under way
 	large chan struct{} // one for each answer on its way that is larger than a frame
@@ -89,9 +90,11 @@ type Options struct {
 	// be read yet, when nobody can be told where they stand and so nobody is let in.
 	// Default: one that never changes.
 	Identity func() string
-	Live     Live
-	Access   *Access            // nil: whoever connects may do everything
-	Limits   *ratelimit.Limiter // nil: nothing is limited
+	// Tables gives the attached tables, for filters to be checked against; nil: there are none.
+	Tables func(context.Context) ([]pgcast.Table, error)
+	Live   Live
+	Access *Access            // nil: whoever connects may do everything
+	Limits *ratelimit.Limiter // nil: nothing is limited
 	// TrustedProxies are those whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
 	Registerer     prometheus.Registerer // nil: no metrics
@@ -138,8 +141,10 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	return &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
+	g := &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
 		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[transport]*fanout.Session{}, degraded: map[string]bool{}, empty: make(chan struct{})}
+	g.tables = tables{g: g, load: opts.Tables}
+	return g
 }
 
 // Slot is slot for those beside the gateway who ask the database for its clients.

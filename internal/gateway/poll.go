@@ -41,7 +41,7 @@ func (g *Gateway) poll(w http.ResponseWriter, r *http.Request, q question, page 
 	if after != q.after {
 		q.id = "" // of another event
 	}
-	err := session.Subscribe(r.Context(), fanout.Request{Topic: q.topic, After: &after, ID: q.id, AsOf: q.asOf})
+	err := session.Subscribe(r.Context(), fanout.Request{Topic: q.topic, After: &after, ID: q.id, AsOf: q.asOf, Lens: q.lens})
 	if err == nil {
 		timer := time.NewTimer(q.wait)
 		defer timer.Stop()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/filter"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
@@ -111,6 +112,8 @@ func reasonOf(err error) string {
 			return wire.ReasonNoSnapshot
 		case pgcast.CodeRateLimited:
 			return wire.ReasonRateLimited
+		case pgcast.CodeInvalid:
+			return wire.ReasonInvalidFilter
 		}
 	}
 	return wire.ReasonInternal
@@ -137,9 +140,13 @@ func (g *Gateway) getSnapshot(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	topic := r.PathValue("topic")
-	_, err := parameters(r, "")
+	q, err := parameters(r, "", "filter")
 	if err == nil {
 		err = pgcast.CheckTopic(topic)
+	}
+	var f *filter.Filter
+	if err == nil {
+		f, err = narrowed(q)
 	}
 	if pgcast.IsPattern(topic) {
 		err = errPatternSnapshot
@@ -150,9 +157,13 @@ func (g *Gateway) getSnapshot(w http.ResponseWriter, r *http.Request) {
 	if err == nil && g.opts.Identity() == "" {
 		err = errStarting
 	}
+	var lens fanout.Lens
+	if err == nil {
+		lens, err = g.sight(r.Context(), r, topic, f)
+	}
 	var s *fanout.SnapshotReader
 	if err == nil {
-		s, err = g.hub.Snapshot(r.Context(), topic, nil, askTimeout)
+		s, err = g.hub.Snapshot(r.Context(), topic, lens, askTimeout)
 	}
 	switch {
 	case r.Context().Err() != nil: // nobody is there any more

@@ -59,4 +59,5 @@ const (
 	ReasonUnauthenticated = "UNAUTHENTICATED"
 	ReasonForbidden       = "FORBIDDEN"
 	ReasonNoSnapshot      = "NO_SNAPSHOT"
+	ReasonInvalidFilter   = "INVALID_FILTER"
 )
