@@ -39,10 +39,17 @@ type tables struct {
 	took time.Duration
 }
 
-// all gives them. Lenses ask it, too.
-func (a *tables) all(ctx context.Context) ([]pgcast.Table, error) { return a.since(ctx, tablesMost) }
+// all gives them, also when they cannot be looked up right now but once could. Lenses ask it,
+// too.
+func (a *tables) all(ctx context.Context) ([]pgcast.Table, error) {
+	list, err := a.since(ctx, tablesMost)
+	if err != nil && list != nil {
+		err = nil
+	}
+	return list, err
+}
 
-// since gives them as of no longer ago than that.
+// since gives them as of no longer ago than that; with an error, as they were before.
 func (a *tables) since(ctx context.Context, most time.Duration) ([]pgcast.Table, error) {
 	if a.load == nil {
 		return nil, nil
@@ -55,13 +62,13 @@ func (a *tables) since(ctx context.Context, most time.Duration) ([]pgcast.Table,
 	}
 	ctx, release, err := a.g.slot(ctx)
 	if err != nil {
-		return nil, err
+		return a.list, err
 	}
 	defer release()
 	began := time.Now()
 	list, err := a.load(ctx)
 	if err != nil {
-		return nil, err
+		return a.list, err
 	}
 	a.list, a.at, a.took = list, time.Now(), time.Since(began)
 	return list, nil

@@ -103,6 +103,9 @@ func newWorld(t testing.TB, change func(*setup)) *world {
 		s.Logger = discard
 	}
 	s.Registerer = w.registry
+	if s.Tables == nil {
+		s.Tables = w.log.Tables
+	}
 	w.gate = New(w.hub, w.log, w.log, s.Options)
 	if s.heartbeat > 0 {
 		w.gate.heartbeat = s.heartbeat
