@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -195,7 +196,7 @@ func TestFilteredFold(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	w := newWorld(t, func(s *setup) { s.hub.Ring = 16; s.MaxSessions = 1000 })
+	w := newWorld(t, func(s *setup) { s.hub.Ring = 16; s.hub.Snapshots.Fresh = time.Millisecond })
 	w.db.Exec(t, `create table public.items (id int primary key, room int, n numeric, s text, flag bool);
 		select pgcast.attach('public.items', topic => 'items:{room}', old => true);
 		insert into public.items select i, i % 2, i, 'a' || i, i % 3 = 0 from generate_series(1, 30) i`)
@@ -271,28 +272,35 @@ func TestFilteredFold(t *testing.T) {
 		if d := cmp.Diff(w.selected(t, n.sql, "items:1"), rows); d != "" {
 			t.Errorf("history, %s: (-select +folded)\n%s", n.text, d)
 		}
-		res, err := w.http.Client().Get(w.http.URL + "/topics/items:1/snapshot?filter=" + url.QueryEscape(n.text))
-		if err != nil {
-			t.Fatal(err)
-		}
-		var s struct {
-			Tables []struct{ Rows []json.RawMessage }
-		}
-		if err := json.Unmarshal([]byte(body(t, res)), &s); err != nil {
-			t.Fatal(err)
-		}
-		rows = folded{}
-		for _, table := range s.Tables {
-			for _, row := range table.Rows {
-				if err := rows.set("items:1", row); err != nil {
-					t.Fatal(err)
-				}
+		want := w.selected(t, n.sql, "items:1")
+		await(t, "a snapshot has what is selected by "+n.text, func() bool { // others may have been sent it a moment ago
+			return cmp.Equal(want, w.shown(t, "items:1", n.text))
+		})
+	}
+}
+
+// shown is what a snapshot over HTTP has through a filter.
+func (w *world) shown(t testing.TB, topic, narrow string) folded {
+	t.Helper()
+	res, err := w.http.Client().Get(w.http.URL + "/topics/" + topic + "/snapshot?filter=" + url.QueryEscape(narrow))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s struct {
+		Tables []struct{ Rows []json.RawMessage }
+	}
+	if err := json.Unmarshal([]byte(body(t, res)), &s); err != nil {
+		t.Fatal(err)
+	}
+	rows := folded{}
+	for _, table := range s.Tables {
+		for _, row := range table.Rows {
+			if err := rows.set(topic, row); err != nil {
+				t.Fatal(err)
 			}
 		}
-		if d := cmp.Diff(w.selected(t, n.sql, "items:1"), rows); d != "" {
-			t.Errorf("snapshot, %s: (-select +got)\n%s", n.text, d)
-		}
 	}
+	return rows
 }
 
 // selected is what a topic or pattern holds by a select.
