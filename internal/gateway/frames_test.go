@@ -92,7 +92,7 @@ func TestErrors(t *testing.T) {
 		{`{"type":"subscribe","ref":"x","topic":"a","after":"41"}`, `"x"`, pgcast.CodeBadFrame},
 		{`{"type":"subscribe","ref":2,"topic":"a","id":"2a-1"}`, "2", pgcast.CodeBadFrame},
 		{`{"type":"subscribe","ref":3,"topic":"a","snapshot":{}}`, "3", pgcast.CodeBadFrame},
-		{`{"type":"subscribe","ref":4,"topic":"a","filter":{"a":1}}`, "4", pgcast.CodeUnsupported},
+		{`{"type":"history","ref":4,"topic":"a","filter":{"a":[1]}}`, "4", pgcast.CodeInvalid},
 		{`{"type":"presence","ref":5,"topic":"a","op":"list"}`, "5", pgcast.CodeUnsupported},
 		{`{"type":"presence","ref":5.1,"topic":"a"}`, "5.1", pgcast.CodeBadFrame},
 		{`{"type":"` + strings.Repeat("t", 90) + `","ref":6}`, "6", pgcast.CodeUnsupported},
