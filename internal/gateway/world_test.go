@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -33,7 +34,8 @@ type setup struct {
 	log       replay.LogOptions
 	heartbeat time.Duration
 	closeWait time.Duration
-	small     bool // the kernel takes little for a peer that does not read
+	small     bool            // the kernel takes little for a peer that does not read
+	trace     pgx.QueryTracer // of all that is asked of the database; nil: of nothing
 }
 
 // smallBuffers is a listener whose connections have small send buffers.
@@ -88,6 +90,16 @@ func newWorld(t testing.TB, change func(*setup)) *world {
 	}
 	w := &world{db: pgtest.New(t, nil), registry: prometheus.NewRegistry()}
 	w.pool = w.db.Pool(t)
+	if s.trace != nil {
+		cfg := w.pool.Config()
+		cfg.ConnConfig.Tracer = s.trace
+		traced, err := pgxpool.NewWithConfig(context.Background(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(traced.Close)
+		w.pool = traced
+	}
 	w.log = replay.NewLog(w.pool, &s.log)
 	s.hub.Encode, s.hub.Logger, s.hub.Registerer = wire.AppendEventBody, discard, w.registry
 	if s.hub.Snapshots.Encoding = SnapshotEncoding; s.hub.Snapshots.Source == nil {
