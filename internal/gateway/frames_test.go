@@ -18,19 +18,22 @@ func TestGoldenFrames(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	answers := map[string][]wire.Type{
-		"client-hello":              nil,
-		"client-subscribe":          {wire.Subscribed},
-		"client-subscribe-after":    {wire.Subscribed, wire.Reset}, // there are no 41 events here
-		"client-subscribe-pattern":  {wire.Subscribed, wire.Reset},
-		"client-subscribe-batch":    {wire.Subscribed, wire.Subscribed, wire.Reset, wire.Subscribed},
-		"client-subscribe-as-of":    {wire.Subscribed, wire.Reset}, // of another cluster
-		"client-subscribe-snapshot": {wire.Subscribed, wire.Snapshot},
-		"client-unsubscribe":        {wire.Unsubscribed},
-		"client-resume":             {wire.Resumed},
-		"client-publish":            {wire.Published},
-		"client-history":            {wire.History},
-		"client-replay":             {wire.Event}, // only the end: there are no 40 events here
-		"client-hello-user":         nil,
+		"client-hello":                   nil,
+		"client-subscribe":               {wire.Subscribed},
+		"client-subscribe-after":         {wire.Subscribed, wire.Reset}, // there are no 41 events here
+		"client-subscribe-pattern":       {wire.Subscribed, wire.Reset},
+		"client-subscribe-batch":         {wire.Subscribed, wire.Subscribed, wire.Reset, wire.Subscribed},
+		"client-subscribe-as-of":         {wire.Subscribed, wire.Reset}, // of another cluster
+		"client-subscribe-snapshot":      {wire.Subscribed, wire.Snapshot},
+		"client-subscribe-filter":        {wire.Subscribed, wire.Snapshot},
+		"client-subscribe-filter-object": {wire.Subscribed},
+		"client-history-filter":          {wire.History},
+		"client-unsubscribe":             {wire.Unsubscribed},
+		"client-resume":                  {wire.Resumed},
+		"client-publish":                 {wire.Published},
+		"client-history":                 {wire.History},
+		"client-replay":                  {wire.Event}, // only the end: there are no 40 events here
+		"client-hello-user":              nil,
 		// Live state this world does not serve.
 		"client-presence-join":   {wire.Error},
 		"client-presence-list":   {wire.Error},
