@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 
 	"github.com/pgcast/pgcast"
@@ -16,13 +17,10 @@ const (
 	Gone    = "gone"    // old is the row's key
 )
 
-// Tables gives the attached tables there are now.
-type Tables func(context.Context) ([]pgcast.Table, error)
-
 // Lens shows what a filter selects of what another lens shows, or, where that is nil, of what
 // there is; snapshots are then read from a source, which may be nil if there are none. tables
 // say what is the key of a row.
-func Lens(f *Filter, inner fanout.Lens, source fanout.Snapshots, tables Tables) fanout.Lens {
+func Lens(f *Filter, inner fanout.Lens, source fanout.Snapshots, tables *Tables) fanout.Lens {
 	return &lens{f, inner, source, tables}
 }
 
@@ -30,7 +28,7 @@ type lens struct {
 	filter *Filter
 	inner  fanout.Lens
 	source fanout.Snapshots
-	tables Tables
+	tables *Tables
 }
 
 // Key implements [fanout.Lens].
@@ -51,6 +49,35 @@ func (l *lens) Look(ctx context.Context, events []*pgcast.Event) ([]*pgcast.Even
 			return nil, err
 		}
 	}
+	return l.see(shown, func() ([]pgcast.Table, error) { return l.tables.all(ctx) })
+}
+
+// Try implements [fanout.QuickLens].
+func (l *lens) Try(events []*pgcast.Event) ([]*pgcast.Event, bool) {
+	if l.inner != nil {
+		quick, is := l.inner.(fanout.QuickLens)
+		if !is {
+			return nil, false
+		}
+		var ok bool
+		if events, ok = quick.Try(events); !ok {
+			return nil, false
+		}
+	}
+	seen, err := l.see(events, func() ([]pgcast.Table, error) {
+		list, ok := l.tables.known()
+		if !ok {
+			return nil, errNotKnown
+		}
+		return list, nil
+	})
+	return seen, err == nil
+}
+
+var errNotKnown = errors.New("the attached tables have to be looked up")
+
+// see gives what the filter shows of events.
+func (l *lens) see(shown []*pgcast.Event, tables func() ([]pgcast.Table, error)) ([]*pgcast.Event, error) {
 	seen := make([]*pgcast.Event, len(shown))
 	for i, e := range shown {
 		if e == nil {
@@ -66,10 +93,11 @@ func (l *lens) Look(ctx context.Context, events []*pgcast.Event) ([]*pgcast.Even
 		case goesOut:
 			other := *e
 			other.Name, other.Data = Gone, nil
-			var err error
-			if other.Old, err = l.keyOf(ctx, e); err != nil {
+			list, err := tables()
+			if err != nil {
 				return nil, err
 			}
+			other.Old = keyOf(e, list)
 			seen[i] = &other
 		}
 	}
@@ -182,14 +210,10 @@ var tableMember = func() *Filter {
 }()
 
 // keyOf gives the key in what an event has of its row's old values.
-func (l *lens) keyOf(ctx context.Context, e *pgcast.Event) (json.RawMessage, error) {
-	list, err := l.tables(ctx)
-	if err != nil {
-		return nil, err
-	}
+func keyOf(e *pgcast.Event, list []pgcast.Table) json.RawMessage {
 	p, err := pgcast.ParsePattern(e.Topic)
 	if err != nil {
-		return e.Old, nil // of the server's own
+		return e.Old // of the server's own
 	}
 	var keys []string
 	for i := range list {
@@ -204,7 +228,7 @@ func (l *lens) keyOf(ctx context.Context, e *pgcast.Event) (json.RawMessage, err
 	if keys == nil {
 		keys = []string{"id"} // the table is not attached any more
 	}
-	return reduced(e.Old, keys), nil
+	return reduced(e.Old, keys)
 }
 
 // reduced gives an object with some of its members only.
@@ -237,9 +261,8 @@ func reduced(object json.RawMessage, names []string) json.RawMessage {
 	return b.Bytes()
 }
 
-// Fits tells why a topic or pattern cannot be seen through the filter, or returns nil: where
-// the old values of a row are not captured nobody could tell that it goes out of sight.
-func (f *Filter) Fits(p pgcast.Pattern, tables []pgcast.Table) error {
+// fits is Check, given the tables.
+func (f *Filter) fits(p pgcast.Pattern, tables []pgcast.Table) error {
 	for i := range tables {
 		t := &tables[i]
 		if t.Old || !t.Feeds(p) {

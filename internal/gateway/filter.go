@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"sync"
-	"time"
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
@@ -15,63 +13,18 @@ import (
 	"github.com/pgcast/pgcast/internal/wire"
 )
 
-// How long it is believed how tables are attached: to look takes the database some 3 ms for
-// each table, so the longer that takes the longer.
-const (
-	tablesFresh = 2 * time.Second
-	tablesShare = 20 // times as long as a look took
-	tablesMost  = time.Minute
-	tablesSoon  = 250 * time.Millisecond // for who is told to attach a table otherwise, and does
-)
-
 // maxUnseen is how many pages of the log one request has looked at in search of something
 // that its filter lets through.
 const maxUnseen = 10
 
-// tables are how tables are attached, as of a moment ago.
-type tables struct {
-	g    *Gateway
-	load func(context.Context) ([]pgcast.Table, error) // nil: there are none
-
-	mu   sync.Mutex // held while they are looked up: the others then find them
-	list []pgcast.Table
-	at   time.Time
-	took time.Duration
-}
-
-// all gives them, also when they cannot be looked up right now but once could. Lenses ask it,
-// too.
-func (a *tables) all(ctx context.Context) ([]pgcast.Table, error) {
-	list, err := a.since(ctx, tablesMost)
-	if err != nil && list != nil {
-		err = nil
-	}
-	return list, err
-}
-
-// since gives them as of no longer ago than that; with an error, as they were before.
-func (a *tables) since(ctx context.Context, most time.Duration) ([]pgcast.Table, error) {
-	if a.load == nil {
-		return nil, nil
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	fresh := min(max(tablesFresh, tablesShare*a.took), most)
-	if !a.at.IsZero() && time.Since(a.at) < fresh {
-		return a.list, nil
-	}
-	ctx, release, err := a.g.slot(ctx)
+// attached looks up the attached tables for filters, as one of the requests under way.
+func (g *Gateway) attached(ctx context.Context) ([]pgcast.Table, error) {
+	ctx, release, err := g.slot(ctx)
 	if err != nil {
-		return a.list, err
+		return nil, err
 	}
 	defer release()
-	began := time.Now()
-	list, err := a.load(ctx)
-	if err != nil {
-		return a.list, err
-	}
-	a.list, a.at, a.took = list, time.Now(), time.Since(began)
-	return list, nil
+	return g.opts.Tables(ctx)
 }
 
 // view gives how a topic or pattern is seen through a filter, or, where that is nil, as a
@@ -84,16 +37,10 @@ func (g *Gateway) view(ctx context.Context, inner fanout.Lens, topic string, f *
 	if err != nil {
 		return nil, err
 	}
-	list, err := g.tables.all(ctx)
-	if err == nil && f.Fits(p, list) != nil {
-		if list, err = g.tables.since(ctx, tablesSoon); err == nil {
-			err = f.Fits(p, list)
-		}
-	}
-	if err != nil {
+	if err := g.tables.Check(ctx, f, p); err != nil {
 		return nil, err
 	}
-	return filter.Lens(f, inner, g.hub.Source(), g.tables.all), nil
+	return filter.Lens(f, inner, g.hub.Source(), g.tables), nil
 }
 
 // sight gives how a request of no session sees a topic or pattern.

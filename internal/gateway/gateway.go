@@ -22,6 +22,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/auth"
+	"github.com/pgcast/pgcast/internal/filter"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
 
@@ -53,7 +54,7 @@ type Gateway struct {
 	history Historian
 	opts    Options
 	metrics *metrics
-	tables  tables
+	tables  *filter.Tables
 
 	slots chan struct{} // one for each request under way
 	large chan struct{} // one for each answer on its way that is larger than a frame
@@ -143,7 +144,11 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 	}
 	g := &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
 		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[transport]*fanout.Session{}, degraded: map[string]bool{}, empty: make(chan struct{})}
-	g.tables = tables{g: g, load: opts.Tables}
+	load := g.attached
+	if opts.Tables == nil {
+		load = nil
+	}
+	g.tables = filter.NewTables(load)
 	return g
 }
 
