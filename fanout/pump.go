@@ -177,6 +177,11 @@ func (s *Session) open(o *Opening) {
 		s.emit(Item{Notice: &Notice{Kind: Reset, Topic: o.feed.key, Head: sub.start, Ref: o.req.Ref}})
 	}
 	o.feed.join(sub)
+	// Only now: what makes it stale from here on comes upon it among the members.
+	if s.hub.stale(sub) {
+		s.End(ErrResume)
+		return
+	}
 	s.kick(sub) // what the feed collected since the request
 }
 

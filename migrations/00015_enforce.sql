@@ -134,8 +134,7 @@ comment on function pgcast.check_unshared is 'Raises if a table''s topics could 
 create function pgcast.tell_enforced() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  insert into pgcast.event_log (topic, event) values ('__access', 'enforced');
-  perform pgcast.ring();
+  perform pgcast.tell_access('enforced', '{}');
   return null;
 end $$;
 -- +goose StatementEnd
@@ -151,8 +150,7 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 begin
   perform pgcast.check_unshared(new.relation);
   if exists (select from pgcast.enforcement e where e.relation = new.relation) then
-    insert into pgcast.event_log (topic, event) values ('__access', 'enforced');
-    perform pgcast.ring();
+    perform pgcast.tell_access('enforced', '{}');
   end if;
   return null;
 end $$;

@@ -78,17 +78,33 @@ type secured struct {
 
 // same reports whether callers see two tables alike.
 func (t *secured) same(o *secured) bool {
-	return o != nil && t.Relation == o.Relation && t.Role == o.Role && slices.Equal(t.Claims, o.Claims) && (t.Claims == nil) == (o.Claims == nil) &&
+	return t.Relation == o.Relation && t.Role == o.Role && slices.Equal(t.Claims, o.Claims) && (t.Claims == nil) == (o.Claims == nil) &&
 		slices.Equal(t.Key, o.Key) && slices.Equal(t.Literals, o.Literals)
 }
 
 func (e *enforcement) of(relation int64) *secured {
+	if e == nil {
+		return nil
+	}
 	for _, t := range e.tables {
 		if t.Relation == relation {
 			return t
 		}
 	}
 	return nil
+}
+
+// behind gives the tables whose events a topic, or a pattern, may have.
+func (e *enforcement) behind(topic string) (list []*secured) {
+	if e == nil {
+		return nil
+	}
+	for _, t := range e.tables {
+		if pgcast.IsPattern(topic) || t.topics.MatchString(topic) {
+			list = append(list, t)
+		}
+	}
+	return list
 }
 
 // anyValue are the values of a template's placeholders, as pgcast.expand_topic() writes them.
@@ -115,51 +131,51 @@ func topicsOf(literals []string) (*regexp.Regexp, error) {
 	return regexp.Compile("^(?:" + whole + "|" + first + ".*~[0-9a-f]{64})$")
 }
 
-// Load reads which tables' row security is enforced, and how. It gives nil if callers see
-// everything as before; else what tells the topics, or patterns, that some of them see
-// otherwise now.
-func (s *Security) Load(ctx context.Context) (changed func(topic string) bool, err error) {
+// Load reads which tables' row security is enforced, and how, and tells whether that is
+// otherwise than before; then lenses that were given before may not be Current any more.
+func (s *Security) Load(ctx context.Context) (changed bool, err error) {
 	rows, err := s.log.queries.EnforcementList(ctx)
 	if err != nil {
-		return nil, unavailable("read which tables have row security", err)
+		return false, unavailable("read which tables have row security", err)
 	}
 	now, was := &enforcement{}, s.state.Load()
-	var others []*secured
 	for _, r := range rows {
 		t := &secured{EnforcementListRow: r}
 		if t.topics, err = topicsOf(r.Literals); err != nil {
-			return nil, fmt.Errorf("read the topics of %s: %w", r.Name, err)
+			return false, fmt.Errorf("read the topics of %s: %w", r.Name, err)
 		}
 		now.tables = append(now.tables, t)
-		var before *secured
-		if was != nil {
-			before = was.of(t.Relation)
-		}
-		if !t.same(before) {
-			others = append(others, t)
-			if before != nil {
-				others = append(others, before)
-			}
-		}
+		before := was.of(t.Relation)
 		if t.Problem != "" && (before == nil || before.Problem != t.Problem) {
 			s.opts.Logger.Warn("row security: rows of a table are shown to nobody", "table", t.Name, "role", t.Role, "problem", t.Problem, "mend", t.Mend)
 		}
 	}
-	if was != nil {
-		for _, t := range was.tables {
-			if now.of(t.Relation) == nil {
-				others = append(others, t)
-			}
-		}
-	}
 	s.state.Store(now)
 	s.metrics.tables.Set(float64(len(now.tables)))
-	if len(others) == 0 {
-		return nil, nil
+	return was == nil || !slices.EqualFunc(was.tables, now.tables, (*secured).same), nil
+}
+
+// Current tells whether a lens, or nil, is what Lens would give for a topic now.
+func (s *Security) Current(topic string, l *RowLens) bool {
+	state := s.state.Load()
+	if state == nil {
+		return true // for as long as nothing is shown
 	}
-	return func(topic string) bool {
-		return pgcast.IsPattern(topic) || slices.ContainsFunc(others, func(t *secured) bool { return t.topics.MatchString(topic) })
-	}, nil
+	var has []*secured
+	if l != nil {
+		if has = l.tables; len(has) == 0 {
+			return false // of a time when nothing was known
+		}
+	}
+	return slices.EqualFunc(has, state.behind(topic), (*secured).same)
+}
+
+// Tables is the number of tables whose row security is enforced.
+func (s *Security) Tables() int {
+	if state := s.state.Load(); state != nil {
+		return len(state.tables)
+	}
+	return 0
 }
 
 // Stale reports, once, that what Load has read may not hold any more, because a table has
@@ -170,16 +186,9 @@ func (s *Security) Stale() bool { return s.stale.Swap(false) }
 // nil: as it is.
 func (s *Security) Lens(claims json.RawMessage, topic string) *RowLens {
 	state := s.state.Load()
-	l := &RowLens{security: s}
-	if state != nil {
-		for _, t := range state.tables {
-			if pgcast.IsPattern(topic) || t.topics.MatchString(topic) {
-				l.tables = append(l.tables, t)
-			}
-		}
-		if len(l.tables) == 0 {
-			return nil
-		}
+	l := &RowLens{security: s, tables: state.behind(topic)}
+	if state != nil && len(l.tables) == 0 {
+		return nil
 	}
 	if err := json.Unmarshal(claims, &l.claims); err != nil {
 		l.claims = nil // nobody's

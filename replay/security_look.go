@@ -38,6 +38,9 @@ func (l *RowLens) Look(ctx context.Context, events []*pgcast.Event) ([]*pgcast.E
 	for i, e := range events {
 		t, several := l.of(e.Topic)
 		switch {
+		case t != nil && !several && e.Old == nil && (e.Name == "altered" || e.Name == "schema"):
+			l.security.stale.Store(true)
+			seen[i] = e
 		case several: // a hashed name, of which nobody knows whose it is
 		case t == nil, e.Old == nil && slices.Contains(ofTables, e.Name):
 			seen[i] = e

@@ -135,8 +135,12 @@ func TestSecurityKey(t *testing.T) {
 	}
 	d.db.Exec(t, "select pgcast.enforce('public.documents', '"+d.role+"', '{sub,sub}')")
 	was := keys(`{"sub":"ann","org":1}`, "room:1")
+	lens := d.security.Lens([]byte(ann), "room:1")
+	if !d.security.Current("room:7", lens) || d.security.Current("room:7", nil) || d.security.Current("room:*", nil) || !d.security.Current("rooms:7", nil) {
+		t.Error("it does not know what is to be seen through a lens")
+	}
 	changed, err := d.security.Load(t.Context())
-	if err != nil || changed == nil || !changed("room:7") || !changed("room:*") || changed("rooms:7") {
+	if err != nil || !changed || d.security.Current("room:7", lens) {
 		t.Fatalf("it has not seen what changed: %v", err)
 	}
 	if keys(`{"sub":"ann","org":1}`, "room:1") != keys(`{"sub":"ann","org":2}`, "room:1") || keys(ann, "room:1") == keys(bob, "room:1") || keys(ann, "room:1") == was {
@@ -145,11 +149,11 @@ func TestSecurityKey(t *testing.T) {
 	// Those that are not named are not told to policies either.
 	d.db.Exec(t, `alter policy mine on public.documents using (current_setting('request.jwt.claims')::jsonb ? 'org'); insert into public.documents values (1, 'ann', 1, '')`)
 	expect(t, "org", []string{`1 gone  {"id":1}`}, d.seen(t, `{"sub":"ann","org":1}`, "room:1"))
-	if changed, err = d.security.Load(t.Context()); err != nil || changed != nil {
+	if changed, err = d.security.Load(t.Context()); err != nil || changed {
 		t.Errorf("nothing has changed: %v", err)
 	}
 	d.db.Exec(t, "select pgcast.unenforce('public.documents')")
-	if changed, err = d.security.Load(t.Context()); err != nil || changed == nil || d.security.Lens([]byte(ann), "room:1") != nil || d.security.Lens([]byte(ann), "**") != nil {
+	if changed, err = d.security.Load(t.Context()); err != nil || !changed || d.security.Lens([]byte(ann), "room:1") != nil || d.security.Lens([]byte(ann), "**") != nil {
 		t.Errorf("it is enforced still: %v", err)
 	}
 	if lens := NewSecurity(d.log, nil).Lens([]byte(ann), "anything"); lens == nil {
