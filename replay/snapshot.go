@@ -76,6 +76,9 @@ func (l *Log) snapshot(ctx context.Context, topic string, as *eyes, begin func(p
 			return err
 		}
 		err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, s.read)
+		if err == errAsSomebody {
+			err = nil
+		}
 		if !errors.Is(err, errAttachedMeanwhile) {
 			if cause := context.Cause(ctx); err != nil && cause != nil {
 				err = cause
@@ -88,6 +91,10 @@ func (l *Log) snapshot(ctx context.Context, topic string, as *eyes, begin func(p
 
 // errAttachedMeanwhile says that other tables make the topic's events than a moment ago.
 var errAttachedMeanwhile = errors.New("tables were attached or detached meanwhile")
+
+// errAsSomebody ends the transaction of a read as somebody in a rollback, which also takes back
+// what functions that policies call have set.
+var errAsSomebody = errors.New("read to the end")
 
 // errWaited says that somebody waits for a lock that the read keeps from him.
 var errWaited = errors.New("somebody waits to alter or truncate the table")
@@ -233,6 +240,9 @@ func (s *snapshot) read(tx pgx.Tx) error {
 				return err
 			}
 		}
+	}
+	if s.as != nil {
+		return errAsSomebody
 	}
 	return nil
 }
