@@ -1,7 +1,9 @@
 package replay
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -160,5 +162,77 @@ func TestSecurityKey(t *testing.T) {
 		t.Error("before anything is known all is seen")
 	} else if _, err := lens.Look(t.Context(), d.events(t, "room:1")); err == nil {
 		t.Error("before anything is known events are shown")
+	}
+}
+
+// The server needs no right to the table, if it may become the role; and none that row
+// security would not hold for.
+func TestSecurityServer(t *testing.T) {
+	t.Parallel()
+	d := newDocuments(t, "")
+	d.db.Exec(t, `insert into public.documents values (1, 'ann', 1, 'of ann'), (2, 'bob', 1, 'of bob')`)
+	events := d.events(t, "room:1")
+	server := "server_" + d.db.Name
+	d.db.Exec(t, `create role `+server+` login; grant `+d.role+` to `+server+`; grant usage on schema pgcast to `+server+`;
+		grant select on all tables in schema pgcast to `+server+`; grant execute on all functions in schema pgcast to `+server)
+	t.Cleanup(func() { dropRole(t, d.db.URL, server) })
+	log := NewLog(poolAs(t, d.db, server), nil)
+	s := NewSecurity(log, &SecurityOptions{Logger: discard})
+	if _, err := s.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lens := s.Lens([]byte(ann), "room:1")
+	got, err := lens.Look(t.Context(), events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "events", []string{`1 created {"id":1,"owner":"ann","room":1,"body":"of ann"}`, `2 gone  {"id":2}`}, describe(got))
+	var rows []string
+	if err := lens.Snapshot(t.Context(), "room:1", func(pgcast.Snapshot) error { return nil }, func(r pgcast.Row) error {
+		rows = append(rows, string(r.Data))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "snapshot", []string{`{"id":1,"owner":"ann","room":1,"body":"of ann"}`}, rows)
+	if err := log.Snapshot(t.Context(), "room:1", func(pgcast.Snapshot) error { return nil }, func(pgcast.Row) error { return nil }); !errors.Is(err, pgcast.ErrForbidden) {
+		t.Errorf("as itself: %v", err)
+	}
+	d.db.Exec(t, `revoke `+d.role+` from `+server)
+	if got, err := s.Lens([]byte(bob), "room:1").Look(t.Context(), events); err == nil {
+		t.Errorf("it may not become the role, and shows %q", describe(got))
+	}
+}
+
+// The key of a row may be of any type and of several columns, in numbers or text, and an
+// event may be too large to be read.
+func TestSecurityKeys(t *testing.T) {
+	t.Parallel()
+	d := newDocuments(t, `create type public.mood as enum ('good', 'bad');
+		create domain public.short as text check (length(value) < 9);
+		create table public.wide ("a ""b" uuid, n numeric(10,2), at timestamptz, m mood, s short, v varchar(20), b bool, raw bytea, list int[], d date, r int4range, owner text, body text, never short not null default '',
+			primary key ("a ""b", n, at, m, s, v, b, raw, list, d, r));
+		alter table public.wide enable row level security;
+		select pgcast.attach('public.documents', topic => 'room:{room}'), pgcast.attach('public.wide', topic => 'wide:{owner}', numbers => 'text')`)
+	d.db.Exec(t, `create policy mine on public.wide for select to `+d.role+` using (owner = me()); grant select on public.wide to `+d.role+`; select pgcast.enforce('public.wide', '`+d.role+`', '{sub}');
+		insert into public.wide select gen_random_uuid(), i + 0.5, now(), 'bad', 'é"', 'v' || i, true, '\x00ff', array[i, null], '2020-02-29', '[1,5)', 'ann', repeat('x', case i when 2 then 5000 else 1 end) from generate_series(1, 3) i`)
+	if _, err := d.security.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	events := d.events(t, "wide:ann")
+	if len(events) != 3 || !events[1].Oversize || events[1].Data != nil {
+		t.Fatalf("events: %q", describe(events))
+	}
+	got, err := d.security.Lens([]byte(ann), "wide:*").Look(t.Context(), events)
+	if err != nil || !slices.Equal(got, events) {
+		t.Errorf("ann sees %q, %v", describe(got), err)
+	}
+	if got, err = d.security.Lens([]byte(bob), "wide:ann").Look(t.Context(), events); err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range got {
+		if e.Name != pgcast.Gone || e.Data != nil || e.Oversize || !strings.Contains(string(e.Old), fmt.Sprintf(`"n":"%d.50","at":"`, i+1)) || strings.Contains(string(e.Old), "body") {
+			t.Errorf("bob sees %q", describe(got[i:i+1]))
+		}
 	}
 }
