@@ -77,6 +77,7 @@ type Server struct {
 	gateway   *gateway.Gateway
 	live      *live
 	security  *security
+	authority *authority // nil: there is no access control
 	registry  *prometheus.Registry
 
 	identity atomic.Pointer[string] // nil until the database was first read
@@ -117,6 +118,9 @@ func New(options *Options) (*Server, error) {
 		}
 	}
 	cfg.MaxConns = int32(o.PoolSize) + snapshotReads + 1
+	if o.Access.On {
+		cfg.MaxConns += accessConns
+	}
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
@@ -181,11 +185,21 @@ func (s *Server) build() (err error) {
 	if s.live, err = s.newLive(); err != nil {
 		return err
 	}
+	var access *gateway.Access
+	if o.Access.On {
+		if s.authority, err = s.newAuthority(broken); err != nil {
+			return err
+		}
+		access = s.authority.gateway()
+	}
 	s.gateway = gateway.New(s.hub, theirs, theirs, gateway.Options{Whole: whole, Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
 		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions, MaxRequests: requests, WriteTimeout: o.WriteTimeout,
 		PingInterval: o.PingInterval, Identity: s.identified, Live: s.live.gateway(&o.Live),
-		Limits: s.live.limits, TrustedProxies: o.Live.TrustedProxies,
+		Limits: s.live.limits, TrustedProxies: o.Live.TrustedProxies, Access: access,
 		Registerer: s.registry, Logger: o.Logger})
+	if s.authority != nil {
+		s.authority.watch.gateway = s.gateway
+	}
 	return nil
 }
 
@@ -231,6 +245,9 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.gateway.Run(engine) })
 	g.Go(func() error { return s.live.run(engine) })
 	g.Go(func() error { return s.security.run(engine, s.opts.Access.On) })
+	if s.authority != nil {
+		g.Go(func() error { return s.authority.run(engine) })
+	}
 	g.Go(func() error { return rest(engine, s.hub.Count, debug.FreeOSMemory) })
 	g.Go(func() error { return serve(front, public) })
 	g.Go(func() error { return serve(back, admin) })
