@@ -26,8 +26,8 @@ func (l *RowLens) Key() string { return l.key }
 var ofTables = []string{pgcast.Truncated, "altered", "schema", "reset", "degraded", "recovered", pgcast.Gone}
 
 // Look gives for each event the event itself, if its row passes as it is now; [pgcast.Gone] with
-// the key, if it does not or is not there any more; and nil for an event that says not which
-// row it is about. What could not be checked is an error, and matches
+// the key, if it does not or is not there any more; and that with an empty key for an event that
+// says not which row it is about. What could not be checked is an error, and matches
 // [pgcast.ErrUnavailable].
 func (l *RowLens) Look(ctx context.Context, events []*pgcast.Event) ([]*pgcast.Event, error) {
 	if len(l.tables) == 0 {
@@ -42,6 +42,7 @@ func (l *RowLens) Look(ctx context.Context, events []*pgcast.Event) ([]*pgcast.E
 			l.security.stale.Store(true)
 			seen[i] = e
 		case several: // a hashed name, of which nobody knows whose it is
+			seen[i] = gone(e, noKey)
 		case t == nil, e.Old == nil && slices.Contains(ofTables, e.Name):
 			seen[i] = e
 		default:
@@ -146,17 +147,23 @@ func (x *subject) shown(t *secured, visible map[int]bool) *pgcast.Event {
 	if x.number > 0 && visible[x.number] {
 		return x.event
 	}
-	key := x.was // under which the client may have it
-	if key == nil {
-		key = x.now
+	switch {
+	case x.was != nil: // under which the client may have it
+		return gone(x.event, named(t.Key, x.was))
+	case x.now != nil:
+		return gone(x.event, named(t.Key, x.now))
 	}
-	if key == nil {
-		return nil
-	}
-	e := *x.event
-	e.Name, e.Data, e.Oversize = pgcast.Gone, nil, false
-	e.Old = named(t.Key, key)
-	return &e
+	return gone(x.event, noKey)
+}
+
+// noKey is the key of no row. The event is there all the same: clients count them.
+var noKey = json.RawMessage("{}")
+
+// gone is what stands in the place of an event.
+func gone(e *pgcast.Event, key json.RawMessage) *pgcast.Event {
+	other := *e
+	other.Name, other.Data, other.Old, other.Oversize = pgcast.Gone, nil, key, false
+	return &other
 }
 
 // keyOf gives the values of a row's key; nil if one is missing.
