@@ -17,6 +17,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/client"
 	"github.com/pgcast/pgcast/internal/pgtest"
+	"github.com/pgcast/pgcast/internal/wire"
 )
 
 // secured is a database with a table of documents that their owners see, and members of
@@ -286,7 +287,7 @@ func TestRowSecurityClaims(t *testing.T) {
 	p := g.dial(t)
 	p.send(`{"type":"hello","token":"` + g.token(t, "ann", "org", "a") + `"}`)
 	p.send(`{"type":"subscribe","topic":"documents","ref":1,"after":0}`)
-	if f := p.want("event"); f.Events[0].Name != pgcast.Created {
+	if f := p.want(wire.Event); f.Events[0].Name != pgcast.Created {
 		t.Errorf("with org a: %+v", f.Events)
 	}
 	p.send(`{"type":"auth","ref":2,"token":"` + g.token(t, "ann", "org", "a", "team", 2) + `"}`)
@@ -298,7 +299,7 @@ func TestRowSecurityClaims(t *testing.T) {
 	p = g.dial(t)
 	p.send(`{"type":"hello","token":"` + g.token(t, "ann", "org", "b") + `"}`)
 	p.send(`{"type":"subscribe","topic":"documents","ref":1,"after":0}`)
-	if f := p.want("event"); f.Events[0].Name != pgcast.Gone {
+	if f := p.want(wire.Event); f.Events[0].Name != pgcast.Gone {
 		t.Errorf("with org b: %+v", f.Events)
 	}
 }
