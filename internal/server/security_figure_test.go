@@ -77,9 +77,12 @@ func TestRowSecurityFigure(t *testing.T) {
 				}
 				return n
 			}
+			writer := db.Conn(t)
 			before, began := checks(), time.Now()
 			for i := range changes {
-				db.Exec(t, `insert into public.documents values ($1, 'user0', 'x')`, i+1)
+				if _, err := writer.Exec(t.Context(), `insert into public.documents values ($1, 'user0', 'x')`, i+1); err != nil {
+					t.Fatal(err)
+				}
 			}
 			await(t, "all is delivered", func() bool { return shown.Load()+gone.Load() == int64(subscribers*changes) })
 			took := time.Since(began)
