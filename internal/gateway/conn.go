@@ -44,6 +44,7 @@ func (c *conn) heard() { c.lastHeard.Store(time.Now().UnixNano()) }
 // Read notes that the peer lives; a pong counts as well as data.
 func (c *conn) Read(p []byte) (int, error) {
 	if c.allowance == 1 {
+		c.closeFrame(errUnknown.code, errUnknown.reason) // the library closes without one
 		return 0, errFlood
 	}
 	if c.allowance > 1 && len(p) >= c.allowance {

@@ -36,6 +36,7 @@ func (s *Server) adminHandler() http.Handler {
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	s.limits(mux)
+	s.access(mux)
 	if s.opts.Profile {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index) // and those it lists
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

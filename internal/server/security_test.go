@@ -62,7 +62,7 @@ type viewer struct {
 // view subscribes somebody to topics.
 func (g *guarded) view(t *testing.T, token string, topics ...string) *viewer {
 	t.Helper()
-	v := &viewer{t: t, client: client.New("ws://"+g.listen, &client.Options{Token: token, Logger: discard, MaxBackoff: 200 * time.Millisecond})}
+	v := &viewer{t: t, client: client.New("ws://"+g.listen, &client.Options{Token: func(context.Context) (string, error) { return token, nil }, Logger: discard, MaxBackoff: 200 * time.Millisecond})}
 	for _, topic := range topics {
 		if err := v.client.Subscribe(topic, nil); err != nil {
 			t.Fatal(err)
