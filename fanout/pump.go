@@ -15,6 +15,7 @@ type buffer struct {
 	out    []Item
 	frames []*Frame
 	items  []Item
+	seen   []*Frame
 }
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}

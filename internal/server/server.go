@@ -194,7 +194,7 @@ func (s *Server) build() (err error) {
 	}
 	s.gateway = gateway.New(s.hub, theirs, theirs, gateway.Options{Whole: whole, Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
 		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions, MaxRequests: requests, WriteTimeout: o.WriteTimeout,
-		PingInterval: o.PingInterval, Identity: s.identified, Live: s.live.gateway(&o.Live),
+		PingInterval: o.PingInterval, Identity: s.identified, Tables: theirs.Tables, Live: s.live.gateway(&o.Live),
 		Limits: s.live.limits, TrustedProxies: o.Live.TrustedProxies, Access: access,
 		Registerer: s.registry, Logger: o.Logger})
 	if s.authority != nil {
