@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -184,4 +185,35 @@ func (h *Hub) keep(frames []*Frame, events, list []*pgcast.Event, seen map[*Fram
 			seen[frames[i]] = newFrame(*e, h.opts.Encode)
 		}
 	}
+}
+
+// Refocus ends, with [ErrResume], the sessions that have a subscription whose lens is stale;
+// see HubOptions. Their clients come back and are given another one.
+func (h *Hub) Refocus() {
+	if h.opts.Stale == nil {
+		return
+	}
+	h.mu.Lock()
+	feeds := make([]*feed, 0, len(h.feeds)+len(h.patterns))
+	for _, all := range []map[string]*feed{h.feeds, h.patterns} {
+		for _, f := range all {
+			feeds = append(feeds, f)
+		}
+	}
+	h.mu.Unlock()
+	for _, f := range feeds {
+		f.mu.Lock()
+		members := slices.Clone(f.members)
+		f.mu.Unlock()
+		for _, sub := range members {
+			if h.stale(sub) {
+				sub.session.End(ErrResume)
+			}
+		}
+	}
+}
+
+// stale reports whether a subscription is seen otherwise than it was asked for.
+func (h *Hub) stale(sub *Subscription) bool {
+	return h.opts.Stale != nil && h.opts.Stale(sub.feed.key, sub.lens)
 }

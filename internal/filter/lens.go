@@ -31,6 +31,9 @@ type lens struct {
 	tables *Tables
 }
 
+// Inner is the lens through which is seen what the filter selects of; nil: there is none.
+func (l *lens) Inner() fanout.Lens { return l.inner }
+
 // Key implements [fanout.Lens].
 func (l *lens) Key() string {
 	key := "filter " + l.filter.String()

@@ -73,14 +73,13 @@ func (g *Gateway) mayRead(r *http.Request, q *question) error {
 	}
 	verbs := []auth.Verb{auth.History}
 	if q.wait > 0 {
-		verbs = append(verbs, auth.Subscribe)
 		q.rights = g.watchOver(func() *auth.Claims { return claims }, nil, nil, askingOf(r).checks)
 		q.rights.hold(q.topic)
+		verbs = append(verbs, auth.Subscribe)
 	}
-	if err := g.may(r.Context(), claims, q.topic, verbs...); err != nil {
-		return err
+	if err = g.may(r.Context(), claims, q.topic, verbs...); err == nil {
+		q.lens, err = g.view(r.Context(), g.lens(claims, q.topic), q.topic, q.filter)
 	}
-	q.lens, err = g.view(r.Context(), g.lens(claims), q.topic, q.filter)
 	return err
 }
 

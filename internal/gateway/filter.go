@@ -74,7 +74,7 @@ func (g *Gateway) through(ctx context.Context, lens fanout.Lens, events []pgcast
 
 // narrow reads the filter of a subscription, and tells how its topic is then seen.
 func (c *client) narrow(ctx context.Context, p wire.Place) (*filter.Filter, fanout.Lens, error) {
-	inner := c.g.lens(c.claims.Load())
+	inner := c.g.lens(c.claims.Load(), p.Topic)
 	var f *filter.Filter
 	if p.Filter != nil {
 		var err error

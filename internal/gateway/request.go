@@ -54,7 +54,7 @@ func (c *client) replay(ctx context.Context, f wire.Frame) {
 	}
 	if err == nil {
 		var lens fanout.Lens
-		if lens, err = c.g.view(ctx, c.g.lens(c.claims.Load()), f.Topic, c.filters[f.Topic]); err == nil {
+		if lens, err = c.g.view(ctx, c.g.lens(c.claims.Load(), f.Topic), f.Topic, c.filters[f.Topic]); err == nil {
 			err = c.session.Replay(ctx, fanout.Request{Topic: f.Topic, After: &after, Ref: reqID, Lens: lens})
 		}
 	}
@@ -98,7 +98,7 @@ func (c *client) history(ctx context.Context, f wire.Frame) {
 		narrow, err = filterOf(f.Filter)
 	}
 	if err == nil {
-		lens, err = c.g.view(ctx, c.g.lens(c.claims.Load()), f.Topic, narrow)
+		lens, err = c.g.view(ctx, c.g.lens(c.claims.Load(), f.Topic), f.Topic, narrow)
 	}
 	page, next := pgcast.Page{}, int64(0)
 	if err == nil {

@@ -164,7 +164,7 @@ func (g *Gateway) getSnapshot(w http.ResponseWriter, r *http.Request) {
 	}
 	var lens fanout.Lens
 	if err == nil {
-		lens, err = g.view(r.Context(), g.lens(claims), topic, f)
+		lens, err = g.view(r.Context(), g.lens(claims, topic), topic, f)
 	}
 	var s *fanout.SnapshotReader
 	if err == nil {

@@ -33,7 +33,7 @@ type stream struct {
 	marks []mark
 	over  error // why the stream cannot go on; nil while it can
 
-	lens   fanout.Lens
+	claims *auth.Claims // of whoever asks
 	rights *rights
 }
 
@@ -85,10 +85,9 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
 // mayOpen decides on all of a stream at once, and notes by whom it is.
 func (s *stream) mayOpen(r *http.Request) error {
 	claims, err := s.g.asker(r)
-	if err != nil || s.g.opts.Access == nil {
+	if s.claims = claims; err != nil || s.g.opts.Access == nil {
 		return err
 	}
-	s.lens = s.g.lens(claims)
 	s.rights = s.g.watchOver(func() *auth.Claims { return claims }, nil, nil, askingOf(r).checks)
 	var asks []auth.Ask
 	for _, m := range s.marks {
@@ -194,7 +193,7 @@ func (s *stream) lenses(ctx context.Context) ([]fanout.Lens, error) {
 	list := make([]fanout.Lens, len(s.marks))
 	for i, m := range s.marks {
 		var err error
-		if list[i], err = s.g.view(ctx, s.lens, m.name, m.filter); err != nil {
+		if list[i], err = s.g.view(ctx, s.g.lens(s.claims, m.name), m.name, m.filter); err != nil {
 			return nil, err
 		}
 	}

@@ -117,6 +117,7 @@ func (w *accessWatch) begin(ctx context.Context) error {
 	a.chain.Keys.ForgetAll()
 	a.authorizer.Forget(nil)
 	a.authorizer.Halt(false)
+	a.security.change()
 	w.gateway.Revoke(a.revocations.Revoked)
 	w.gateway.Recheck(everybody)
 	return nil
@@ -184,6 +185,9 @@ func (w *accessWatch) hear(ctx context.Context, e accessEvent) error {
 			w.gateway.Revoke(func(c *auth.Claims, _ string) bool { return c.Source == auth.FromAPIKey && c.TokenID == d.ID })
 			return nil
 		}
+	case "enforced":
+		w.authority.security.change()
+		return nil
 	case "unrevoked":
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
