@@ -79,9 +79,7 @@ func (c *client) run() {
 	c.session.End(err)
 	// The close frame is on its way. Read on until the peer's comes: closing a connection
 	// with something unread in it would take back what the peer has not read yet.
-	for err = nil; err == nil; _, c.message, err = c.ws.Reader(context.Background()) {
-		_, _ = io.Copy(io.Discard, c.message)
-	}
+	c.readOn()
 }
 
 func (c *client) read() error {

@@ -62,6 +62,7 @@ type Gateway struct {
 
 	mu       sync.Mutex
 	clients  map[transport]*fanout.Session // nil while the handshake goes on
+	crowd    crowd
 	draining bool
 	empty    chan struct{}   // closed when draining and the last client has gone
 	degraded map[string]bool // backends
@@ -76,6 +77,12 @@ type Options struct {
 	MaxFrame         int // bytes of a client's frame; default 256 KiB
 	MaxSubscriptions int // of one session; default 1,000
 	MaxSessions      int // default 100,000
+	// MaxSessionsPerAddress bounds those of one address, an IPv6 one being its /64; default
+	// 10,000. MaxSessionsPerSubject bounds those of all who have the same sub; default 1,000.
+	MaxSessionsPerAddress, MaxSessionsPerSubject int
+	// Compression lets clients of WebSockets send compressed frames (RFC 7692). What they are
+	// sent is not: it is framed once for all.
+	Compression bool
 	// MaxRequests bounds the publishes and history reads under way at once, of all
 	// sessions together; the others wait. The reader of the log must never wait for a
 	// database connection behind them. Default 3.
@@ -122,6 +129,8 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 	def(&opts.MaxFrame, 256<<10)
 	def(&opts.MaxSubscriptions, 1000)
 	def(&opts.MaxSessions, 100_000)
+	def(&opts.MaxSessionsPerAddress, 10_000)
+	def(&opts.MaxSessionsPerSubject, 1_000)
 	def(&opts.MaxRequests, 3)
 	if opts.WriteTimeout <= 0 {
 		opts.WriteTimeout = 30 * time.Second
@@ -139,7 +148,7 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 		opts.Logger = slog.Default()
 	}
 	return &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
-		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[transport]*fanout.Session{}, degraded: map[string]bool{}, empty: make(chan struct{})}
+		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[transport]*fanout.Session{}, crowd: newCrowd(opts.MaxSessionsPerAddress, opts.MaxSessionsPerSubject), degraded: map[string]bool{}, empty: make(chan struct{})}
 }
 
 // Slot is slot for those beside the gateway who ask the database for its clients.
@@ -169,14 +178,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	c := &client{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, names: map[string]struct{}{}}
 	c.system.g = g
-	if err := g.admit(c); err != nil {
+	if err := g.admit(c, g.addressOf(r)); err != nil {
 		g.metrics.refused.Inc()
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		g.refuse(w, err)
 		return
 	}
 	ws, err := websocket.Accept(&hijacker{w, c.conn}, r, &websocket.AcceptOptions{
-		OriginPatterns: g.opts.Origins, CompressionMode: websocket.CompressionDisabled,
+		OriginPatterns: g.opts.Origins, CompressionMode: g.compression(),
 		OnPingReceived: func(_ context.Context, payload []byte) bool {
 			c.conn.answer(payload)
 			return false
@@ -205,7 +213,7 @@ var (
 	errNoRoom   = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "no room for another session", Hint: "come back in a moment"}
 )
 
-func (g *Gateway) admit(t transport) error {
+func (g *Gateway) admit(t transport, address string) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -215,6 +223,9 @@ func (g *Gateway) admit(t transport) error {
 		return errLeaving
 	case len(g.clients) >= g.opts.MaxSessions:
 		return errNoRoom
+	}
+	if err := g.crowd.enter(t, address); err != nil {
+		return err
 	}
 	g.clients[t] = nil
 	return nil
@@ -242,6 +253,7 @@ func (g *Gateway) forget(t transport) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.clients, t)
+	g.crowd.leave(t)
 	if g.draining && len(g.clients) == 0 {
 		close(g.empty)
 	}

@@ -1,0 +1,76 @@
+package gateway
+
+import (
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/auth"
+)
+
+// crowd counts the sessions of each address and of each subject.
+type crowd struct {
+	each, subject int // at most
+
+	// Guarded by the gateway's mu.
+	addresses, subjects map[string]int
+	of                  map[transport]counted
+}
+
+// counted is what a session counts for.
+type counted struct{ address, subject string }
+
+func newCrowd(each, subject int) crowd {
+	return crowd{each: each, subject: subject, addresses: map[string]int{}, subjects: map[string]int{}, of: map[transport]counted{}}
+}
+
+var (
+	errAddressFull = &pgcast.Error{Code: pgcast.CodeRateLimited, Message: "too many sessions of one address", Hint: "end some"}
+	errSubjectFull = &pgcast.Error{Code: pgcast.CodeRateLimited, Message: "too many sessions of one user", Hint: "end some"}
+)
+
+// enter counts a session for its address; the gateway's mu is held.
+func (c *crowd) enter(t transport, address string) error {
+	if c.addresses[address] >= c.each {
+		return errAddressFull
+	}
+	c.addresses[address]++
+	c.of[t] = counted{address: address}
+	return nil
+}
+
+// leave is for a session that has ended; the gateway's mu is held.
+func (c *crowd) leave(t transport) {
+	was, there := c.of[t]
+	if !there {
+		return
+	}
+	delete(c.of, t)
+	drop(c.addresses, was.address)
+	drop(c.subjects, was.subject)
+}
+
+func drop(counts map[string]int, key string) {
+	if counts[key]--; counts[key] <= 0 {
+		delete(counts, key)
+	}
+}
+
+// belong counts a session for who its claims say that it is, instead of who it was counted
+// for before. With an error nothing has changed.
+func (g *Gateway) belong(t transport, claims *auth.Claims) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c := &g.crowd
+	was, there := c.of[t]
+	switch {
+	case !there || was.subject == claims.Subject:
+		return nil
+	case claims.Subject != "" && c.subjects[claims.Subject] >= c.subject:
+		return errSubjectFull
+	}
+	drop(c.subjects, was.subject)
+	if claims.Subject != "" {
+		c.subjects[claims.Subject]++
+	}
+	was.subject = claims.Subject
+	c.of[t] = was
+	return nil
+}
