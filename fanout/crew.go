@@ -119,7 +119,7 @@ func (s *Session) offer(sub *Subscription, d *delivered) bool {
 	switch {
 	case sub.gone:
 		return true
-	case !sub.due.IsZero(), sub.begin != nil, sub.lens != nil:
+	case !sub.due.IsZero(), sub.begin != nil, sub.lens != nil, s.barred.Load():
 		s.kick(sub)
 		return false
 	}

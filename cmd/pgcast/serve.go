@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pgcast/pgcast/internal/guard"
+	"github.com/pgcast/pgcast/internal/perimeter"
 	"github.com/pgcast/pgcast/internal/server"
 )
 
@@ -60,8 +60,8 @@ func (a *app) serverOptions(log *slog.Logger) *server.Options {
 	s := a.set
 	var only func(http.Handler) http.Handler
 	access := s.access()
-	if !s.InsecureOpen && !access.On && guard.Loopback(s.Listen) {
-		only = guard.Hosts(s.AllowedOrigins, "use http://localhost with the port; or name the hosts it is reached by with --allowed-origins; or start it with access rules, or with --insecure-open")
+	if !s.InsecureOpen && !access.On && perimeter.Loopback(s.Listen) {
+		only = perimeter.Hosts(s.AllowedOrigins, "use http://localhost with the port; or name the hosts it is reached by with --allowed-origins; or start it with access rules, or with --insecure-open")
 	}
 	return &server.Options{
 		DatabaseURL: s.DatabaseURL, DirectDatabaseURL: s.directURL(),

@@ -9,7 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/pgcast/pgcast/internal/guard"
+	"github.com/pgcast/pgcast/internal/perimeter"
 	"github.com/pgcast/pgcast/presence/shared"
 )
 
@@ -44,11 +44,11 @@ var guardSettings = []setting{
 // checkOpen refuses to be reachable for other machines unless somebody says who may do what,
 // or it is asked for.
 func (s *settings) checkOpen() error {
-	if !guard.Loopback(s.Listen) && !s.InsecureOpen && !s.access().On {
+	if !perimeter.Loopback(s.Listen) && !s.InsecureOpen && !s.access().On {
 		return usage(invalid("say how callers are known, as with jwks-url or jwt-secret; or listen on 127.0.0.1 behind a proxy that checks who connects; or add --insecure-open if only trusted machines can connect",
 			"listen %s (%s) lets other machines connect, and there are no access rules", s.Listen, s.from["listen"]))
 	}
-	if !guard.Loopback(s.AdminListen) && s.AdminToken == "" {
+	if !perimeter.Loopback(s.AdminListen) && s.AdminToken == "" {
 		return usage(invalid("set admin-token, as PGCAST_ADMIN_TOKEN_FILE, to what openssl rand -hex 32 gives; or listen on 127.0.0.1",
 			"admin-listen %s (%s) lets other machines connect, and there is no admin-token", s.AdminListen, s.from["admin-listen"]))
 	}
@@ -93,7 +93,7 @@ func unproved(databaseURL string) (host string, err error) {
 		return "", err
 	}
 	proved := func(host string, c *pgconn.FallbackConfig) bool {
-		if strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || guard.Loopback(net.JoinHostPort(host, "0")) {
+		if strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@") || perimeter.Loopback(net.JoinHostPort(host, "0")) {
 			return true
 		}
 		return c.TLSConfig != nil && !c.TLSConfig.InsecureSkipVerify && c.TLSConfig.ServerName != ""

@@ -7,7 +7,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/pgcast/pgcast/internal/guard"
+	"github.com/pgcast/pgcast/internal/perimeter"
 )
 
 // onlyFromPage lets requests through that this page sent, from a browser on this machine.
@@ -38,7 +38,7 @@ func foreign(r *http.Request) (why, hint string) {
 	if addr, err := netip.ParseAddrPort(r.RemoteAddr); err != nil || !addr.Addr().Unmap().IsLoopback() {
 		return "SQL runs only for browsers on the machine where pgcast dev runs.", elsewhere
 	}
-	if !guard.LoopbackHost(r.Host) {
+	if !perimeter.LoopbackHost(r.Host) {
 		return "SQL runs only where the page's address is a loopback one.", elsewhere
 	}
 	const notHere = "Only the page itself may run SQL here; from elsewhere, use pgcast sql."

@@ -26,6 +26,8 @@ func (c *client) readOn() {
 		return
 	}
 	for err := error(nil); err == nil; _, c.message, err = c.ws.Reader(context.Background()) {
-		_, _ = io.Copy(io.Discard, c.message)
+		if c.message != nil { // nothing may have come yet
+			_, _ = io.Copy(io.Discard, c.message)
+		}
 	}
 }

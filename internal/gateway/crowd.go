@@ -10,7 +10,7 @@ type crowd struct {
 	each, subject int // at most
 
 	// Guarded by the gateway's mu.
-	addresses, subjects map[string]int
+	addresses, subjects map[string]int // no count is 0
 	of                  map[transport]counted
 }
 
@@ -26,14 +26,26 @@ var (
 	errSubjectFull = &pgcast.Error{Code: pgcast.CodeRateLimited, Message: "too many sessions of one user", Hint: "end some"}
 )
 
-// enter counts a session for its address; the gateway's mu is held.
-func (c *crowd) enter(t transport, address string) error {
-	if c.addresses[address] >= c.each {
+// enter counts a session for its address and, if it is known whose it is, its subject; the
+// gateway's mu is held.
+func (c *crowd) enter(t transport, address, subject string) error {
+	switch {
+	case c.addresses[address] >= c.each:
 		return errAddressFull
+	case subject != "" && c.subjects[subject] >= c.subject:
+		return errSubjectFull
 	}
 	c.addresses[address]++
-	c.of[t] = counted{address: address}
+	c.count(subject)
+	c.of[t] = counted{address, subject}
 	return nil
+}
+
+// count counts one session more for a subject, if it has one.
+func (c *crowd) count(subject string) {
+	if subject != "" {
+		c.subjects[subject]++
+	}
 }
 
 // leave is for a session that has ended; the gateway's mu is held.
@@ -48,6 +60,9 @@ func (c *crowd) leave(t transport) {
 }
 
 func drop(counts map[string]int, key string) {
+	if key == "" {
+		return
+	}
 	if counts[key]--; counts[key] <= 0 {
 		delete(counts, key)
 	}
@@ -58,19 +73,16 @@ func drop(counts map[string]int, key string) {
 func (g *Gateway) belong(t transport, claims *auth.Claims) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c := &g.crowd
+	c, subject := &g.crowd, subjectOf(claims)
 	was, there := c.of[t]
 	switch {
-	case !there || was.subject == claims.Subject:
+	case !there || was.subject == subject:
 		return nil
-	case claims.Subject != "" && c.subjects[claims.Subject] >= c.subject:
+	case subject != "" && c.subjects[subject] >= c.subject:
 		return errSubjectFull
 	}
 	drop(c.subjects, was.subject)
-	if claims.Subject != "" {
-		c.subjects[claims.Subject]++
-	}
-	was.subject = claims.Subject
-	c.of[t] = was
+	c.count(subject)
+	c.of[t] = counted{was.address, subject}
 	return nil
 }

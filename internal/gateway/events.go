@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
@@ -30,11 +31,11 @@ const maxWait = 60 // seconds of a long poll
 // under /topics/{topic}/snapshot, and who is here under /topics/{topic}/presence.
 func (g *Gateway) Topics() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /topics/{topic}/events", g.getEvents)
-	mux.HandleFunc("POST /topics/{topic}/events", g.postEvent)
-	mux.HandleFunc("GET /topics/{topic}/snapshot", g.getSnapshot)
-	mux.HandleFunc("GET /topics/{topic}/sse", g.streamEvents)
-	mux.HandleFunc("GET /topics/{topic}/presence", g.getPresence)
+	mux.HandleFunc("GET /topics/{topic}/events", g.guarded(byTicket, g.getEvents))
+	mux.HandleFunc("POST /topics/{topic}/events", g.guarded(byTicket, g.postEvent))
+	mux.HandleFunc("GET /topics/{topic}/snapshot", g.guarded(byTicket, g.getSnapshot))
+	mux.HandleFunc("GET /topics/{topic}/sse", g.guarded(byTicket|byCookie, g.streamEvents))
+	mux.HandleFunc("GET /topics/{topic}/presence", g.guarded(byTicket, g.getPresence))
 	mux.HandleFunc("OPTIONS /topics/{topic}/events", g.preflight)
 	mux.HandleFunc("OPTIONS /topics/{topic}/snapshot", g.preflight)
 	mux.HandleFunc("OPTIONS /topics/{topic}/sse", g.preflight)
@@ -45,13 +46,14 @@ func (g *Gateway) Topics() http.Handler {
 // getEvents serves GET /topics/{topic}/events: the topic's history, or a pattern's, and
 // with wait what comes next.
 func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	q, err := readQuestion(r)
 	if err == nil {
 		err = g.limitRequest(r, ratelimit.History, ratelimit.Ask{Topic: q.topic, Cost: historyCost(q.limit)})
 	}
+	if err == nil {
+		err = g.mayRead(r, &q)
+	}
+	defer q.rights.close()
 	if err != nil {
 		g.refuse(w, err)
 		return
@@ -61,6 +63,21 @@ func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.answerAsked(w, r, q)
+}
+
+// mayRead decides on a request for events, and notes by whom it is.
+func (g *Gateway) mayRead(r *http.Request, q *question) error {
+	claims, err := g.asker(r)
+	if err != nil {
+		return err
+	}
+	q.lens = g.lens(claims)
+	if q.wait == 0 {
+		return g.may(r.Context(), claims, q.topic, auth.History)
+	}
+	q.rights = g.watchOver(func() *auth.Claims { return claims }, nil, nil, askingOf(r).checks)
+	q.rights.hold(q.topic)
+	return g.may(r.Context(), claims, q.topic, auth.History, auth.Subscribe)
 }
 
 // answerAsked asks the log and answers, at once or when there is something.
@@ -91,6 +108,8 @@ type question struct {
 	asOf    pgcast.AsOf // events that it holds are left out
 	limit   int
 	wait    time.Duration
+	lens    fanout.Lens
+	rights  *rights // where it waits
 }
 
 func readQuestion(r *http.Request) (q question, err error) {
@@ -200,9 +219,6 @@ func finish(b []byte, tail, head, next int64) []byte {
 
 // postEvent serves POST /topics/{topic}/events: it publishes the body.
 func (g *Gateway) postEvent(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	id, err := g.post(w, r)
 	if err != nil {
 		g.refuse(w, err)
@@ -255,5 +271,12 @@ func (g *Gateway) post(w http.ResponseWriter, r *http.Request) (pgcast.ID, error
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
+	claims, err := g.asker(r)
+	if err == nil {
+		err = g.may(ctx, claims, topic, auth.Publish)
+	}
+	if err != nil {
+		return "", err
+	}
 	return g.add(ctx, topic, event, data, r.Header.Get(KeyHeader))
 }

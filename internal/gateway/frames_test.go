@@ -31,6 +31,8 @@ func TestGoldenFrames(t *testing.T) {
 		"client-history":            {wire.History},
 		"client-replay":             {wire.Event}, // only the end: there are no 40 events here
 		"client-hello-user":         nil,
+		"client-hello-token":        nil, // which nobody asks for here
+		"client-auth":               {wire.Authenticated},
 		// Live state this world does not serve.
 		"client-presence-join":   {wire.Error},
 		"client-presence-list":   {wire.Error},

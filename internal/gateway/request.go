@@ -6,6 +6,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
@@ -18,12 +19,15 @@ func (c *client) publish(ctx context.Context, f wire.Frame) {
 	if err == nil {
 		err = c.limit(ctx, ratelimit.Publish, f.Topic, 1)
 	}
+	if err == nil {
+		err = c.allow(ctx, auth.Publish, f.Topic)
+	}
 	var id pgcast.ID
 	if err == nil {
 		id, err = c.g.add(ctx, f.Topic, f.Event, f.Data, f.Key)
 	}
 	if err != nil {
-		c.fail(f.Ref, err)
+		c.turnDown(f.Ref, err)
 		return
 	}
 	c.session.Send(wire.AppendPublished(nil, f.Ref, id))
@@ -45,10 +49,13 @@ func (c *client) replay(ctx context.Context, f wire.Frame) {
 		err = c.limit(ctx, ratelimit.History, f.Topic, 1)
 	}
 	if err == nil {
-		err = c.session.Replay(ctx, fanout.Request{Topic: f.Topic, After: &after, Ref: reqID})
+		err = c.allow(ctx, auth.History, f.Topic)
+	}
+	if err == nil {
+		err = c.session.Replay(ctx, fanout.Request{Topic: f.Topic, After: &after, Ref: reqID, Lens: c.g.lens(c.claims.Load())})
 	}
 	if err != nil {
-		c.fail(f.Ref, err)
+		c.turnDown(f.Ref, err)
 		c.session.Send(wire.AppendReplayEnd(nil, f.Topic, reqID, true))
 	}
 }
@@ -75,13 +82,19 @@ func (c *client) history(ctx context.Context, f wire.Frame) {
 	if f.After != nil {
 		after = *f.After
 	}
-	err := c.limit(ctx, ratelimit.History, f.Topic, historyCost(limit))
+	_, err := pgcast.ParsePattern(f.Topic)
+	if err == nil {
+		err = c.limit(ctx, ratelimit.History, f.Topic, historyCost(limit))
+	}
+	if err == nil {
+		err = c.allow(ctx, auth.History, f.Topic)
+	}
 	var page pgcast.Page
 	if err == nil {
 		page, err = c.g.page(ctx, c.g.history, f.Topic, after, min(limit, wire.MaxHistory))
 	}
 	if err != nil {
-		c.fail(f.Ref, err)
+		c.turnDown(f.Ref, err)
 		return
 	}
 	c.session.Send(wire.AppendHistory(nil, f.Ref, f.Topic, fitting(page.Events), int64(page.Tail), int64(page.Head)))

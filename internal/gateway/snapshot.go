@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
@@ -133,9 +134,6 @@ func (s *stream) appendSnapshot(b []byte, f *fanout.SnapshotFrame) []byte {
 // getSnapshot serves GET /topics/{topic}/snapshot: what a topic holds, and where to go on
 // from there.
 func (g *Gateway) getSnapshot(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	topic := r.PathValue("topic")
 	_, err := parameters(r, "")
 	if err == nil {
@@ -150,9 +148,16 @@ func (g *Gateway) getSnapshot(w http.ResponseWriter, r *http.Request) {
 	if err == nil && g.opts.Identity() == "" {
 		err = errStarting
 	}
+	var claims *auth.Claims
+	if err == nil {
+		claims, err = g.asker(r)
+	}
+	if err == nil {
+		err = g.may(r.Context(), claims, topic, auth.Snapshot)
+	}
 	var s *fanout.SnapshotReader
 	if err == nil {
-		s, err = g.hub.Snapshot(r.Context(), topic, nil, askTimeout)
+		s, err = g.hub.Snapshot(r.Context(), topic, g.lens(claims), askTimeout)
 	}
 	switch {
 	case r.Context().Err() != nil: // nobody is there any more

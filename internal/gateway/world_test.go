@@ -33,6 +33,7 @@ type setup struct {
 	log       replay.LogOptions
 	heartbeat time.Duration
 	closeWait time.Duration
+	signIn    time.Duration
 	small     bool // the kernel takes little for a peer that does not read
 }
 
@@ -107,12 +108,18 @@ func newWorld(t testing.TB, change func(*setup)) *world {
 	if s.heartbeat > 0 {
 		w.gate.heartbeat = s.heartbeat
 	}
+	if s.signIn > 0 {
+		w.gate.signIn = s.signIn
+	}
 	if s.closeWait > 0 {
 		w.gate.closeWait = s.closeWait
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/ws", w.gate)
 	mux.Handle("/topics/", w.gate.Topics())
+	mux.Handle("/groups/", w.gate.Groups())
+	mux.Handle("/tickets", w.gate.SignIn())
+	mux.Handle("/__ws/auth", w.gate.SignIn())
 	w.http = httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.open.Add(1)
 		defer w.open.Add(-1)

@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"github.com/pgcast/pgcast/internal/guard"
+	"github.com/pgcast/pgcast/internal/perimeter"
 )
 
 func (s *Server) publicHandler() http.Handler {
@@ -17,6 +17,8 @@ func (s *Server) publicHandler() http.Handler {
 	mux.Handle("/ws", s.gateway)
 	mux.Handle("/topics/", s.gateway.Topics())
 	mux.Handle("/groups/", s.gateway.Groups())
+	mux.Handle("/tickets", s.gateway.SignIn())
+	mux.Handle("/__ws/auth", s.gateway.SignIn())
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /openapi.json", apiDoc("openapi.json"))
@@ -36,17 +38,18 @@ func (s *Server) adminHandler() http.Handler {
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	s.limits(mux)
+	s.access(mux)
 	if s.opts.Profile {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index) // and those it lists
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
-	admin := guard.NoBrowsers(mux)
+	admin := perimeter.NoBrowsers(mux)
 	switch {
 	case s.opts.AdminToken != "":
-		return guard.Token(s.opts.AdminToken, admin, "/healthz", "/readyz")
-	case guard.Loopback(s.opts.AdminListen):
-		return guard.Hosts(nil, "use localhost, or 127.0.0.1, or start it with an admin token")(admin)
+		return perimeter.Token(s.opts.AdminToken, admin, "/healthz", "/readyz")
+	case perimeter.Loopback(s.opts.AdminListen):
+		return perimeter.Hosts(nil, "use localhost, or 127.0.0.1, or start it with an admin token")(admin)
 	}
 	return admin
 }
@@ -61,6 +64,8 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "draining", http.StatusServiceUnavailable)
 	case !s.follower.CaughtUp():
 		http.Error(w, "not caught up with the log, or the database cannot be read", http.StatusServiceUnavailable)
+	case s.authority != nil && s.authority.authorizer.Halted():
+		http.Error(w, "who may do what is not known yet", http.StatusServiceUnavailable)
 	default:
 		fmt.Fprintln(w, "ready")
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/pgcast/pgcast"
-	"github.com/pgcast/pgcast/internal/guard"
+	"github.com/pgcast/pgcast/internal/perimeter"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
 
@@ -28,7 +28,7 @@ func (s *Server) loadCertificate() (err error) {
 	case o.TLSCertFile == "":
 		return nil
 	}
-	if s.cert, err = guard.LoadCertificate(o.TLSCertFile, o.TLSKeyFile, o.Logger); err != nil {
+	if s.cert, err = perimeter.LoadCertificate(o.TLSCertFile, o.TLSKeyFile, o.Logger); err != nil {
 		return &pgcast.Error{Code: pgcast.CodeInvalid, Message: err.Error(), Hint: "PEM files: the certificate before those of its authorities, and its key without a password"}
 	}
 	return nil
@@ -45,7 +45,7 @@ func (s *Server) secured(l net.Listener) net.Listener {
 // warnOfPlainText says once that what is streamed can be read on its way.
 func (s *Server) warnOfPlainText() {
 	for _, addr := range []string{s.opts.Listen, s.opts.AdminListen} {
-		if s.cert == nil && !guard.Loopback(addr) {
+		if s.cert == nil && !perimeter.Loopback(addr) {
 			s.opts.Logger.Warn("listening off this machine without TLS: tokens and events can be read on their way unless a proxy in front speaks TLS", "listen", addr)
 		}
 	}
@@ -60,7 +60,7 @@ const (
 )
 
 func (s *Server) httpServer(h http.Handler, name string) *http.Server {
-	h = guard.Headers(s.cert != nil, h)
+	h = perimeter.Headers(s.cert != nil, h)
 	// A body that does not come would keep its connection for ever, also where nobody reads
 	// it: what is left of it is taken before the answer goes out.
 	bounded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -70,7 +70,7 @@ func (s *Server) httpServer(h http.Handler, name string) *http.Server {
 		h.ServeHTTP(w, r)
 	})
 	var told atomic.Int64
-	crowd := guard.NewCrowd(s.opts.MaxSessionsPerAddress, s.opts.MaxSessions, s.crowdKey, func(address string) {
+	crowd := perimeter.NewCrowd(s.opts.MaxSessionsPerAddress, s.opts.MaxSessions, s.crowdKey, func(address string) {
 		s.refused.WithLabelValues(name).Inc()
 		// Once a minute: whoever floods a server must not flood its log.
 		if now, last := time.Now().Unix(), told.Load(); now-last >= 60 && told.CompareAndSwap(last, now) {

@@ -25,7 +25,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/gateway"
-	"github.com/pgcast/pgcast/internal/guard"
+	"github.com/pgcast/pgcast/internal/perimeter"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/replay"
 )
@@ -92,8 +92,9 @@ type Server struct {
 	sequencer *replay.Sequencer
 	gateway   *gateway.Gateway
 	live      *live
+	authority *authority // nil: there is no access control
 	registry  *prometheus.Registry
-	cert      *guard.Certificate // nil: no TLS
+	cert      *perimeter.Certificate // nil: no TLS
 	refused   *prometheus.CounterVec
 
 	identity atomic.Pointer[string] // nil until the database was first read
@@ -140,6 +141,9 @@ func New(options *Options) (*Server, error) {
 		return nil, err
 	}
 	cfg.MaxConns = int32(o.PoolSize) + snapshotReads + 1
+	if o.Access.On {
+		cfg.MaxConns += accessConns
+	}
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
@@ -200,13 +204,23 @@ func (s *Server) build() (err error) {
 	if s.live, err = s.newLive(); err != nil {
 		return err
 	}
+	var access *gateway.Access
+	if o.Access.On {
+		if s.authority, err = s.newAuthority(broken); err != nil {
+			return err
+		}
+		access = s.authority.gateway()
+	}
 	s.gateway = gateway.New(s.hub, theirs, theirs, gateway.Options{Whole: whole, Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
 		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions,
 		MaxSessionsPerAddress: o.MaxSessionsPerAddress, MaxSessionsPerSubject: o.MaxSessionsPerSubject,
 		Compression: o.Compression, MaxRequests: requests, WriteTimeout: o.WriteTimeout,
 		PingInterval: o.PingInterval, Identity: s.identified, Live: s.live.gateway(&o.Live),
-		Limits: s.live.limits, TrustedProxies: o.Live.TrustedProxies,
+		Limits: s.live.limits, TrustedProxies: o.Live.TrustedProxies, Access: access,
 		Registerer: s.registry, Logger: o.Logger})
+	if s.authority != nil {
+		s.authority.watch.gateway = s.gateway
+	}
 	return nil
 }
 
@@ -252,6 +266,9 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.sequencer.Run(engine) })
 	g.Go(func() error { return s.gateway.Run(engine) })
 	g.Go(func() error { return s.live.run(engine) })
+	if s.authority != nil {
+		g.Go(func() error { return s.authority.run(engine) })
+	}
 	g.Go(func() error { return rest(engine, s.hub.Count, debug.FreeOSMemory) })
 	g.Go(func() error { return serve(front, s.secured(public)) })
 	g.Go(func() error { return serve(back, s.secured(admin)) })

@@ -197,6 +197,23 @@ func AppendError(dst []byte, ref json.RawMessage, code pgcast.Code, message stri
 	return append(dst, '}')
 }
 
+// AppendAuthenticated appends the answer to a token that is taken. expiresIn, in milliseconds,
+// is left out when it is negative, as for one that does not expire.
+func AppendAuthenticated(dst []byte, ref json.RawMessage, expiresIn int64) []byte {
+	dst = open(dst, Authenticated)
+	dst = member(dst, "ref", ref)
+	if expiresIn >= 0 {
+		dst = number(dst, "expiresIn", expiresIn)
+	}
+	return append(dst, '}')
+}
+
+// AppendTokenExpiring appends the frame that says for how many milliseconds the session's
+// token is valid yet.
+func AppendTokenExpiring(dst []byte, expiresIn int64) []byte {
+	return append(number(open(dst, TokenExpiring), "expiresIn", expiresIn), '}')
+}
+
 // replayOf is the topic on which a replay is answered.
 const replayOf = "__replay:"
 

@@ -17,6 +17,8 @@ func AppendFrame(dst []byte, f *Frame) []byte {
 		dst = appendCaps(dst, f.Caps)
 		dst = optional(dst, "token", f.Token)
 		dst = member(dst, "user", f.User)
+	case Auth:
+		dst = text(dst, "token", f.Token)
 	case Subscribe:
 		dst = text(dst, "topic", f.Topic)
 		dst = appendPlace(dst, f.After, f.ID)

@@ -17,11 +17,12 @@ const (
 	// MaxExponent is the largest a JavaScript number has. Postgres prints numbers without
 	// exponents: 1e131071, nine bytes, would become 128 KiB.
 	MaxExponent    = 324
-	MaxRef         = 64  // bytes of a ref as it was written, quotes included
-	MaxBatchTopics = 256 // items of a subscribe-batch
-	MaxSessionID   = 256 // bytes of a sessionId
-	MaxID          = 64  // bytes of an event's id
-	MaxCaps        = 32  // entries of caps
+	MaxRef         = 64      // bytes of a ref as it was written, quotes included
+	MaxBatchTopics = 256     // items of a subscribe-batch
+	MaxSessionID   = 256     // bytes of a sessionId
+	MaxID          = 64      // bytes of an event's id
+	MaxCaps        = 32      // entries of caps
+	MaxToken       = 8 << 10 // bytes of a token
 
 	DefaultHistory = 100  // events in a history answer when no limit was asked for
 	MaxHistory     = 1000 // and at most

@@ -24,10 +24,15 @@ var (
 
 const sampleSession = "7DGX4QK2YPLNQ6WZ3VJ5A.7423950021478312.1"
 
+// sampleToken is that of RFC 7515, A.1, shortened.
+const sampleToken = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
+
 // clientSamples are what the server has to read in the doc's client frames.
 var clientSamples = map[string]Frame{
-	"client/hello":     {Type: Hello, Caps: []string{CapBatch, CapReset}},
-	"client/subscribe": {Type: Subscribe, Topic: "room:1", Ref: json.RawMessage(`1`)},
+	"client/hello":       {Type: Hello, Caps: []string{CapBatch, CapReset}},
+	"client/hello-token": {Type: Hello, Caps: []string{CapBatch, CapReset}, Token: sampleToken},
+	"client/auth":        {Type: Auth, Ref: json.RawMessage(`16`), Token: sampleToken},
+	"client/subscribe":   {Type: Subscribe, Topic: "room:1", Ref: json.RawMessage(`1`)},
 	"client/subscribe-after": {Type: Subscribe, Topic: "room:1", After: ptr(41), ID: "29-64d2c5b18fbcd",
 		Ref: json.RawMessage(`2`)},
 	"client/subscribe-pattern": {Type: Subscribe, Topic: "room:*", After: ptr(1048), ID: "29-64d2c5b18fbcd",
@@ -103,7 +108,11 @@ var serverSamples = map[string]struct {
 		ServerFrame{Type: Error, Ref: json.RawMessage(`8`), Code: pgcast.CodeBadFrame,
 			Message: `after is "41"; it must be a whole number, 0 or more, in plain digits`},
 	},
-	"server/hb": {[]byte(Heartbeat), ServerFrame{Type: HB}},
+	"server/authenticated": {AppendAuthenticated(nil, json.RawMessage(`16`), 900_000),
+		ServerFrame{Type: Authenticated, Ref: json.RawMessage(`16`), ExpiresIn: ptr(900_000)}},
+	"server/authenticated-for-ever": {AppendAuthenticated(nil, nil, -1), ServerFrame{Type: Authenticated}},
+	"server/token-expiring":         {AppendTokenExpiring(nil, 30_000), ServerFrame{Type: TokenExpiring, ExpiresIn: ptr(30_000)}},
+	"server/hb":                     {[]byte(Heartbeat), ServerFrame{Type: HB}},
 }
 
 func snapshot(table, list string, last *pgcast.Snapshot, items ...string) []byte {

@@ -47,7 +47,7 @@ type serverMembers struct {
 	typ, topic, ref, seq, id, after, tail, head []byte
 	event, data, old, oversize, position        []byte
 	events, sessionID, reason, code, message    []byte
-	retryAfter, op, group                       []byte
+	retryAfter, op, group, expiresIn            []byte
 	table, rows, more, asOf                     []byte
 }
 
@@ -91,6 +91,8 @@ func (m *serverMembers) slot(name []byte) *[]byte {
 		return &m.message
 	case "retry_after":
 		return &m.retryAfter
+	case "expiresIn":
+		return &m.expiresIn
 	case "op":
 		return &m.op
 	case "group":
@@ -172,6 +174,11 @@ func (r *reader) server(f *ServerFrame, m *serverMembers) {
 		if n := r.whole("retry_after", m.retryAfter); n != nil {
 			f.RetryAfter = *n
 		}
+	case Authenticated:
+		f.Ref, f.ExpiresIn = r.ref(m.ref), r.whole("expiresIn", m.expiresIn)
+	case TokenExpiring:
+		n := r.needWhole("expiresIn", m.expiresIn)
+		f.ExpiresIn = &n
 	case Presence:
 		f.Topic, f.Ref = r.needText("topic", m.topic), r.ref(m.ref)
 		f.Op, f.Data = Op(r.needText("op", m.op)), m.data

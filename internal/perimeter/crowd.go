@@ -1,4 +1,4 @@
-package guard
+package perimeter
 
 import (
 	"crypto/tls"

@@ -1,7 +1,7 @@
-// Package guard stands before a server's listeners: which names it answers to, who may ask,
+// Package perimeter stands before a server's listeners: which names it answers to, who may ask,
 // how many connections there may be, and the certificate that it shows. It knows nothing of
 // what is behind it.
-package guard
+package perimeter
 
 import (
 	"crypto/sha256"
