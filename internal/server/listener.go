@@ -5,13 +5,35 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/internal/perimeter"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
+
+// secrets are the passwords and keys among the options, for the log to leave out.
+func (s *Server) secrets() []string {
+	o := &s.opts
+	list := []string{o.AdminToken, o.Access.Secret}
+	for _, text := range []string{o.DatabaseURL, o.DirectDatabaseURL, o.Live.RedisURL} {
+		if c, err := pgconn.ParseConfig(text); err == nil {
+			list = append(list, c.Password)
+		}
+		if u, err := url.Parse(text); err == nil {
+			if password, ok := u.User.Password(); ok {
+				_, written, _ := strings.Cut(u.User.String(), ":")
+				list = append(list, password, written)
+			}
+		}
+	}
+	return list
+}
 
 // leastAdminToken is how many bytes an admin token has at least: nobody is kept from trying.
 const leastAdminToken = 16

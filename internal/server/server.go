@@ -26,6 +26,7 @@ import (
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/gateway"
 	"github.com/pgcast/pgcast/internal/perimeter"
+	"github.com/pgcast/pgcast/internal/redact"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/replay"
 )
@@ -119,6 +120,7 @@ func New(options *Options) (*Server, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	o.Logger = slog.New(redact.NewHandler(o.Logger.Handler(), s.secrets()...))
 	if o.DatabaseURL == "" {
 		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the database URL is missing"}
 	}
