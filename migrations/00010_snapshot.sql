@@ -234,8 +234,10 @@ begin
       where n is not null and not has_column_privilege(a.relation, n, 'select')));
     if denied or not has_schema_privilege((select c.relnamespace from pg_class c where c.oid = a.relation), 'usage') then
       raise exception 'pgcast: role % may not read %, so there is no snapshot of its topics', quote_ident(current_user), a.relation::regclass
-        using errcode = '42501', hint = format('grant usage on schema %s to %I; grant select on %s to %I;',
-          (select c.relnamespace::regnamespace from pg_class c where c.oid = a.relation), current_user, a.relation::regclass, current_user);
+        using errcode = '42501', hint = format('grant usage on schema %s to %I; grant select%s on %s to %I;',
+          (select c.relnamespace::regnamespace from pg_class c where c.oid = a.relation), current_user,
+          case when names is null then '' else (select format(' (%s)', string_agg(distinct quote_ident(n), ', ')) from unnest(names || array(select jsonb_array_elements_text(r->'values'))) n where n is not null) end,
+          a.relation::regclass, current_user);
     end if;
     rel := a.relation::regclass;
     statement := format('select (%s)::text as data, (%s)::text as key from %s t where %s', pgcast.row_sql(r, names, 't'),

@@ -75,7 +75,7 @@ var functions = map[string]int{
 	"attach": nobody, "attach_sql": nobody, "attach_wal_sql": nobody, "detach": nobody, "detach_sql": nobody, "notice_unused": nobody,
 	"check_attachable": nobody, "check_columns": nobody, "check_decodable": nobody, "check_slot": nobody, "follow_table": nobody,
 	"unfollow_table": nobody, "await_captured": nobody, "must_not_follow": nobody, "refresh_followed": nobody,
-	"capture_sql": nobody, "trigger_sql": nobody, "dollar_quote": nobody, "kinds_of": nobody,
+	"capture_sql": nobody, "capture_owner": nobody, "trigger_sql": nobody, "dollar_quote": nobody, "kinds_of": nobody,
 
 	// What capture functions and groups call, with the owner's rights.
 	"capture_statement": nobody, "capture_truncate": nobody, "has_layout": nobody, "print_as": nobody,
