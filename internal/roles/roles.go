@@ -113,10 +113,10 @@ func (w *writer) roles() error {
 	wrong, err := w.strings(`select format('alter role %I', r.rolname)
 			|| case when r.rolname = $1 and r.rolcanlogin then ' nologin' when r.rolname = $2 and not r.rolcanlogin then ' login' else '' end
 			|| case when r.rolsuper then ' nosuperuser' else '' end || case when r.rolcreaterole then ' nocreaterole' else '' end
-			|| case when r.rolbypassrls then ' nobypassrls' else '' end
+			|| case when r.rolbypassrls and r.rolname = $3 then ' nobypassrls' else '' end
 			|| case when r.rolreplication and not (r.rolname = $2 and $4) then ' noreplication' else '' end
 		from pg_roles r where r.rolname in ($1, $2, $3) and (r.rolname = $1 and r.rolcanlogin or r.rolname = $2 and not r.rolcanlogin or r.rolsuper or r.rolcreaterole
-			or r.rolbypassrls or r.rolreplication and not (r.rolname = $2 and $4)) order by r.rolname`, w.Owner, w.Server, w.Writer, w.WAL)
+			or r.rolbypassrls and r.rolname = $3 or r.rolreplication and not (r.rolname = $2 and $4)) order by r.rolname`, w.Owner, w.Server, w.Writer, w.WAL)
 	if err != nil {
 		return fmt.Errorf("look at the roles: %w", err)
 	}
@@ -208,7 +208,13 @@ func (w *writer) rights() error {
 		}
 		list = append(list, fmt.Sprintf("grant %s on %s pgcast.%s to %s", what, kind, quote(o.name), quote(w.Server)))
 	}
-	w.add("What servers do: number events and trim them.", list...)
+	// A server that starts looks which migrations have run.
+	noted, err := w.strings(`select format('grant select on table %I.%I to %I', n.nspname, c.relname, $2::text) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+		where c.relname = $1 and c.relkind = 'r'`, migrations.Table, w.Server)
+	if err != nil {
+		return fmt.Errorf("look where migrations are noted: %w", err)
+	}
+	w.add("What servers do: number events and trim them.", append(list, noted...)...)
 	calls := func(may func(who int) bool) string {
 		var names []string
 		for _, name := range slices.Sorted(maps.Keys(functions)) {
