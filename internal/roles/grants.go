@@ -28,7 +28,7 @@ var relations = []object{
 	{name: "projection", server: "select"},
 	{name: "published", server: "select", wal: "delete"},
 	{name: "captured", server: "select, delete", wal: "insert"},
-	{name: "stage", wal: "select, insert, delete"},
+	{name: "stage", server: "select", wal: "insert, delete"},
 	{name: "history"}, // for people
 	{name: "event_log_id_seq", wal: "usage"},
 	{name: "topic_id_seq"}, // an identity column asks for no right to it
