@@ -84,7 +84,13 @@ func (w *writer) add(about string, statements ...string) {
 	}
 }
 
-func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
+// quote writes a name; plainly where it is surely no word of SQL's.
+func quote(name string) string {
+	if strings.HasPrefix(name, "pgcast_") && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_") == "" {
+		return name
+	}
+	return pgx.Identifier{name}.Sanitize()
+}
 
 // literal writes a string constant.
 func literal(s string) string {
