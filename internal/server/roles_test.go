@@ -89,9 +89,10 @@ func (w *troupe) forget() {
 	}
 }
 
-func (w *troupe) url(role string) string {
-	return strings.Replace(w.db.URL, "postgres@", role+"@", 1)
-}
+func (w *troupe) url(role string) string { return as(w.db, role) }
+
+// as gives the URL of a database for another role.
+func as(db *pgtest.DB, role string) string { return strings.Replace(db.URL, "postgres@", role+"@", 1) }
 
 func (w *troupe) connect(role string) *pgx.Conn {
 	w.t.Helper()
