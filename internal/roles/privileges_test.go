@@ -2,6 +2,7 @@ package roles_test
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -120,9 +121,9 @@ func TestHijack(t *testing.T) {
 		create temp table event_log (topic text, event text, data json); create temp table pgcast_new (id int); create temp table pg_class (oid oid); create temp table attachment (relation oid, via text);
 		create temp table publish_key (topic text, key text); create temp table group_info (name text); create temp table topic (id int, name text);
 		create domain pg_temp.text as pg_catalog.text check (pg_temp.octet_length(value::pg_catalog.text) > 100); create domain pg_temp.jsonb as pg_catalog.jsonb; create type pg_temp.xid8 as enum ('a')`)
-	for _, path := range []string{`evil, public, pg_temp, pg_catalog`, `pg_temp, evil, pg_catalog`, `public, pg_catalog`, `''`} {
+	for i, path := range []string{`evil, public, pg_temp, pg_catalog`, `pg_temp, evil, pg_catalog`, `public, pg_catalog`, `''`} {
 		c.exec(`set search_path = ` + path + `; insert into shop.item values (1, 1, 'é', 'x'), (2, 2, 'b', 'x'); update shop.item set room_id = room_id + 1; delete from shop.item; truncate shop.item`)
-		c.exec(`select pgcast.publish('room:1', 'said', '{"a":1}', 'key' || pg_catalog.random()::pg_catalog.text), pgcast.create_group('g'), pgcast.set_group('g', '{"a":1}'), pgcast.close_group('g'), pgcast.create_group('h', 1, '{}', '{a}')`)
+		c.exec(`select pgcast.publish('room:1', 'said', '{"a":1}', 'key` + strconv.Itoa(i) + `'), pgcast.create_group('g'), pgcast.set_group('g', '{"a":1}'), pgcast.close_group('g'), pgcast.create_group('h', 1, '{}', '{a}')`)
 	}
 	c.exec(`reset session authorization; reset search_path; do $$ begin perform pgcast.refresh(), pgcast.watch_state(); perform pgcast.watch(); perform pgcast.move_published(); end $$`)
 	if loot := list(t, c.conn, `select distinct who || ' ran ' || what from evil.loot order by 1`); len(loot) > 0 {
