@@ -150,7 +150,7 @@ end $$;
 comment on function pgcast.split_topic is 'Whether a template with those literals can have produced a topic, of which values if that can be told (else vals is null), and whether they can be no others.';
 
 -- +goose StatementBegin
-create function pgcast.is_input(value text, type text) returns boolean
+create function pgcast.is_input(value text, type regtype) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' as $$
 begin
   execute format('select %L::%s', value, type);
@@ -184,7 +184,7 @@ begin
     return null;
   end if;
   type := format('%s.%I', t.schema, t.typname);
-  return case pgcast.is_input(value, type) when true then format('t.%I operator(pg_catalog.=) %L::%s', col, value, type) when false then 'false' end;
+  return case pgcast.is_input(value, t.oid::regtype) when true then format('t.%I operator(pg_catalog.=) %L::%s', col, value, type) when false then 'false' end;
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.value_sql is 'A condition that all rows fulfil whose column is printed as the value; null where there is none better than that.';
@@ -258,7 +258,7 @@ revoke execute on all functions in schema pgcast from public;
 -- +goose Down
 drop function pgcast.snapshot_sql(text);
 drop function pgcast.value_sql(oid, text, text);
-drop function pgcast.is_input(text, text);
+drop function pgcast.is_input(text, regtype);
 drop function pgcast.split_topic(text[], text);
 drop function pgcast.decode_value(text);
 drop function pgcast.compacted(text);
