@@ -40,7 +40,8 @@ var arrows = []struct {
 	{"presence/group", []string{"", "presence"}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
 	{"presence/ratelimit", []string{""}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
 	{"presence/shared", []string{"", "presence", "presence/ratelimit", "internal/breaker"}, []string{"github.com/jackc", "github.com/coder"}},
-	{"internal/doctor", []string{"", "db", "listener", "replay", "migrations", "internal/devpg", "presence", "presence/ratelimit", "presence/shared", "internal/breaker"}, []string{"github.com/coder", "github.com/spf13"}},
+	{"internal/doctor", []string{"", "db", "listener", "replay", "migrations", "internal/devpg", "internal/roles", "presence", "presence/ratelimit", "presence/shared", "internal/breaker"}, []string{"github.com/coder", "github.com/spf13"}},
+	{"internal/roles", []string{"", "migrations"}, []string{"net/http", "github.com/coder", "github.com/spf13"}},
 	{"internal/bench", []string{"", "db", "listener", "replay", "migrations", "internal/devpg", "internal/wire"}, []string{"github.com/coder", "github.com/redis"}},
 }
 

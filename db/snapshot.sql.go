@@ -49,14 +49,16 @@ func (q *Queries) SnapshotPlace(ctx context.Context, topic string) (SnapshotPlac
 }
 
 const SnapshotStatements = `-- name: SnapshotStatements :many
-select coalesce(s.rel, '')::text as relation, s.statement::text as statement from pgcast.snapshot_sql($1::text) s
+select coalesce(s.rel, '')::text as relation, s.statement::text as statement, coalesce(has_table_privilege(s.rel, 'select'), false)::boolean as is_whole from pgcast.snapshot_sql($1::text) s
 `
 
 type SnapshotStatementsRow struct {
 	Relation  string
 	Statement string
+	IsWhole   bool
 }
 
+// is_whole: all columns of the table may be read, which LOCK TABLE asks for.
 func (q *Queries) SnapshotStatements(ctx context.Context, topic string) ([]SnapshotStatementsRow, error) {
 	rows, err := q.db.Query(ctx, SnapshotStatements, topic)
 	if err != nil {
@@ -66,7 +68,7 @@ func (q *Queries) SnapshotStatements(ctx context.Context, topic string) ([]Snaps
 	var items []SnapshotStatementsRow
 	for rows.Next() {
 		var i SnapshotStatementsRow
-		if err := rows.Scan(&i.Relation, &i.Statement); err != nil {
+		if err := rows.Scan(&i.Relation, &i.Statement, &i.IsWhole); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

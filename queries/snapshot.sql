@@ -12,7 +12,8 @@ select pg_current_snapshot()::text as snapshot, c.system_identifier::bigint as s
 from pg_control_system() c left join pgcast.topic t on t.name = sqlc.arg(topic)::text;
 
 -- name: SnapshotStatements :many
-select coalesce(s.rel, '')::text as relation, s.statement::text as statement from pgcast.snapshot_sql(sqlc.arg(topic)::text) s;
+-- is_whole: all columns of the table may be read, which LOCK TABLE asks for.
+select coalesce(s.rel, '')::text as relation, s.statement::text as statement, coalesce(has_table_privilege(s.rel, 'select'), false)::boolean as is_whole from pgcast.snapshot_sql(sqlc.arg(topic)::text) s;
 
 -- name: SnapshotWaited :one
 -- Whether somebody waits for a lock that a read of tables keeps from him.

@@ -66,7 +66,11 @@ func (l *Log) Snapshot(ctx context.Context, topic string, begin func(pgcast.Snap
 		if s.parts, err = l.statements(ctx, db.New(conn), topic); err != nil {
 			return err
 		}
+		if s.release, err = l.hold(ctx, s.parts); err != nil {
+			return l.snapshotError(topic, err)
+		}
 		err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, s.read)
+		s.release()
 		if !errors.Is(err, errAttachedMeanwhile) {
 			if cause := context.Cause(ctx); err != nil && cause != nil {
 				err = cause
@@ -75,6 +79,31 @@ func (l *Log) Snapshot(ctx context.Context, topic string, begin func(pgcast.Snap
 		}
 	}
 	return unavailable(fmt.Sprintf("read a snapshot of %q", topic), err)
+}
+
+// hold keeps tables as they are, on a connection of its own, until release is called: those of
+// which only some columns may be read. LOCK TABLE is refused for them, and a query would take
+// the snapshot of its transaction before it has the lock.
+func (l *Log) hold(ctx context.Context, parts []db.SnapshotStatementsRow) (release func(), err error) {
+	sql := "set local lock_timeout = '2s'"
+	for _, part := range parts {
+		if part.Relation != "" && !part.IsWhole {
+			sql += "; select from " + part.Relation + " limit 0"
+		}
+	}
+	if !strings.Contains(sql, ";") {
+		return func() {}, nil
+	}
+	tx, err := l.pool.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	release = sync.OnceFunc(func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }) // it has changed nothing
+	if _, err := tx.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
 }
 
 // errAttachedMeanwhile says that other tables make the topic's events than a moment ago.
@@ -149,12 +178,13 @@ type snapshot struct {
 	begin   func(pgcast.Snapshot) error
 	take    func(pgcast.Row) error
 	watched func(pid int32) // called when it holds locks on tables
+	release func()          // lets go of tables that are held meanwhile
 	parts   []db.SnapshotStatementsRow
 }
 
 func (s *snapshot) read(tx pgx.Tx) error {
 	setup := snapshotSettings
-	if tables := s.tables(); len(tables) > 0 {
+	if tables := s.tables(func(p db.SnapshotStatementsRow) bool { return p.IsWhole }); len(tables) > 0 {
 		// Before the transaction's snapshot is taken: to one that is older than a TRUNCATE, or
 		// an ALTER TABLE that writes the table anew, it would be empty.
 		setup += "; lock table " + strings.Join(tables, ", ") + " in access share mode"
@@ -176,7 +206,7 @@ func (s *snapshot) read(tx pgx.Tx) error {
 	}
 	s.parts = now
 	moment := pgcast.Snapshot{Seq: pgcast.Seq(at.Head), Position: pgcast.Position(at.Position)}
-	if len(s.tables()) > 0 {
+	if len(s.tables(func(db.SnapshotStatementsRow) bool { return true })) > 0 {
 		if moment.AsOf, err = pgcast.MakeAsOf(identity(at.SystemIdentifier, at.Timeline), at.Snapshot); err != nil {
 			return err
 		}
@@ -194,6 +224,7 @@ func (s *snapshot) read(tx pgx.Tx) error {
 			return err
 		}
 	}
+	s.release() // the cursors hold them from here on
 	if err := s.begin(moment); err != nil {
 		return &passed{err}
 	}
@@ -207,9 +238,9 @@ func (s *snapshot) read(tx pgx.Tx) error {
 	return nil
 }
 
-func (s *snapshot) tables() (list []string) {
+func (s *snapshot) tables(which func(db.SnapshotStatementsRow) bool) (list []string) {
 	for _, part := range s.parts {
-		if part.Relation != "" {
+		if part.Relation != "" && which(part) {
 			list = append(list, part.Relation)
 		}
 	}

@@ -38,7 +38,7 @@ type Options struct {
 	// DirectDatabaseURL leads to the primary without a pooler in between; the sequencer
 	// needs a session of its own. Default: DatabaseURL.
 	DirectDatabaseURL string
-	PoolSize          int    // connections for reading and publishing, 2 or more; default 8. Snapshots may open 3 more
+	PoolSize          int    // connections for reading and publishing, 2 or more; default 8. Snapshots may open 5 more
 	Listen            string // of clients; default 127.0.0.1:8080
 	AdminListen       string // of metrics; default 127.0.0.1:9187
 	AllowedOrigins    []string
@@ -142,7 +142,7 @@ func New(options *Options) (*Server, error) {
 	if err := s.loadCertificate(); err != nil {
 		return nil, err
 	}
-	cfg.MaxConns = int32(o.PoolSize) + snapshotReads + 1
+	cfg.MaxConns = int32(o.PoolSize) + 2*snapshotReads + 1 // a second one holds tables of which not all may be read
 	if o.Access.On {
 		cfg.MaxConns += accessConns
 	}
