@@ -44,7 +44,7 @@ func (s *Server) newAuthority(broken *breaker.Breaker) (*authority, error) {
 	a := &authority{opts: o, revocations: new(auth.Revocations),
 		store: accessStore{replay.NewAccess(s.pool, &replay.AccessOptions{Role: o.Role, Timeout: o.Timeout}), broken}}
 	var err error
-	if a.chain, err = newAuthenticator(&o, a.store, s.opts.Logger); err != nil {
+	if a.chain, err = newAuthenticator(&o, a.store, s.registry, s.opts.Logger); err != nil {
 		return nil, err
 	}
 	if o.Anonymous != nil {
