@@ -310,11 +310,11 @@ func (a *Authorizer) Forget(match func(*Claims) bool) {
 	}
 }
 
-// remove forgets a decision, unless it was asked for later than that.
+// remove forgets a decision, unless it was asked for later.
 func (a *Authorizer) remove(key decision, before time.Time) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if d, ok := a.decided.Peek(key); ok && d.until.Add(-a.opts.TTL).Before(before) {
+	if d, ok := a.decided.Peek(key); ok && !d.until.Add(-a.opts.TTL).After(before) {
 		a.decided.Remove(key)
 	}
 }
