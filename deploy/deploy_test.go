@@ -78,7 +78,7 @@ func TestCompose(t *testing.T) {
 	}
 	for _, p := range pgcast["ports"].([]any) {
 		if !strings.HasPrefix(p.(string), "127.0.0.1:") {
-			t.Errorf("port %v is published to everybody, and there is no access control yet", p)
+			t.Errorf("port %v is published to everybody, and there are no access rules", p)
 		}
 	}
 	if _, ok := services["postgres"].(map[string]any)["healthcheck"]; !ok {

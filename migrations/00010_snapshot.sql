@@ -150,7 +150,7 @@ end $$;
 comment on function pgcast.split_topic is 'Whether a template with those literals can have produced a topic, of which values if that can be told (else vals is null), and whether they can be no others.';
 
 -- +goose StatementBegin
-create function pgcast.is_input(value text, type text) returns boolean
+create function pgcast.is_input(value text, type regtype) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' as $$
 begin
   execute format('select %L::%s', value, type);
@@ -184,7 +184,7 @@ begin
     return null;
   end if;
   type := format('%s.%I', t.schema, t.typname);
-  return case pgcast.is_input(value, type) when true then format('t.%I operator(pg_catalog.=) %L::%s', col, value, type) when false then 'false' end;
+  return case pgcast.is_input(value, t.oid::regtype) when true then format('t.%I operator(pg_catalog.=) %L::%s', col, value, type) when false then 'false' end;
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.value_sql is 'A condition that all rows fulfil whose column is printed as the value; null where there is none better than that.';
@@ -234,8 +234,10 @@ begin
       where n is not null and not has_column_privilege(reader, a.relation, n, 'select')));
     if denied or not has_schema_privilege(reader, (select c.relnamespace from pg_class c where c.oid = a.relation), 'usage') then
       raise exception 'pgcast: role % may not read %, so there is no snapshot of its topics', quote_ident(reader), a.relation::regclass
-        using errcode = '42501', hint = format('grant usage on schema %s to %I; grant select on %s to %I;',
-          (select c.relnamespace::regnamespace from pg_class c where c.oid = a.relation), reader, a.relation::regclass, reader);
+        using errcode = '42501', hint = format('grant usage on schema %s to %I; grant select%s on %s to %I;',
+          (select c.relnamespace::regnamespace from pg_class c where c.oid = a.relation), reader,
+          case when names is null then '' else (select format(' (%s)', string_agg(distinct quote_ident(n), ', ')) from unnest(names || array(select jsonb_array_elements_text(r->'values'))) n where n is not null) end,
+          a.relation::regclass, reader);
     end if;
     rel := a.relation::regclass;
     statement := format('select (%s)::text as data, (%s)::text as key from %s t where %s', pgcast.row_sql(r, names, 't'),
@@ -285,7 +287,7 @@ revoke execute on all functions in schema pgcast from public;
 drop function pgcast.sources();
 drop function pgcast.snapshot_sql(text, name);
 drop function pgcast.value_sql(oid, text, text);
-drop function pgcast.is_input(text, text);
+drop function pgcast.is_input(text, regtype);
 drop function pgcast.split_topic(text[], text);
 drop function pgcast.decode_value(text);
 drop function pgcast.compacted(text);

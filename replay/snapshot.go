@@ -75,7 +75,11 @@ func (l *Log) snapshot(ctx context.Context, topic string, as *eyes, begin func(p
 		if s.parts, err = s.statements(db.New(conn)); err != nil {
 			return err
 		}
+		if s.release, err = l.hold(ctx, as, s.parts); err != nil {
+			return l.snapshotError(topic, err)
+		}
 		err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, s.read)
+		s.release()
 		if err == errAsSomebody {
 			err = nil
 		}
@@ -87,6 +91,35 @@ func (l *Log) snapshot(ctx context.Context, topic string, as *eyes, begin func(p
 		}
 	}
 	return unavailable(fmt.Sprintf("read a snapshot of %q", topic), err)
+}
+
+// hold keeps tables as they are, on a connection of its own, until release is called: those of
+// which only some columns may be read. LOCK TABLE is refused for them, and a query would take
+// the snapshot of its transaction before it has the lock.
+func (l *Log) hold(ctx context.Context, as *eyes, parts []db.SnapshotStatementsRow) (release func(), err error) {
+	sql := "set local lock_timeout = '2s'"
+	if as != nil {
+		sql += "; set local role " + pgx.Identifier{as.role}.Sanitize()
+	}
+	begins := len(sql)
+	for _, part := range parts {
+		if part.Relation != "" && !part.IsWhole {
+			sql += "; select from " + part.Relation + " limit 0"
+		}
+	}
+	if len(sql) == begins {
+		return func() {}, nil
+	}
+	tx, err := l.pool.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	release = sync.OnceFunc(func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }) // it has changed nothing
+	if _, err := tx.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
 }
 
 // errAttachedMeanwhile says that other tables make the topic's events than a moment ago.
@@ -173,6 +206,7 @@ type snapshot struct {
 	begin   func(pgcast.Snapshot) error
 	take    func(pgcast.Row) error
 	watched func(pid int32) // called when it holds locks on tables
+	release func()          // lets go of tables that are held meanwhile
 	parts   []db.SnapshotStatementsRow
 }
 
@@ -181,7 +215,7 @@ func (s *snapshot) read(tx pgx.Tx) error {
 	if s.as == nil {
 		setup = snapshotPath + setup
 	}
-	if tables := s.tables(); len(tables) > 0 {
+	if tables := s.tables(func(p db.SnapshotStatementsRow) bool { return p.IsWhole }); len(tables) > 0 {
 		// Before the transaction's snapshot is taken: to one that is older than a TRUNCATE, or
 		// an ALTER TABLE that writes the table anew, it would be empty.
 		lock := "; lock table " + strings.Join(tables, ", ") + " in access share mode"
@@ -207,7 +241,7 @@ func (s *snapshot) read(tx pgx.Tx) error {
 	}
 	s.parts = now
 	moment := pgcast.Snapshot{Seq: pgcast.Seq(at.Head), Position: pgcast.Position(at.Position)}
-	if len(s.tables()) > 0 {
+	if len(s.tables(func(db.SnapshotStatementsRow) bool { return true })) > 0 {
 		if moment.AsOf, err = pgcast.MakeAsOf(identity(at.SystemIdentifier, at.Timeline), at.Snapshot); err != nil {
 			return err
 		}
@@ -231,6 +265,7 @@ func (s *snapshot) read(tx pgx.Tx) error {
 			return err
 		}
 	}
+	s.release() // the cursors hold them from here on
 	if err := s.begin(moment); err != nil {
 		return &passed{err}
 	}
@@ -247,9 +282,9 @@ func (s *snapshot) read(tx pgx.Tx) error {
 	return nil
 }
 
-func (s *snapshot) tables() (list []string) {
+func (s *snapshot) tables(which func(db.SnapshotStatementsRow) bool) (list []string) {
 	for _, part := range s.parts {
-		if part.Relation != "" {
+		if part.Relation != "" && which(part) {
 			list = append(list, part.Relation)
 		}
 	}

@@ -74,6 +74,13 @@ func TestVersion(t *testing.T) {
 	if !regexp.MustCompile(`^pgcast \S+.* go1\.\S+ \w+/\w+$`).MatchString(out) {
 		t.Errorf("version: %q", out)
 	}
+	// S39: everything that is in the binary, pinned.
+	modules := s.run(t, "version", "--modules").ok(t)
+	for _, want := range []string{`(?m)^go\s+go1\.`, `(?m)^github\.com/pgcast/pgcast\s`, `(?m)^github\.com/jackc/pgx/v5\s+v5\.\S+\s+h1:\S+=$`, `(?m)^github\.com/coder/websocket\s+v\S+\s+h1:\S+=$`} {
+		if !regexp.MustCompile(want).MatchString(modules) {
+			t.Errorf("version --modules lacks %s:\n%s", want, modules)
+		}
+	}
 	if flag := s.run(t, "--version").ok(t); flag != out {
 		t.Errorf("--version says %q, version %q", flag, out)
 	}

@@ -54,7 +54,7 @@ func (a *app) printConfig(asJSON bool) error {
 	for _, s := range allSettings {
 		value := a.set.texts[s.name]
 		if s.secret {
-			value = redact(value)
+			value = shown(s, value)
 		}
 		lines = append(lines, line{s.name, value, a.set.from[s.name]})
 	}
@@ -77,6 +77,17 @@ func (a *app) printConfig(asJSON bool) error {
 	return a.set.check()
 }
 
+// shown is what may be shown of a secret setting.
+func shown(s setting, value string) string {
+	switch {
+	case s.kind == "url":
+		return redact(value)
+	case value == "":
+		return ""
+	}
+	return "(hidden)"
+}
+
 // printReference writes the table that the docs show.
 func (a *app) printReference() error {
 	var b strings.Builder
@@ -97,6 +108,12 @@ func (s *settings) check() error {
 	if err := s.checkOpen(); err != nil {
 		return err
 	}
+	if err := s.checkDatabase(); err != nil {
+		return err
+	}
+	if err := s.checkRedis(); err != nil {
+		return err
+	}
 	return s.checkHeartbeat()
 }
 
@@ -111,20 +128,6 @@ func (s *settings) checkHeartbeat() error {
 	default:
 		return usage(invalid("set presence-heartbeat to a third of presence-ttl, or leave it out",
 			"presence-heartbeat %s (%s) is more than half of presence-ttl %s: users would come and go", *beat, s.from["presence-heartbeat"], ttl))
-	}
-	return nil
-}
-
-// checkOpen refuses to be reachable for other machines unless that is asked for.
-func (s *settings) checkOpen() error {
-	if s.InsecureOpen {
-		return nil
-	}
-	for _, l := range []struct{ name, addr string }{{"listen", s.Listen}, {"admin-listen", s.AdminListen}} {
-		if !loopback(l.addr) {
-			return usage(invalid("listen on 127.0.0.1 behind a proxy that checks who connects, or add --insecure-open if only trusted machines can connect",
-				"%s %s (%s) lets other machines connect, and there is no access control yet", l.name, l.addr, s.from[l.name]))
-		}
 	}
 	return nil
 }

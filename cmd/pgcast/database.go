@@ -20,7 +20,7 @@ const connectTimeout = 10 * time.Second
 // the pgcast dev running in this directory.
 func (a *app) findDatabase() error {
 	if a.set.DatabaseURL != "" {
-		return nil
+		return a.set.checkDatabase()
 	}
 	dev, err := runningDev(a.set.DataDir)
 	if err != nil {

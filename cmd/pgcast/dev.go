@@ -158,9 +158,6 @@ func (d *dev) serve(ctx context.Context, log *slog.Logger) error {
 	d.choosePorts()
 	options := d.serverOptions(log)
 	options.Public = d.page(pool)
-	if !d.set.InsecureOpen {
-		options.Guard = devpage.OnlyLoopbackNames
-	}
 	options.OnReady = func(listen, admin string) { d.ready(listen, admin, log) }
 	s, err := server.New(options)
 	if err != nil {

@@ -89,8 +89,11 @@ func load(flags *pflag.FlagSet, environ []string) (*settings, []string, error) {
 		errs = append(errs, err)
 	}
 	environment, warnings, err := loadEnvironment(environ)
-	if err != nil {
+	if environment == nil {
 		return nil, nil, err
+	}
+	if err != nil {
+		errs = append(errs, err)
 	}
 	command, err := loadFlags(flags, values)
 	if err != nil {
@@ -199,12 +202,27 @@ func loadFile(flags *pflag.FlagSet, environ []string) (*layer, error) {
 // programs' variables may well begin like that.
 func loadEnvironment(environ []string) (*layer, []string, error) {
 	var warnings []string
+	var errs []error
 	names := map[string]string{}
 	provider := env.Provider("", env.Opt{
 		Prefix:      envPrefix,
 		EnvironFunc: func() []string { return environ },
 		TransformFunc: func(k, v string) (string, any) {
 			name := settingName(k)
+			if secret := secretOf(k); secret != nil && v != "" {
+				name = secret.name
+				if lookupEnv(environ, envName(name)) != "" {
+					errs = append(errs, invalid("keep one of them", "both %s and %s are set", envName(name), k))
+					return "", nil
+				}
+				text, err := readSecret(k, v)
+				if err != nil {
+					errs = append(errs, err)
+					return "", nil
+				}
+				names[name] = k
+				return name, text
+			}
 			switch {
 			case k == envPrefix+"CONFIG" || v == "": // compose files leave variables empty that are not set
 				return "", nil
@@ -221,7 +239,7 @@ func loadEnvironment(environ []string) (*layer, []string, error) {
 		return nil, nil, fmt.Errorf("read the environment: %w", err)
 	}
 	slices.Sort(warnings)
-	return &layer{from: func(name string) string { return names[name] }, values: values}, warnings, nil
+	return &layer{from: func(name string) string { return names[name] }, values: values}, warnings, errors.Join(errs...)
 }
 
 // loadFlags reads the flags that were given.

@@ -18,6 +18,13 @@ type settings struct {
 	AdminListen    string
 	InsecureOpen   bool
 	AllowedOrigins []string
+	AdminToken     string
+	TLSCertFile    string
+	TLSKeyFile     string
+	Compression    string // off or on
+
+	InsecureDatabase bool
+	InsecureRedis    bool
 
 	Wake           replay.Wake
 	PoolSize       int
@@ -28,6 +35,8 @@ type settings struct {
 	MaxEvent         int
 	MaxSubscriptions int
 	MaxSessions      int
+	MaxPerAddress    int
+	MaxPerSubject    int
 	RingSize         int
 	SnapshotFresh    time.Duration
 	SpoolDir         string
@@ -83,7 +92,7 @@ type setting struct {
 }
 
 // allSettings is the one list of them, in the order people read them.
-var allSettings = slices.Concat(mainSettings, accessSettings, liveSettings)
+var allSettings = slices.Concat(mainSettings, accessSettings, guardSettings, liveSettings)
 
 var mainSettings = []setting{
 	{name: "database-url", kind: "url", scope: forDatabase, secret: true,
@@ -100,10 +109,10 @@ var mainSettings = []setting{
 		help: "address for clients: /ws, /topics, /healthz, /readyz",
 		read: address(func(s *settings) *string { return &s.Listen })},
 	{name: "admin-listen", value: "127.0.0.1:9187", kind: "address", scope: forServer,
-		help: "address for /metrics and /limits",
+		help: "address for /metrics and /limits; off loopback an admin-token is needed",
 		read: address(func(s *settings) *string { return &s.AdminListen })},
 	{name: "insecure-open", value: "false", kind: "bool", scope: forServer,
-		help: "listen also where other machines can connect, although there is no access control yet",
+		help: "listen also where other machines can connect, and answer to any name, although there are no access rules",
 		read: boolean(func(s *settings) *bool { return &s.InsecureOpen })},
 	{name: "allowed-origins", kind: "origins", scope: forServer,
 		help: "hosts of web pages that may connect besides those of the same host, as https://app.example.com,localhost:5173",

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -118,19 +117,6 @@ func address(field func(*settings) *string) func(*settings, string) error {
 		*field(s) = v
 		return nil
 	}
-}
-
-// loopback tells whether only this machine can connect to an address.
-func loopback(addr string) bool {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return false
-	}
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
 }
 
 // origins reads hosts, with a scheme or for any, and with * for any text without a slash.

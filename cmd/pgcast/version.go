@@ -45,13 +45,39 @@ func (b build) String() string {
 }
 
 func (a *app) versionCommand() *cobra.Command {
-	return &cobra.Command{
+	var modules bool
+	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Long: `Print the version, or with --modules everything that this program was built from: each
+module with its version and its checksum, as go.sum has it.`,
+		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if modules {
+				return a.printModules()
+			}
 			_, err := fmt.Fprintln(a.out, version())
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&modules, "modules", false, "list the modules that it was built from")
+	return cmd
+}
+
+// printModules lists the modules in the binary, the toolchain first.
+func (a *app) printModules() error {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return invalid("build it with modules, as go build does", "this program does not know what it was built from")
+	}
+	t := a.newTable([]string{"module", "version", "checksum"})
+	t.add("go", info.GoVersion, "")
+	t.add(info.Main.Path, version().version, info.Main.Sum)
+	for _, m := range info.Deps {
+		if m.Replace != nil {
+			m = m.Replace
+		}
+		t.add(m.Path, m.Version, m.Sum)
+	}
+	return t.close()
 }

@@ -2,26 +2,13 @@ package devpage
 
 import (
 	"mime"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
-)
 
-// OnlyLoopbackNames refuses requests for any name but a loopback one. While there is no
-// access control it is what keeps a site that somebody visits, and whose name was rebound
-// to 127.0.0.1, from reading what a server on that person's machine streams: to the
-// browser such a page and the server are one origin.
-func OnlyLoopbackNames(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !loopbackHost(r.Host) {
-			http.Error(w, "pgcast dev is only here for this machine: use http://localhost with the port, or start it with --insecure-open", http.StatusForbidden)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
+	"github.com/pgcast/pgcast/internal/perimeter"
+)
 
 // onlyFromPage lets requests through that this page sent, from a browser on this machine.
 // Behind it anybody may run any SQL, so each check stands on its own:
@@ -51,7 +38,7 @@ func foreign(r *http.Request) (why, hint string) {
 	if addr, err := netip.ParseAddrPort(r.RemoteAddr); err != nil || !addr.Addr().Unmap().IsLoopback() {
 		return "SQL runs only for browsers on the machine where pgcast dev runs.", elsewhere
 	}
-	if !loopbackHost(r.Host) {
+	if !perimeter.LoopbackHost(r.Host) {
 		return "SQL runs only where the page's address is a loopback one.", elsewhere
 	}
 	const notHere = "Only the page itself may run SQL here; from elsewhere, use pgcast sql."
@@ -63,18 +50,4 @@ func foreign(r *http.Request) (why, hint string) {
 		return "The request does not come from this page.", notHere
 	}
 	return "", ""
-}
-
-// loopbackHost tells whether a Host header names this machine itself.
-func loopbackHost(host string) bool {
-	name := host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		name = h
-	}
-	name = strings.TrimSuffix(strings.ToLower(name), ".")
-	if name == "localhost" || strings.HasSuffix(name, ".localhost") { // reserved, RFC 6761
-		return true
-	}
-	ip, err := netip.ParseAddr(strings.Trim(name, "[]"))
-	return err == nil && ip.Unmap().IsLoopback()
 }

@@ -98,11 +98,7 @@ func (c *client) run() {
 	c.session.End(err)
 	// The close frame is on its way. Read on until the peer's comes: closing a connection
 	// with something unread in it would take back what the peer has not read yet.
-	for err = nil; err == nil; _, c.message, err = c.ws.Reader(context.Background()) {
-		if c.message != nil { // nothing may have come yet
-			_, _ = io.Copy(io.Discard, c.message)
-		}
-	}
+	c.readOn()
 }
 
 // begin welcomes the client, whoever it is by now.

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"net"
@@ -97,12 +98,14 @@ func (c *conn) push(p []byte) (sent int, err error) {
 		if err := c.SetWriteDeadline(began.Add(c.timeout)); err != nil {
 			return sent, err
 		}
-		n, err := c.Conn.Write(p[sent:])
+		n, err := c.Conn.Write(c.piece(p[sent:]))
 		sent += n
 		if n > 0 && time.Since(began) > blocked {
 			c.heard() // it has made room; its pong may be far behind what it has not read yet
 		}
 		switch {
+		case err == nil && sent < len(p):
+			continue
 		case err == nil:
 			return sent, nil
 		case !errors.Is(err, os.ErrDeadlineExceeded):
@@ -113,6 +116,18 @@ func (c *conn) push(p []byte) (sent int, err error) {
 			return sent, errStalled
 		}
 	}
+}
+
+// tlsPiece is what one record of TLS holds at most.
+const tlsPiece = 16 << 10
+
+// piece is how much of p is written at a time: of TLS one record, since a TLS connection on
+// which a deadline has passed in the middle of a write can take nothing more.
+func (c *conn) piece(p []byte) []byte {
+	if _, secure := c.Conn.(*tls.Conn); secure && len(p) > tlsPiece {
+		return p[:tlsPiece]
+	}
+	return p
 }
 
 // writing tells whether a write is under way, whose own timeout says how the peer is.

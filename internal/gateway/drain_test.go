@@ -121,7 +121,7 @@ func TestDrainDuringHandshake(t *testing.T) {
 	near, far := net.Pipe()
 	defer far.Close()
 	c := &client{g: w.gate, conn: &conn{Conn: near, timeout: within}}
-	if err := w.gate.admit(c); err != nil {
+	if err := w.gate.admit(c, "192.0.2.1", nil); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), within)

@@ -69,6 +69,7 @@ type Gateway struct {
 
 	mu       sync.Mutex
 	clients  map[transport]*fanout.Session // nil while the handshake goes on
+	crowd    crowd
 	rights   map[*rights]struct{}
 	checks   int64     // Rechecks, in all
 	doubtful []*rights // to be decided on anew
@@ -90,6 +91,12 @@ type Options struct {
 	MaxFrame         int // bytes of a client's frame; default 256 KiB
 	MaxSubscriptions int // of one session; default 1,000
 	MaxSessions      int // default 100,000
+	// MaxSessionsPerAddress bounds those of one address, an IPv6 one being its /64; default
+	// 10,000. MaxSessionsPerSubject bounds those of all who have the same sub; default 1,000.
+	MaxSessionsPerAddress, MaxSessionsPerSubject int
+	// Compression lets clients of WebSockets send compressed frames (RFC 7692). What they are
+	// sent is not: it is framed once for all.
+	Compression bool
 	// MaxRequests bounds the publishes and history reads under way at once, of all
 	// sessions together; the others wait. The reader of the log must never wait for a
 	// database connection behind them. Default 3.
@@ -138,6 +145,8 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 	def(&opts.MaxFrame, 256<<10)
 	def(&opts.MaxSubscriptions, 1000)
 	def(&opts.MaxSessions, 100_000)
+	def(&opts.MaxSessionsPerAddress, 10_000)
+	def(&opts.MaxSessionsPerSubject, 1_000)
 	def(&opts.MaxRequests, 3)
 	if opts.WriteTimeout <= 0 {
 		opts.WriteTimeout = 30 * time.Second
@@ -162,7 +171,7 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 		opts.Logger = slog.Default()
 	}
 	g := &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
-		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, signIn: signInWithin, closeWait: closeWait, clients: map[transport]*fanout.Session{}, rights: map[*rights]struct{}{}, waiting: map[string]int{}, degraded: map[string]bool{}, empty: make(chan struct{})}
+		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, signIn: signInWithin, closeWait: closeWait, clients: map[transport]*fanout.Session{}, crowd: newCrowd(opts.MaxSessionsPerAddress, opts.MaxSessionsPerSubject), rights: map[*rights]struct{}{}, waiting: map[string]int{}, degraded: map[string]bool{}, empty: make(chan struct{})}
 	load := g.attached
 	if opts.Tables == nil {
 		load = nil
@@ -210,10 +219,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	if err := g.admit(c); err != nil {
+	if err := g.admit(c, g.addressOf(r), a.claims); err != nil {
 		g.metrics.refused.Inc()
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		g.refuse(w, err)
 		return
 	}
 	if a.claims == nil || c.refusal != nil {
@@ -225,7 +233,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	ws, err := websocket.Accept(&hijacker{w, c.conn}, r, &websocket.AcceptOptions{
-		OriginPatterns: g.opts.Origins, CompressionMode: websocket.CompressionDisabled, Subprotocols: []string{subprotocol},
+		OriginPatterns: g.opts.Origins, CompressionMode: g.compression(), Subprotocols: []string{subprotocol},
 		OnPingReceived: func(_ context.Context, payload []byte) bool {
 			c.conn.answer(payload)
 			return false
@@ -247,7 +255,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.rights = g.watchOver(c.claims.Load, c.session, c, a.checks)
 	g.attach(c, c.session)
 	g.settle(c, c.session, a.since)
-	g.metrics.connects.Inc()
+	if c.refusal == nil {
+		g.metrics.connects.Inc()
+	} else {
+		g.metrics.refused.Inc()
+	}
 	// In a goroutine of its own: returning lets go of net/http's buffers and stack.
 	go c.run()
 }
@@ -259,7 +271,7 @@ var (
 	errNoRoom   = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "no room for another session", Hint: "come back in a moment"}
 )
 
-func (g *Gateway) admit(t transport) error {
+func (g *Gateway) admit(t transport, address string, claims *auth.Claims) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -269,6 +281,9 @@ func (g *Gateway) admit(t transport) error {
 		return errLeaving
 	case len(g.clients) >= g.opts.MaxSessions:
 		return errNoRoom
+	}
+	if err := g.crowd.enter(t, address, subjectOf(claims)); err != nil {
+		return err
 	}
 	g.clients[t] = nil
 	return nil
@@ -296,6 +311,7 @@ func (g *Gateway) forget(t transport) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.clients, t)
+	g.crowd.leave(t)
 	if c, is := t.(*client); is {
 		g.unwait(c)
 	}

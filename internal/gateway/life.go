@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pgcast/pgcast"
@@ -170,6 +171,9 @@ func (c *client) renew(ctx context.Context, token string) error {
 	if err := c.g.allow(ctx, claims, auth.Connect, ""); err != nil {
 		return err
 	}
+	if err := c.g.belong(c, claims); err != nil {
+		return err
+	}
 	c.take(claims)
 	c.g.settle(c, c.session, since)
 	c.knownAs(c.id, c.live.said)
@@ -194,13 +198,15 @@ func refusal(err error) error {
 	}
 	text := e.Message
 	if len(text) > 120 { // what fits into a close frame
-		text = text[:120]
+		text = strings.ToValidUTF8(text[:120], "")
 	}
 	switch e.Code {
 	case pgcast.CodeUnauthenticated:
 		return closeError{wire.CloseUnauthenticated, text}
 	case pgcast.CodeForbidden:
 		return closeError{wire.CloseForbidden, text}
+	case pgcast.CodeRateLimited:
+		return closeError{wire.CloseThrottled, text}
 	}
 	return nil
 }

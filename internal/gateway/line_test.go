@@ -27,6 +27,19 @@ const handshake = "GET /ws HTTP/1.1\r\nHost: %s\r\nConnection: Upgrade\r\nUpgrad
 // takes the answer. window is the receive buffer's size; 0 leaves it as it is.
 func (w *world) line(t testing.TB, window int, early ...byte) *line {
 	t.Helper()
+	l := w.connect(t, window)
+	l.write(append(fmt.Appendf(nil, handshake, w.address()), early...))
+	l.patience(within)
+	res, err := http.ReadResponse(l.r, nil)
+	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("handshake: %v, %v", res, err)
+	}
+	return l
+}
+
+// connect connects, and says nothing yet.
+func (w *world) connect(t testing.TB, window int) *line {
+	t.Helper()
 	dialer := net.Dialer{Timeout: within}
 	if window > 0 {
 		// Before it connects: what the kernel has offered it does not take back.
@@ -44,12 +57,6 @@ func (w *world) line(t testing.TB, window int, early ...byte) *line {
 	}
 	l := &line{t, conn, bufio.NewReader(conn)}
 	t.Cleanup(func() { _ = conn.Close() })
-	l.write(append(fmt.Appendf(nil, handshake, w.address()), early...))
-	l.patience(within)
-	res, err := http.ReadResponse(l.r, nil)
-	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("handshake: %v, %v", res, err)
-	}
 	return l
 }
 

@@ -34,7 +34,7 @@ var errEnough = errors.New("the poll has its answer")
 // poll answers with the next events, or with none when the time is up.
 func (g *Gateway) poll(w http.ResponseWriter, r *http.Request, q question, page found) {
 	p := &poll{asking: askingOf(r), limit: q.limit, pattern: q.pattern, gone: make(chan struct{}), next: page.next, tail: int64(page.Tail)}
-	if err := g.admit(p); err != nil {
+	if err := g.admit(p, g.addressOf(r), p.asking.claims); err != nil {
 		g.metrics.refused.Inc()
 		g.refuse(w, err)
 		return

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/tls"
 	"net"
 	"time"
 
@@ -11,6 +12,9 @@ import (
 // room, for so long. A stream has no pings, and what is sent to a peer that has vanished
 // would lie in the kernel for a quarter of an hour.
 func dropSilent(c net.Conn, after time.Duration) {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {
 		return

@@ -64,7 +64,7 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
 		g.refuseStream(w, r, err)
 		return
 	}
-	if err := g.admit(s); err != nil {
+	if err := g.admit(s, g.addressOf(r), s.asking.claims); err != nil {
 		s.rights.close()
 		g.metrics.refused.Inc()
 		g.refuseStream(w, r, err)
@@ -203,10 +203,11 @@ func (s *stream) lenses(ctx context.Context) ([]fanout.Lens, error) {
 // streamHead is the answer up to its first event. Its body ends with the connection.
 func streamHead(h http.Header) []byte {
 	b := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-store\r\n" +
-		"X-Accel-Buffering: no\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n")
+		"X-Accel-Buffering: no\r\nConnection: close\r\n")
+	h.Set("X-Content-Type-Options", "nosniff")
 	for name, values := range h {
 		for _, v := range values {
-			b = append(b, name+": "+v+"\r\n"...) // of ours: CORS
+			b = append(b, name+": "+v+"\r\n"...) // of ours: CORS, and what holds for all answers
 		}
 	}
 	b = append(b, "Date: "+time.Now().UTC().Format(http.TimeFormat)+"\r\n\r\n"...)

@@ -79,6 +79,9 @@ func (c *client) signIn() (wire.Frame, error) {
 		if claims, err = c.g.verify(ctx, f.Token); err == nil {
 			err = c.g.allow(ctx, claims, auth.Connect, "")
 		}
+		if err == nil {
+			err = c.g.belong(c, claims)
+		}
 		return err
 	})
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/pgcast/pgcast/internal/perimeter"
 )
 
 func (s *Server) publicHandler() http.Handler {
@@ -42,7 +44,14 @@ func (s *Server) adminHandler() http.Handler {
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
-	return mux
+	admin := perimeter.NoBrowsers(mux)
+	switch {
+	case s.opts.AdminToken != "":
+		return perimeter.Token(s.opts.AdminToken, admin, "/healthz", "/readyz")
+	case perimeter.Loopback(s.opts.AdminListen):
+		return perimeter.Hosts(nil, "use localhost, or 127.0.0.1, or start it with an admin token")(admin)
+	}
+	return admin
 }
 
 // healthz says that the process lives; restarting it would not help with anything else.

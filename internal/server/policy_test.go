@@ -234,7 +234,7 @@ func callers(t *testing.T, db *pgtest.DB, g *guarded) []caller {
 		{scopeVerbs: "subscribe,history,snapshot", scopes: []string{"room:*", "org:acme:**"}},
 		{scopeVerbs: "subscribe,presence,cursor,group", scopes: []string{"public:1", "group:*", "user:ann"}},
 	} {
-		k.name = fmt.Sprint("key ", i)
+		k.name = fmt.Sprint("key-", i)
 		k.credential = pgtest.Value[string](t, db, fmt.Sprintf("select pgcast.create_api_key('%s', '{%s}', '{%s}')", k.name, k.scopeVerbs, strings.Join(k.scopes, ",")))
 		list = append(list, k)
 	}
@@ -250,19 +250,15 @@ func many(n int) (list []any) {
 
 // matrixTopics are topics and patterns to ask for; every second topic has events.
 func matrixTopics() (list []string) {
-	list = []string{"news", "news:1", "public:1", "public:2", "public:a:b", "public:*", "public:**", "user:*", "user:**", "user:ann:*", "user:ann:**",
-		"room:*", "room:**", "room:1:2", "room:1%3A2", "org:*", "org:**", "org:*:1", "org:acme:*", "org:acme:**", "org:acme:1:*", "org:other:**", "org:*:**",
-		"doc-acme:ann", "doc-other:ann", "doc-*:ann", "doc-{org}:ann", "doc-acme:*", "doc-:ann", "board:1:ann", "board:*:ann", "board:*:bob", "board:*:*", "board::ann",
-		"log:1", "log:a:b", "log:**", "log:*", "log:ann", "log:bob", "log:%2A", "num:7", "num:07", "num:*", "num:7:1", "mix:acme.7:1", "mix:5.7:1", "mix:other.7:x", "mix:a.b.c:1", "mix:*:1",
-		"**", "*", "*:*", "*:ann", "*:root", "a.*.b", "a*", "..", "user:..", "group:1", "group:2", "group:open", "group:acme", "group:1000", "group:%2A", "ghost:1", "user:", ":", "user::ann"}
-	for _, sub := range []string{"ann", "bob", "cid", "dan", "%2A", "%2A%2A", "%252A", "a%3Ab", "a:b", "eve", "%C3%A4nn", "kim", "nobody", "{sub}", "Ann", "ann "} {
-		list = append(list, "user:"+sub, "user:"+sub+":x", "room:"+sub)
+	list = []string{"news", "public:1", "public:a:b", "public:*", "user:*", "user:**", "user:ann:**", "user:ann:x", "user:bob:x:y", "room:*", "room:1:2", "room:1",
+		"org:*", "org:*:1", "org:acme:*", "org:acme:**", "org:acme:1", "org:acme:1:2", "org:other:1", "org:5:1", "org:%2A:1", "doc-acme:ann", "doc-*:ann", "doc-{org}:ann",
+		"board:1:ann", "board:*:ann", "board:*:bob", "log:a:b", "log:**", "log:ann", "num:7", "num:07", "num:*", "mix:acme.7:1", "mix:5.7:1", "mix:*:1",
+		"**", "*", "*:root", "a.*.b", "user:..", "group:1", "group:open", "group:acme", "ghost:1", "user:"}
+	for _, sub := range []string{"ann", "bob", "%2A", "%252A", "a%3Ab", "a:b", "%C3%A4nn", "nobody", "Ann", "ann "} {
+		list = append(list, "user:"+sub)
 	}
-	for _, room := range []string{"1", "2", "3", "999", "1000", "open"} {
+	for _, room := range []string{"2", "%2A", "999", "1000", "open"} {
 		list = append(list, "room:"+room)
-	}
-	for _, org := range []string{"acme", "other", "5", "%2A", "a%20b"} {
-		list = append(list, "org:"+org+":1", "org:"+org+":1:2")
 	}
 	return list
 }

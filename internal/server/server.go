@@ -25,6 +25,8 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/gateway"
+	"github.com/pgcast/pgcast/internal/perimeter"
+	"github.com/pgcast/pgcast/internal/redact"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/replay"
 )
@@ -36,7 +38,7 @@ type Options struct {
 	// DirectDatabaseURL leads to the primary without a pooler in between; the sequencer
 	// needs a session of its own. Default: DatabaseURL.
 	DirectDatabaseURL string
-	PoolSize          int    // connections for reading and publishing, 2 or more; default 8. Snapshots may open 3 more
+	PoolSize          int    // connections for reading and publishing, 2 or more; default 8. Snapshots may open 5 more
 	Listen            string // of clients; default 127.0.0.1:8080
 	AdminListen       string // of metrics; default 127.0.0.1:9187
 	AllowedOrigins    []string
@@ -45,19 +47,34 @@ type Options struct {
 	MaxEvent          int
 	MaxSubscriptions  int
 	MaxSessions       int
-	RingSize          int
-	WriteTimeout      time.Duration
-	PingInterval      time.Duration
-	DrainTimeout      time.Duration // for sessions to be told and flushed; default 10 s
-	RetentionEvery    time.Duration
-	SnapshotFresh     time.Duration // for which a snapshot serves others who ask for it; default 1 s
-	SpoolDir          string        // for snapshots on their way to clients; default the system's for temporary files
-	Live              LiveOptions
-	Access            AccessOptions
+	// MaxSessionsPerAddress bounds the sessions of one address, an IPv6 one being its /64, and
+	// beside them its connections that are none; default 10,000. Addresses of TrustedProxies
+	// are not counted, but those they speak for.
+	MaxSessionsPerAddress int
+	// MaxSessionsPerSubject bounds the sessions of all who have the same sub; default 1,000.
+	MaxSessionsPerSubject int
+	// Compression lets clients send compressed frames.
+	Compression    bool
+	RingSize       int
+	WriteTimeout   time.Duration
+	PingInterval   time.Duration
+	DrainTimeout   time.Duration // for sessions to be told and flushed; default 10 s
+	RetentionEvery time.Duration
+	SnapshotFresh  time.Duration // for which a snapshot serves others who ask for it; default 1 s
+	SpoolDir       string        // for snapshots on their way to clients; default the system's for temporary files
+	Live           LiveOptions
+	Access         AccessOptions
 	// Public serves the public listener's paths that are not the server's own.
 	Public http.Handler
 	// Guard, if set, stands before everything on the public listener.
 	Guard func(http.Handler) http.Handler
+	// AdminToken is what those show who ask for anything at the admin listener but whether
+	// the server lives and is ready; empty: nobody has to.
+	AdminToken string
+	// TLSCertFile and TLSKeyFile are a certificate, with those that lead to its authority, and
+	// its key, in PEM, for both listeners; they may be replaced while the server runs.
+	// Default: no TLS.
+	TLSCertFile, TLSKeyFile string
 	// Profile serves the process's profiles at /debug/pprof/ of the admin listener.
 	Profile bool
 	Logger  *slog.Logger // default slog.Default()
@@ -79,6 +96,8 @@ type Server struct {
 	security  *security
 	authority *authority // nil: there is no access control
 	registry  *prometheus.Registry
+	cert      *perimeter.Certificate // nil: no TLS
+	refused   *prometheus.CounterVec
 
 	identity atomic.Pointer[string] // nil until the database was first read
 	dialed   atomic.Bool            // the pool has connected, maybe to another database
@@ -96,9 +115,13 @@ func New(options *Options) (*Server, error) {
 	setDefault(&o.PoolSize, 8)
 	setDefault(&o.DrainTimeout, 10*time.Second)
 	setDefault(&o.WriteTimeout, 30*time.Second)
+	setDefault(&o.MaxSessions, 100_000)
+	setDefault(&o.MaxSessionsPerAddress, 10_000)
+	setDefault(&o.MaxSessionsPerSubject, 1_000)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	o.Logger = slog.New(redact.NewHandler(o.Logger.Handler(), s.secrets()...))
 	if o.DatabaseURL == "" {
 		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the database URL is missing"}
 	}
@@ -117,7 +140,10 @@ func New(options *Options) (*Server, error) {
 			return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("allowed origin %q is not a pattern", pattern)}
 		}
 	}
-	cfg.MaxConns = int32(o.PoolSize) + snapshotReads + 1
+	if err := s.loadCertificate(); err != nil {
+		return nil, err
+	}
+	cfg.MaxConns = int32(o.PoolSize) + 2*snapshotReads + 1 // a second one holds tables of which not all may be read
 	if o.Access.On {
 		cfg.MaxConns += accessConns
 	}
@@ -155,7 +181,9 @@ func setDefault[T comparable](v *T, d T) {
 
 func (s *Server) build() (err error) {
 	o := &s.opts
-	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), poolCollector{s.pool})
+	s.refused = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "pgcast_connections_refused_total",
+		Help: "Connections refused before they asked for anything, because there were too many, by listener."}, []string{"listener"})
+	s.registry.MustRegister(s.refused, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), poolCollector{s.pool})
 
 	s.log = replay.NewLog(s.pool, &replay.LogOptions{MaxEvent: o.MaxEvent})
 	// One of the pool's connections is left for the follower, whom nothing may hold up;
@@ -193,7 +221,9 @@ func (s *Server) build() (err error) {
 		access = s.authority.gateway()
 	}
 	s.gateway = gateway.New(s.hub, theirs, theirs, gateway.Options{Whole: whole, Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
-		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions, MaxRequests: requests, WriteTimeout: o.WriteTimeout,
+		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions,
+		MaxSessionsPerAddress: o.MaxSessionsPerAddress, MaxSessionsPerSubject: o.MaxSessionsPerSubject,
+		Compression: o.Compression, MaxRequests: requests, WriteTimeout: o.WriteTimeout,
 		PingInterval: o.PingInterval, Identity: s.identified, Tables: theirs.Tables, Live: s.live.gateway(&o.Live),
 		Limits: s.live.limits, TrustedProxies: o.Live.TrustedProxies, Access: access,
 		Registerer: s.registry, Logger: o.Logger})
@@ -234,7 +264,8 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("open the admin listener: %w", err), public.Close())
 	}
-	front, back := s.httpServer(s.publicHandler()), s.httpServer(s.adminHandler())
+	front, back := s.httpServer(s.publicHandler(), "public"), s.httpServer(s.adminHandler(), "admin")
+	s.warnOfPlainText()
 
 	// The engine outlives ctx: what drains still needs the log.
 	engine, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -249,8 +280,8 @@ func (s *Server) Run(ctx context.Context) error {
 		g.Go(func() error { return s.authority.run(engine) })
 	}
 	g.Go(func() error { return rest(engine, s.hub.Count, debug.FreeOSMemory) })
-	g.Go(func() error { return serve(front, public) })
-	g.Go(func() error { return serve(back, admin) })
+	g.Go(func() error { return serve(front, s.secured(public)) })
+	g.Go(func() error { return serve(back, s.secured(admin)) })
 	if s.opts.OnReady != nil {
 		s.opts.OnReady(public.Addr().String(), admin.Addr().String())
 	}
@@ -304,19 +335,6 @@ func (s *Server) drain(front, back *http.Server) {
 			_ = h.Close()
 		}
 	}
-}
-
-func (s *Server) httpServer(h http.Handler) *http.Server {
-	// A body that does not come would keep its connection for ever, also where nobody reads
-	// it: what is left of it is taken before the answer goes out.
-	bounded := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Body != http.NoBody {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.opts.WriteTimeout))
-		}
-		h.ServeHTTP(w, r)
-	})
-	return &http.Server{Handler: bounded, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(s.opts.Logger.Handler(), slog.LevelDebug)}
 }
 
 func serve(h *http.Server, l net.Listener) error {

@@ -12,7 +12,7 @@ import (
 // Data reads an event's data that stands alone, as the body of a request: any JSON, null
 // when there is nothing. Errors are *[pgcast.Error] with code invalid_event.
 func Data(text []byte) (json.RawMessage, error) {
-	s := scanner{text: text, room: MaxDepth - 1, exp: MaxExponent} // in a frame it would stand one level down
+	s := scanner{text: text, room: MaxDepth - 1, exp: MaxExponent, strict: true} // in a frame it would stand one level down
 	s.space()
 	if s.pos == len(text) {
 		return nil, nil

@@ -13,6 +13,7 @@ const (
 	MaxFrame       = 256 << 10 // default limit of a client's frame, in bytes
 	MaxServerFrame = 1 << 20   // clients drop longer frames unread, so none is ever sent
 	MaxDepth       = 32        // levels of nesting in a client's frame, the frame itself included
+	MaxMembers     = 10_000    // members of all objects in a client's frame together
 	// MaxExponent is the largest a JavaScript number has. Postgres prints numbers without
 	// exponents: 1e131071, nine bytes, would become 128 KiB.
 	MaxExponent    = 324

@@ -97,7 +97,7 @@ func readFrame(text []byte) (m members, err error) {
 	if !utf8.Valid(text) {
 		return m, fmt.Errorf("the frame is not UTF-8")
 	}
-	s := scanner{text: text, room: MaxDepth, exp: MaxExponent}
+	s := scanner{text: text, room: MaxDepth, exp: MaxExponent, strict: true}
 	s.space()
 	if s.peek() != '{' {
 		return m, fmt.Errorf("the frame is not a JSON object")
@@ -340,10 +340,6 @@ func (r *reader) seqs(raw []byte) map[string]pgcast.Seq {
 			return r.err
 		}
 		topic, _ := unquote(name)
-		if _, twice := seqs[topic]; twice {
-			r.fail("lastSeenSeqs has %s twice", clip(name))
-			return r.err
-		}
 		seqs[topic] = pgcast.Seq(n)
 		return nil
 	})

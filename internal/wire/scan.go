@@ -15,6 +15,10 @@ type scanner struct {
 	pos  int
 	room int // levels of nesting still allowed
 	exp  int // the largest exponent a number may have, either way; 0 for any
+
+	strict bool // no object may have a member twice, nor all together more than MaxMembers
+	count  int  // members so far
+	names  [][]byte
 }
 
 func (s *scanner) fail(want string) error {
@@ -93,6 +97,9 @@ func (s *scanner) object(f func(name, value []byte) error) error {
 		s.room++
 		return nil
 	}
+	own := len(s.names)
+	defer func() { s.names = s.names[:own] }()
+	var many map[string]struct{}
 	for {
 		s.space()
 		from := s.pos
@@ -103,6 +110,11 @@ func (s *scanner) object(f func(name, value []byte) error) error {
 			return err
 		}
 		name := s.text[from:s.pos]
+		if s.strict {
+			if err := s.note(name, own, &many); err != nil {
+				return err
+			}
+		}
 		s.space()
 		if !s.take(':') {
 			return s.fail("':'")
@@ -126,6 +138,40 @@ func (s *scanner) object(f func(name, value []byte) error) error {
 			return s.fail("',' or '}'")
 		}
 	}
+}
+
+// fewMembers is how many names are compared one by one.
+const fewMembers = 16
+
+// note notes a member of the object whose names begin at own. Which of two members with one
+// name counts differs between readers, and a proxy that checks one while the other is obeyed
+// is a hole.
+func (s *scanner) note(raw []byte, own int, many *map[string]struct{}) error {
+	if s.count++; s.count > MaxMembers {
+		return fmt.Errorf("it has more than %d members", MaxMembers)
+	}
+	name := key(raw)
+	if *many == nil {
+		for _, other := range s.names[own:] {
+			if bytes.Equal(other, name) {
+				return fmt.Errorf("it has member %s twice", clip(raw))
+			}
+		}
+		s.names = append(s.names, name)
+		if len(s.names)-own < fewMembers {
+			return nil
+		}
+		*many = make(map[string]struct{}, 2*fewMembers)
+		for _, other := range s.names[own:] {
+			(*many)[string(other)] = struct{}{}
+		}
+		return nil
+	}
+	if _, there := (*many)[string(name)]; there {
+		return fmt.Errorf("it has member %s twice", clip(raw))
+	}
+	(*many)[string(name)] = struct{}{}
+	return nil
 }
 
 // array walks over an array and gives each item to f, if f is not nil.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -92,3 +93,20 @@ type silent struct{}
 func (silent) Printf(context.Context, string, ...any) {}
 
 var quiet sync.Once
+
+// Unproved gives the host that a URL leads to if that is another machine that need not prove
+// who it is: without TLS, or with skip_verify. Else, or if it cannot be read, it is empty.
+func Unproved(url string) (host string) {
+	opts, err := redis.ParseURL(url)
+	if err != nil || opts.Network == "unix" || opts.TLSConfig != nil && !opts.TLSConfig.InsecureSkipVerify {
+		return ""
+	}
+	host, _, err = net.SplitHostPort(opts.Addr)
+	if err != nil {
+		host = opts.Addr
+	}
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.Unmap().IsLoopback() {
+		return ""
+	}
+	return host
+}
