@@ -46,8 +46,14 @@ func (c *Client) handle(f *wire.ServerFrame) ([]Item, error) {
 		if s := c.subs[f.Topic]; s != nil && s.live {
 			return c.reset(s, f), nil
 		}
-	case wire.History, wire.Published:
+	case wire.History, wire.Published, wire.Authenticated:
 		c.answer(f)
+	case wire.Welcome:
+		c.welcome, c.lapses = true, 0
+	case wire.TokenExpiring:
+		if c.opts.Token != nil {
+			signal(c.expiring)
+		}
 	case wire.Error:
 		if !c.answer(f) {
 			return c.failed(f)
@@ -77,7 +83,7 @@ func (c *Client) event(items []Item, e pgcast.Event) ([]Item, error) {
 	case n <= s.place:
 		c.stats.Duplicates++
 		return items, nil
-	case s.pattern == nil && n != s.place+1 && s.asOf == "": // else what is missing is in the snapshot
+	case s.pattern == nil && n != s.place+1 && !s.sparse():
 		return items, c.heal(s, n)
 	}
 	seen := s.pattern != nil && c.seen(e, s)
@@ -254,7 +260,7 @@ func (c *Client) gap(s *subscription, f *wire.ServerFrame) ([]Item, error) {
 	case s.pattern != nil && f.Tail > s.told:
 		// Its place stays, so after a reconnect the server tells this gap again.
 		s.told = f.Tail
-	case s.pattern == nil && f.After > s.place && s.asOf == "":
+	case s.pattern == nil && f.After > s.place && !s.sparse():
 		return nil, c.heal(s, f.After+1)
 	case s.pattern == nil && f.Tail-1 > s.place:
 		s.place, s.id = f.Tail-1, ""

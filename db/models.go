@@ -10,6 +10,30 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+// Keys of backends. Make them with create_api_key(), end them with revoke_api_key().
+type PgcastApiKey struct {
+	// The part of the key by which it is found; no secret.
+	ID string
+	// Whose it is: the claim sub is key: and the name. Several may have the same, as while one takes another's place.
+	Name string
+	// SHA-256 of the whole key. The key itself is not stored.
+	Hash []byte
+	// All it may do; connect goes without saying.
+	Verbs []string
+	// With which topics and patterns.
+	Topics []string
+	// Claims it has besides, for row rules.
+	Claims []byte
+	// When it was made.
+	CreatedAt time.Time
+	// From then on it is refused; null: never.
+	ExpiresAt pgtype.Timestamptz
+	// Since when it is refused; null: it is not.
+	RevokedAt pgtype.Timestamptz
+	// When it was last used, to about a minute; null: never.
+	LastUsedAt pgtype.Timestamptz
+}
+
 // Tables whose writes become events. Written by attach(), detach() and refresh().
 type PgcastAttachment struct {
 	// The table; for a partitioned or inherited one its root.
@@ -60,6 +84,20 @@ type PgcastCaptured struct {
 	SystemIdentifier *int64
 	// When the row was written.
 	At time.Time
+}
+
+// Attached tables whose row security holds for subscribers too. Written by enforce() and unenforce(); whoever detaches a table takes it away.
+type PgcastEnforcement struct {
+	// The attached table.
+	Relation interface{}
+	// The role as which callers see its rows.
+	Role string
+	// Claims that its policies depend on; callers that have these in common see the same. Null: all.
+	Claims []string
+	// Columns of its key when that was said. If they have changed nothing is shown, for events would name other rows.
+	Key []string
+	// Since when.
+	EnforcedAt time.Time
 }
 
 // Every event as its writer's own transaction wrote it; append-only, no counter, nothing two writers could queue on.
@@ -182,6 +220,34 @@ type PgcastRetention struct {
 	MaxCount *int64
 }
 
+// Whose tokens and sessions do not count any more. Change it with revoke() and unrevoke(), which tell the servers.
+type PgcastRevocation struct {
+	// sub: all tokens of somebody, issued until then; jti: one token; session: one session.
+	Kind string
+	// The claim's value, or the session's id.
+	Value string
+	// When. Tokens of a sub that were issued later count.
+	RevokedAt time.Time
+	// Until when it holds: no token lives longer.
+	Until time.Time
+}
+
+// What is allowed to whom. What no rule allows is refused; no rule forbids. Changes are told to the servers at once.
+type PgcastRule struct {
+	// Number of the rule; delete it by that.
+	ID int64
+	// What is allowed: connect, subscribe, history, snapshot, publish, presence, cursor, group.
+	Verbs []string
+	// With which topics: a topic, or a pattern, with claims in braces: user:{sub}. Not looked at for connect.
+	Topic string
+	// Only to those whose claim role is this, or whose claim roles, an array, has it; null: to all.
+	Role *string
+	// Only to those whose claims contain these, as the operator @> has it.
+	Claims []byte
+	// When it was made.
+	CreatedAt time.Time
+}
+
 // One row: who may sequence (term) and on which cluster the log was last sequenced.
 type PgcastSequencer struct {
 	// Always true: there is one row.
@@ -218,6 +284,16 @@ type PgcastStage struct {
 	CreatedAt pgtype.Timestamptz
 	// Of what publish() was called for: the number its id is made of.
 	ID *int64
+}
+
+// Tickets that stand for a caller once, until they are used or expire.
+type PgcastTicket struct {
+	// SHA-256 of the ticket. The ticket itself is not stored.
+	Hash []byte
+	// What is known of whom it stands for.
+	Claims []byte
+	// Until when it can be used.
+	ExpiresAt time.Time
 }
 
 // Names of the topics. A topic's head is its newest replay row, so that no counter row is ever updated.

@@ -98,9 +98,9 @@ type NoticeKind int
 const (
 	Subscribed   NoticeKind = iota + 1 // Seq is the place the subscription starts from
 	Unsubscribed                       // the subscription has ended
-	Gap                                // events after After and before Tail are trimmed away
+	Gap                                // events after After and before Tail are trimmed away, or not for the client
 	Reset                              // the history the client saw no longer exists; goes on from Head
-	Denied                             // no subscription was made, or it has ended within its snapshot; Reason says why
+	Denied                             // no subscription was made, or it has ended within its snapshot, or by Forbid; Reason says why
 	Replayed                           // the end of what Session.Replay sends; Truncated tells whether it is all
 )
 

@@ -15,6 +15,7 @@ type buffer struct {
 	out    []Item
 	frames []*Frame
 	items  []Item
+	seen   []*Frame
 }
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
@@ -113,6 +114,8 @@ func (s *Session) do(o op) {
 		if o.close.Ref != nil {
 			s.emit(Item{Notice: o.close})
 		}
+	case o.forbid != nil:
+		s.forbid(o.forbid)
 	case o.finish != nil:
 		s.flush() // what was answered comes before what is pulled
 		for _, sub := range s.subs {
@@ -132,6 +135,11 @@ func (s *Session) do(o op) {
 
 // open starts a subscription, in the place of the one there may be.
 func (s *Session) open(o *Opening) {
+	if s.barred.Load() && s.isForbidden(o.feed.key) {
+		s.emit(Item{Notice: o.denied()})
+		s.hub.drop(o)
+		return
+	}
 	s.read = max(s.read, o.at)
 	place, old := o.place, s.subs[o.feed.key]
 	if old != nil && o.req.Keep {
@@ -156,7 +164,7 @@ func (s *Session) open(o *Opening) {
 	if o.spool != nil {
 		// What came before through others is not in it; what it lacks must follow it.
 		sub.begin = &beginning{spool: o.spool, ref: o.req.Ref}
-	} else if o.req.After == nil || o.reset {
+	} else if o.req.After == nil || o.reset || o.req.Barred {
 		// It starts at the head, which is where the others now are: what came before went
 		// through them, if it was asked for at all.
 		if old != nil {
@@ -172,11 +180,23 @@ func (s *Session) open(o *Opening) {
 	s.orders++
 	s.subs[o.feed.key] = sub
 	s.hub.metrics.subscriptions.Inc()
-	s.emit(Item{Notice: &Notice{Kind: Subscribed, Topic: o.feed.key, Ref: o.req.Ref, Seq: sub.start}})
-	if o.reset {
+	told := sub.start
+	if o.req.Barred && !o.reset {
+		told = min(told, *o.req.After) // it did begin there, and what follows is a gap
+	}
+	s.emit(Item{Notice: &Notice{Kind: Subscribed, Topic: o.feed.key, Ref: o.req.Ref, Seq: told}})
+	switch {
+	case o.reset:
 		s.emit(Item{Notice: &Notice{Kind: Reset, Topic: o.feed.key, Head: sub.start, Ref: o.req.Ref}})
+	case told < sub.start:
+		s.emit(Item{Notice: &Notice{Kind: Gap, Topic: o.feed.key, After: told, Tail: sub.start + 1, Head: sub.start}})
 	}
 	o.feed.join(sub)
+	// Only now: what makes it stale from here on comes upon it among the members.
+	if s.hub.stale(sub) {
+		s.End(ErrResume)
+		return
+	}
 	s.kick(sub) // what the feed collected since the request
 }
 
@@ -229,6 +249,7 @@ func (s *Session) bring(sub *Subscription, position pgcast.Position, send bool) 
 			s.write(items)
 		}
 		switch {
+		case sub.over:
 		case sub.begin != nil:
 			more = more || sub.begin.wait(s.ctx)
 		case retry > 0:

@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 
 	"github.com/pgcast/pgcast"
 )
@@ -46,6 +47,9 @@ type Session struct {
 	views   map[View]struct{} // to be pulled
 	ended   bool
 	reason  error
+	// What Forbid has been told of and the pump has not come to yet, and how often.
+	forbidden map[string]int
+	barred    atomic.Bool // there is some; written with mu held
 
 	// Owned by the pump, or by the crew in its place.
 	subs       map[string]*Subscription
@@ -64,6 +68,7 @@ type op struct {
 	replay *Opening
 	close  *Notice // Unsubscribed, answered only if it has a ref
 	finish error
+	forbid []string
 }
 
 // size is about what it keeps in memory; a name that was asked for may be as long as a frame.

@@ -80,6 +80,12 @@ func (r *Retention) pass(ctx context.Context) (more bool, err error) {
 	if _, err := r.queries.RetentionKeys(ctx); err != nil {
 		return false, fmt.Errorf("delete old idempotency keys: %w", err)
 	}
+	if _, err := r.queries.RevocationExpired(ctx); err != nil {
+		return false, fmt.Errorf("delete revocations that have ended: %w", err)
+	}
+	if _, err := r.queries.TicketExpired(ctx); err != nil {
+		return false, fmt.Errorf("delete expired tickets: %w", err)
+	}
 	for after := int64(0); ; {
 		topics, err := r.queries.RetentionTopics(ctx, db.RetentionTopicsParams{After: after, MaxTopics: topicsPerLook})
 		if err != nil {
@@ -156,9 +162,16 @@ func (r *Retention) rules(ctx context.Context) (rules, error) {
 	return list, nil
 }
 
+// ownAge is for how long, in seconds, events of the server's own topics are kept, which no
+// pattern selects: servers that have been away for longer start anew anyway.
+const ownAge = 24 * 60 * 60
+
 // of gives the rule with most literal segments that selects the topic; the zero rule
 // keeps for ever.
 func (rs rules) of(topic string) rule {
+	if strings.HasPrefix(topic, "__") {
+		return rule{maxAge: ownAge}
+	}
 	for _, r := range rs {
 		if r.pattern.Match(topic) {
 			return r

@@ -2,7 +2,7 @@ package gateway
 
 import (
 	"context"
-	"net/http"
+	"time"
 
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/auth"
@@ -36,17 +36,26 @@ type Access struct {
 	Authenticator Authenticator
 	Authorizer    Authorizer
 	Tickets       Tickets
+	// TicketTTL is for how long a ticket can be used, as callers are told; default 30 s.
+	TicketTTL time.Duration
 	// Anonymous are the claims of those who show nothing; nil: they are not let in.
 	Anonymous *auth.Claims
 	// Cookie is the name of the app's cookie that holds a token, for the preflight of
 	// browsers; empty: there is none.
 	Cookie string
-	// Lens gives how rows are shown to a caller; nil, or giving nil: as they are.
-	Lens func(claims *auth.Claims) fanout.Lens
+	// DecisionTTL is for how long a session goes on as it was while what it is doing cannot be
+	// decided on anew; default 30 s.
+	DecisionTTL time.Duration
+	// Lens gives how a topic's, or a pattern's, rows are shown to a caller; nil, or giving
+	// nil: as they are.
+	Lens func(claims *auth.Claims, topic string) fanout.Lens
 }
 
 // allow tells why claims do not allow something, or returns nil.
 func (g *Gateway) allow(ctx context.Context, claims *auth.Claims, verb auth.Verb, topic string) error {
+	if g.opts.Access == nil {
+		return nil
+	}
 	return g.allowEach(ctx, claims, []auth.Ask{{Verb: verb, Topic: topic}})[0]
 }
 
@@ -58,23 +67,15 @@ func (g *Gateway) allowEach(ctx context.Context, claims *auth.Claims, asks []aut
 	return g.opts.Access.Authorizer.Decide(ctx, claims, asks)
 }
 
-// asker tells who makes a request of no session.
-func (g *Gateway) asker(*http.Request) (*auth.Claims, error) {
-	if g.opts.Access == nil {
-		return auth.Everybody, nil
-	}
-	return nil, auth.ErrUnauthenticated
-}
-
 // allow tells why the client may not do something, or returns nil.
 func (c *client) allow(ctx context.Context, verb auth.Verb, topic string) error {
 	return c.g.allow(ctx, c.claims.Load(), verb, topic)
 }
 
 // lens gives how a topic or pattern is shown to a caller.
-func (g *Gateway) lens(claims *auth.Claims) fanout.Lens {
+func (g *Gateway) lens(claims *auth.Claims, topic string) fanout.Lens {
 	if g.opts.Access == nil || g.opts.Access.Lens == nil {
 		return nil
 	}
-	return g.opts.Access.Lens(claims)
+	return g.opts.Access.Lens(claims, topic)
 }

@@ -16,14 +16,15 @@ import (
 
 // statuses are the HTTP statuses of what can go wrong; others are 400.
 var statuses = map[pgcast.Code]int{
-	pgcast.CodeForbidden:   http.StatusForbidden,
-	pgcast.CodeNotFound:    http.StatusNotFound,
-	pgcast.CodeReset:       http.StatusGone,
-	pgcast.CodeTooLarge:    http.StatusRequestEntityTooLarge,
-	pgcast.CodeUnsupported: http.StatusUnsupportedMediaType,
-	pgcast.CodeInternal:    http.StatusInternalServerError,
-	pgcast.CodeUnavailable: http.StatusServiceUnavailable,
-	pgcast.CodeRateLimited: http.StatusTooManyRequests,
+	pgcast.CodeForbidden:       http.StatusForbidden,
+	pgcast.CodeUnauthenticated: http.StatusUnauthorized,
+	pgcast.CodeNotFound:        http.StatusNotFound,
+	pgcast.CodeReset:           http.StatusGone,
+	pgcast.CodeTooLarge:        http.StatusRequestEntityTooLarge,
+	pgcast.CodeUnsupported:     http.StatusUnsupportedMediaType,
+	pgcast.CodeInternal:        http.StatusInternalServerError,
+	pgcast.CodeUnavailable:     http.StatusServiceUnavailable,
+	pgcast.CodeRateLimited:     http.StatusTooManyRequests,
 }
 
 // problem is the body of an answer that says no.
@@ -47,6 +48,9 @@ func (g *Gateway) refuseAt(w http.ResponseWriter, err error, head *int64) {
 	status := statuses[e.Code]
 	if status == 0 {
 		status = http.StatusBadRequest
+	}
+	if status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", challenge(err))
 	}
 	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", retryAfter(e))

@@ -2,13 +2,13 @@ package gateway
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -18,6 +18,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/auth"
+	"github.com/pgcast/pgcast/internal/filter"
 	"github.com/pgcast/pgcast/internal/wire"
 )
 
@@ -30,21 +31,29 @@ type client struct {
 	ws      *websocket.Conn
 	session *fanout.Session
 	system  system
-	claims  atomic.Pointer[auth.Claims] // never nil once it has a session
+	claims  atomic.Pointer[auth.Claims] // nil until it is known who it is
+	public  atomic.Pointer[string]      // what others may know id by, once it is known who it is
+	waits   string                      // for who it is, from this address; guarded by the gateway's mu
+	refusal error                       // why it may not connect
 
 	// Told by the client, read by the session's goroutine.
 	said, batch, reset, resumed atomic.Bool
 	aliases                     atomic.Pointer[map[string]bool] // see renames
 
-	// Owned by run.
-	seen    map[string]pgcast.Seq // by resume: where topics stood
-	doubted bool                  // seen comes from another cluster or timeline
-	bad     int32                 // frames; beside doubted it takes no room
-	names   map[string]struct{}   // subscriptions asked for; the session may not have come to them
-	message io.Reader             // the newest
-	id      string                // of the session; its owner's secret
+	state sync.Mutex // held while a frame is served, and while rights are decided on anew
+
+	// Owned by run, and guarded by state.
+	seen    map[string]pgcast.Seq     // by resume: where topics stood
+	doubted bool                      // seen comes from another cluster or timeline
+	bad     int32                     // frames; beside doubted it takes no room
+	names   map[string]struct{}       // subscriptions asked for; the session may not have come to them
+	filters map[string]*filter.Filter // of those that have one
+	message io.Reader                 // the newest
+	id      string                    // of the session; its owner's secret
 	live    live
+	rights  *rights       // nil where there is no access control
 	limited *limited      // nil until something is
+	lease   *lease        // nil while nothing ends it
 	refused int           // frames, and places of a subscribe-batch, in all
 	debt    time.Duration // for which nothing is read, for what was refused
 }
@@ -65,12 +74,22 @@ func (g *Gateway) sessionID(own string, fresh bool) string {
 func (c *client) run() {
 	defer c.g.forget(c)
 	defer func() { _ = c.conn.Close() }()
-	c.id = rand.Text()
-	c.knownAs(c.id, nil)
-	c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(c.id, false)))
-	c.greet()
-	defer c.endLive()
-	err := c.read()
+	defer c.rights.close()
+	defer c.endLease()
+	err := c.refusal
+	var hello wire.Frame
+	if err == nil && c.claims.Load() == nil {
+		hello, err = c.signIn()
+	}
+	if err == nil {
+		c.begin(hello)
+		defer func() {
+			c.state.Lock()
+			defer c.state.Unlock()
+			c.endLive()
+		}()
+		err = c.read()
+	}
 	var ce closeError
 	if !errors.As(err, &ce) {
 		c.session.End(nil) // the peer or the connection has ended it; the library has answered
@@ -80,7 +99,21 @@ func (c *client) run() {
 	// The close frame is on its way. Read on until the peer's comes: closing a connection
 	// with something unread in it would take back what the peer has not read yet.
 	for err = nil; err == nil; _, c.message, err = c.ws.Reader(context.Background()) {
-		_, _ = io.Copy(io.Discard, c.message)
+		if c.message != nil { // nothing may have come yet
+			_, _ = io.Copy(io.Discard, c.message)
+		}
+	}
+}
+
+// begin welcomes the client, whoever it is by now.
+func (c *client) begin(hello wire.Frame) {
+	c.state.Lock()
+	defer c.state.Unlock()
+	c.knownAs(c.id, nil)
+	c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(c.id, false)))
+	c.greet()
+	if hello.Token != "" {
+		c.greetBack(hello)
 	}
 }
 
@@ -100,7 +133,12 @@ func (c *client) read() error {
 		case int64(len(text)) > limit:
 			return closeError{int(websocket.StatusMessageTooBig), fmt.Sprintf("a frame may have %d bytes", limit)}
 		}
-		if err := apart(func() error { return c.handle(kind, text) }); err != nil {
+		err = apart(func() error {
+			c.state.Lock()
+			defer c.state.Unlock()
+			return c.handle(kind, text)
+		})
+		if err != nil {
 			return err
 		}
 		if c.debt > 0 {
@@ -163,6 +201,9 @@ func (c *client) handle(kind websocket.MessageType, text []byte) error {
 		c.fail(f.Ref, err)
 		return nil
 	}
+	if expired(c.claims.Load()) {
+		return errExpired
+	}
 	if c.serve(f, len(text)); c.limited != nil && c.limited.denied > maxDenied {
 		return closeError{wire.CloseThrottled, "too many calls in a row that had to be denied"}
 	}
@@ -180,29 +221,20 @@ func (c *client) serve(f wire.Frame, bytes int) {
 	}
 	switch f.Type {
 	case wire.Hello:
-		c.said.Store(true)
-		if f.User != nil {
-			c.knownAs(c.id, f.User)
+		if f.Token != "" {
+			c.authenticate(ctx, f, bytes)
 		}
-		c.batch.Store(slices.Contains(f.Caps, wire.CapBatch))
-		c.reset.Store(slices.Contains(f.Caps, wire.CapReset))
+		c.hello(f)
+	case wire.Auth:
+		c.authenticate(ctx, f, bytes)
 	case wire.Resume:
 		c.resume(f)
 	case wire.Subscribe:
-		if f.Filter != nil {
-			c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "filter is not supported yet"})
-			return
-		}
-		c.subscribe(ctx, []wire.Place{{Topic: f.Topic, After: f.After, ID: f.ID, Snapshot: f.Snapshot, AsOf: f.AsOf}}, f.Ref)
+		c.subscribe(ctx, []wire.Place{{Topic: f.Topic, After: f.After, ID: f.ID, Snapshot: f.Snapshot, AsOf: f.AsOf, Filter: f.Filter}}, f.Ref)
 	case wire.SubscribeBatch:
 		c.subscribe(ctx, f.Topics, f.Ref)
 	case wire.Unsubscribe:
-		delete(c.names, f.Topic)
-		c.unwatch(f.Topic)
-		c.depart(f.Topic)
-		c.unsubscribe(f.Topic, f.Ref)
-		c.dismissGroup(f.Topic)
-		c.departGroup(f.Topic)
+		c.leave(f.Topic, f.Ref)
 	case wire.Publish:
 		c.publish(ctx, f)
 	case wire.History:
@@ -212,13 +244,33 @@ func (c *client) serve(f wire.Frame, bytes int) {
 	case wire.Presence:
 		c.presence(ctx, f)
 	case wire.Cursor, wire.CursorSnapshot:
-		c.cursor(f)
+		c.cursor(ctx, f)
 	case wire.Group:
 		c.group(ctx, f)
 	default:
 		c.refuse(bytes)
 		c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "this server does not serve frames of type " + quote(string(f.Type))})
 	}
+}
+
+// leave ends a subscription, and what comes with it.
+func (c *client) leave(topic string, ref json.RawMessage) {
+	delete(c.names, topic)
+	delete(c.filters, topic)
+	c.unwatch(topic)
+	c.depart(topic)
+	c.unsubscribe(topic, ref)
+	c.dismissGroup(topic)
+	c.departGroup(topic)
+}
+
+func (c *client) hello(f wire.Frame) {
+	c.said.Store(true)
+	if f.User != nil {
+		c.knownAs(c.id, f.User)
+	}
+	c.batch.Store(slices.Contains(f.Caps, wire.CapBatch))
+	c.reset.Store(slices.Contains(f.Caps, wire.CapReset))
 }
 
 func (c *client) resume(f wire.Frame) {
@@ -236,94 +288,18 @@ func (c *client) resume(f wire.Frame) {
 	if c.g.opts.Live.Presence != nil && len(own) == len(c.id) && len(c.live.joined)+len(c.live.seats) == 0 {
 		// To others it is who it was, and stays it the next time.
 		c.id = own
+		c.named()
 		c.knownAs(own, c.live.said)
 		c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(own, false)))
 	}
 }
 
-// subscribe asks the log for all places at once, but for few snapshots, and answers them in
-// their order.
-func (c *client) subscribe(ctx context.Context, places []wire.Place, ref json.RawMessage) {
-	asked, errs := make([]func(), len(places)), c.limitEach(ctx, places)
-	answered, snapshots := 0, 0
-	answer := func(upto int) {
-		for ; answered < upto; answered++ {
-			asked[answered]()
-		}
-	}
-	for i, p := range places {
-		if errs != nil && errs[i] != nil {
-			asked[i] = func() { c.turnAway(p.Topic, ref, errs[i]) }
-			continue
-		}
-		if p.Snapshot {
-			if snapshots++; snapshots > snapshotsAtOnce {
-				answer(i)
-				snapshots = 1
-			}
-		}
-		asked[i] = c.ask(ctx, p, ref)
-	}
-	answer(len(places))
-	if denial := longest(errs); denial != nil && ref != nil {
-		c.fail(ref, denial) // says when to try again
-	}
-}
-
-// ask begins a subscription; what it returns waits for the log and answers.
-func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage) (answer func()) {
-	_, there := c.names[p.Topic]
-	if strings.HasPrefix(p.Topic, "__") && c.attend(ctx, p.Topic, ref) {
-		return func() {}
-	}
-	if _, err := pgcast.ParsePattern(p.Topic); err != nil {
+// turnDown answers a frame with an error, and notes it if it was not allowed.
+func (c *client) turnDown(ref json.RawMessage, err error) {
+	if err == auth.ErrForbidden {
 		c.refuse(0)
-		return func() { c.session.Deny(p.Topic, ref, wire.ReasonInvalidTopic) }
 	}
-	if !there && len(c.names) >= c.g.opts.MaxSubscriptions {
-		c.refuse(0)
-		return func() { c.session.Deny(p.Topic, ref, wire.ReasonTooMany) }
-	}
-	if err := c.mayBegin(ctx, p); err != nil {
-		return func() { c.turnAwayAt(p, ref, err) }
-	}
-	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID, Snapshot: p.Snapshot, AsOf: p.AsOf, Foreign: c.g.foreign(p.AsOf)}
-	seq, seen := c.seen[p.Topic]
-	if p.Snapshot {
-		delete(c.seen, p.Topic)
-	}
-	if seen = seen && p.After == nil && !p.Snapshot; seen {
-		after := int64(seq)
-		req.After, req.Doubted = &after, c.doubted
-		delete(c.seen, p.Topic) // a later subscribe to it starts at the head
-	}
-	req.Keep = req.After == nil && !p.Snapshot && c.hearsOwn(p.Topic)
-	c.names[p.Topic] = struct{}{}
-	c.alias(p.Topic)
-	opening := c.session.Ask(req)
-	return func() {
-		err := c.session.Open(ctx, opening)
-		if err == nil {
-			c.names[p.Topic] = struct{}{}
-			c.arrive(p.Topic)
-			c.arriveGroup(ctx, p.Topic)
-			if req.After != nil {
-				c.g.metrics.resumes.Inc()
-			}
-			return
-		}
-		if _, told := err.(*pgcast.Error); !told { // else it was not even tried, and why has been logged
-			c.g.opts.Logger.Warn("gateway: subscribe failed", "error", err)
-		}
-		c.session.Deny(p.Topic, ref, reasonOf(err))
-		if !there {
-			delete(c.names, p.Topic)
-			c.alias(p.Topic)
-		}
-		if seen {
-			c.seen[p.Topic] = seq
-		}
-	}
+	c.fail(ref, err)
 }
 
 // fail answers a frame with an error.

@@ -28,6 +28,8 @@ type conn struct {
 	lastHeard atomic.Int64           // the peer lived
 	lastWrite atomic.Int64
 	lastPing  atomic.Int64
+
+	allowance int // owned by the reader: bytes that may come yet, and one; 0: any
 }
 
 // errStalled says that the peer has read nothing for the whole write timeout.
@@ -41,9 +43,19 @@ func (c *conn) heard() { c.lastHeard.Store(time.Now().UnixNano()) }
 
 // Read notes that the peer lives; a pong counts as well as data.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.allowance == 1 {
+		c.closeFrame(errUnknown.code, errUnknown.reason) // the library closes without one
+		return 0, errFlood
+	}
+	if c.allowance > 1 && len(p) >= c.allowance {
+		p = p[:c.allowance-1]
+	}
 	n, err := c.Conn.Read(p)
 	if n > 0 {
 		c.heard()
+	}
+	if c.allowance > 1 {
+		c.allowance -= n
 	}
 	return n, err
 }

@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"context"
 	"strings"
 
 	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/cursor"
@@ -26,12 +28,15 @@ func (c *client) pointer() *cursors {
 	return c.live.cursors
 }
 
-func (c *client) cursor(f wire.Frame) {
+func (c *client) cursor(ctx context.Context, f wire.Frame) {
 	if c.g.opts.Live.Cursors == nil {
 		c.fail(f.Ref, errNoLive)
 		return
 	}
 	err := pgcast.CheckTopic(f.Topic)
+	if err == nil && f.Op != wire.OpLeave && !c.points(f) {
+		err = c.allow(ctx, auth.Cursor, f.Topic)
+	}
 	switch {
 	case err != nil:
 	case f.Type == wire.CursorSnapshot:
@@ -43,8 +48,14 @@ func (c *client) cursor(f wire.Frame) {
 		err = c.move(f)
 	}
 	if err != nil {
-		c.fail(f.Ref, err)
+		c.turnDown(f.Ref, err)
 	}
+}
+
+// points tells whether a frame moves a cursor that the session has: that was allowed when it
+// came, and it would be gone if it no longer were.
+func (c *client) points(f wire.Frame) bool {
+	return f.Type == wire.Cursor && c.live.cursors != nil && c.live.cursors.On(f.Topic)
 }
 
 // move moves the session's cursor, and has it told of the others'.

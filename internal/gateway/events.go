@@ -13,6 +13,8 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/auth"
+	"github.com/pgcast/pgcast/internal/filter"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
@@ -30,11 +32,11 @@ const maxWait = 60 // seconds of a long poll
 // under /topics/{topic}/snapshot, and who is here under /topics/{topic}/presence.
 func (g *Gateway) Topics() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /topics/{topic}/events", g.getEvents)
-	mux.HandleFunc("POST /topics/{topic}/events", g.postEvent)
-	mux.HandleFunc("GET /topics/{topic}/snapshot", g.getSnapshot)
-	mux.HandleFunc("GET /topics/{topic}/sse", g.streamEvents)
-	mux.HandleFunc("GET /topics/{topic}/presence", g.getPresence)
+	mux.HandleFunc("GET /topics/{topic}/events", g.guarded(byTicket, g.getEvents))
+	mux.HandleFunc("POST /topics/{topic}/events", g.guarded(byTicket, g.postEvent))
+	mux.HandleFunc("GET /topics/{topic}/snapshot", g.guarded(byTicket, g.getSnapshot))
+	mux.HandleFunc("GET /topics/{topic}/sse", g.guarded(byTicket|byCookie, g.streamEvents))
+	mux.HandleFunc("GET /topics/{topic}/presence", g.guarded(byTicket, g.getPresence))
 	mux.HandleFunc("OPTIONS /topics/{topic}/events", g.preflight)
 	mux.HandleFunc("OPTIONS /topics/{topic}/snapshot", g.preflight)
 	mux.HandleFunc("OPTIONS /topics/{topic}/sse", g.preflight)
@@ -45,22 +47,40 @@ func (g *Gateway) Topics() http.Handler {
 // getEvents serves GET /topics/{topic}/events: the topic's history, or a pattern's, and
 // with wait what comes next.
 func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	q, err := readQuestion(r)
 	if err == nil {
 		err = g.limitRequest(r, ratelimit.History, ratelimit.Ask{Topic: q.topic, Cost: historyCost(q.limit)})
 	}
+	if err == nil && g.opts.Identity() == "" {
+		err = errStarting
+	}
+	if err == nil {
+		err = g.mayRead(r, &q)
+	}
+	defer q.rights.close()
 	if err != nil {
 		g.refuse(w, err)
 		return
 	}
-	if g.opts.Identity() == "" {
-		g.refuse(w, errStarting)
-		return
-	}
 	g.answerAsked(w, r, q)
+}
+
+// mayRead decides on a request for events, and notes by whom it is.
+func (g *Gateway) mayRead(r *http.Request, q *question) error {
+	claims, err := g.asker(r)
+	if err != nil {
+		return err
+	}
+	verbs := []auth.Verb{auth.History}
+	if q.wait > 0 {
+		q.rights = g.watchOver(func() *auth.Claims { return claims }, nil, nil, askingOf(r).checks)
+		q.rights.hold(q.topic)
+		verbs = append(verbs, auth.Subscribe)
+	}
+	if err = g.may(r.Context(), claims, q.topic, verbs...); err == nil {
+		q.lens, err = g.view(r.Context(), g.lens(claims, q.topic), q.topic, q.filter)
+	}
+	return err
 }
 
 // answerAsked asks the log and answers, at once or when there is something.
@@ -91,10 +111,13 @@ type question struct {
 	asOf    pgcast.AsOf // events that it holds are left out
 	limit   int
 	wait    time.Duration
+	filter  *filter.Filter // nil: none
+	lens    fanout.Lens    // how the topic is seen; nil: as it is
+	rights  *rights        // where it waits
 }
 
 func readQuestion(r *http.Request) (q question, err error) {
-	v, err := parameters(r, "", "after", "id", "asOf", "limit", "wait")
+	v, err := parameters(r, "", "after", "id", "asOf", "limit", "wait", "filter")
 	if err != nil {
 		return q, err
 	}
@@ -124,6 +147,9 @@ func readQuestion(r *http.Request) (q question, err error) {
 	if q.limit, err = amount("limit", v.Get("limit"), wire.DefaultHistory, 1, wire.MaxHistory); err != nil {
 		return q, err
 	}
+	if q.filter, err = narrowed(v); err != nil {
+		return q, err
+	}
 	wait, err := amount("wait", v.Get("wait"), 0, 0, maxWait)
 	q.wait = time.Duration(wait) * time.Second
 	return q, err
@@ -150,20 +176,19 @@ func (g *Gateway) ask(ctx context.Context, q question) (f found, head *int64, er
 				Hint: fmt.Sprintf("throw away what you have and go on after %d", place)}
 		}
 	}
-	f.Page, err = g.page(ctx, g.opts.Whole, q.topic, q.after, q.limit)
-	if q.pattern {
-		// The place may have been seen at another server, before this one came to it.
-		f.Head = max(f.Head, pgcast.Seq(q.after))
-		f.next = int64(f.Head)
-	} else {
-		f.next = max(q.after, int64(f.Tail)-1)
-	}
-	// An answer is in memory until its reader has taken it.
-	f.Events = fitting(f.Events)
-	if n := len(f.Events); n > 0 && !q.asOf.IsZero() {
-		f.next = int64(f.Events[n-1].Seq)
-		f.Events = slices.DeleteFunc(f.Events, func(e pgcast.Event) bool { return q.asOf.Holds(e.XID) })
-	}
+	f.Page, f.next, err = g.sought(ctx, q.lens, q.after, func(after int64) (pgcast.Page, int64, error) {
+		page, err := g.page(ctx, g.opts.Whole, q.topic, after, q.limit)
+		// An answer is in memory until its reader has taken it.
+		page.Events = fitting(page.Events)
+		next := nextOf(page, after, q.pattern)
+		if q.pattern {
+			page.Head = max(page.Head, pgcast.Seq(after))
+		}
+		if !q.asOf.IsZero() {
+			page.Events = slices.DeleteFunc(page.Events, func(e pgcast.Event) bool { return q.asOf.Holds(e.XID) })
+		}
+		return page, next, err
+	})
 	return f, nil, err
 }
 
@@ -174,19 +199,17 @@ func eventsText(q question, f found) []byte {
 		size += len(e.Topic) + len(e.Name) + 2*len(e.Old) + len(e.Data) + 200
 	}
 	b := openEvents(make([]byte, 0, size), q.topic)
-	next := f.next
 	for i, e := range f.Events {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		position := pgcast.Position(0)
-		next = max(next, int64(e.Seq))
 		if q.pattern {
-			position, next = e.Position, int64(e.Position)
+			position = e.Position
 		}
 		b = wire.AppendEventEnd(wire.AppendEventBody(b, e), position)
 	}
-	return finish(b, int64(f.Tail), int64(f.Head), next)
+	return finish(b, int64(f.Tail), int64(f.Head), f.next)
 }
 
 func openEvents(b []byte, topic string) []byte {
@@ -200,9 +223,6 @@ func finish(b []byte, tail, head, next int64) []byte {
 
 // postEvent serves POST /topics/{topic}/events: it publishes the body.
 func (g *Gateway) postEvent(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	id, err := g.post(w, r)
 	if err != nil {
 		g.refuse(w, err)
@@ -255,5 +275,12 @@ func (g *Gateway) post(w http.ResponseWriter, r *http.Request) (pgcast.ID, error
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
+	claims, err := g.asker(r)
+	if err == nil {
+		err = g.may(ctx, claims, topic, auth.Publish)
+	}
+	if err != nil {
+		return "", err
+	}
 	return g.add(ctx, topic, event, data, r.Header.Get(KeyHeader))
 }

@@ -6,11 +6,12 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"net/http"
 	"net/netip"
 	"sync"
@@ -22,6 +23,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/auth"
+	"github.com/pgcast/pgcast/internal/filter"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
 
@@ -44,6 +46,9 @@ type transport interface {
 	check(now time.Time) error
 	// cut closes the connection, whatever its goroutines are waiting for.
 	cut()
+	// whose tells who has it, nil while nobody knows, and by what public key the session can
+	// be named, empty where it cannot.
+	whose() (claims *auth.Claims, session string)
 }
 
 // Gateway serves sessions over WebSocket and SSE, and single requests over HTTP.
@@ -53,16 +58,25 @@ type Gateway struct {
 	history Historian
 	opts    Options
 	metrics *metrics
+	tables  *filter.Tables
 
 	slots chan struct{} // one for each request under way
 	large chan struct{} // one for each answer on its way that is larger than a frame
 
 	heartbeat time.Duration // a session that was sent nothing for so long is sent hb
+	signIn    time.Duration // within which a client has to say who it is
 	closeWait time.Duration // for the client's answer to a close frame
 
 	mu       sync.Mutex
 	clients  map[transport]*fanout.Session // nil while the handshake goes on
+	rights   map[*rights]struct{}
+	checks   int64     // Rechecks, in all
+	doubtful []*rights // to be decided on anew
+	deciding int       // goroutines that do
 	draining bool
+	waiting  map[string]int  // sockets by address, of those who have yet to say who they are
+	revoked  []revocation    // the newest
+	revokes  int64           // in all
 	empty    chan struct{}   // closed when draining and the last client has gone
 	degraded map[string]bool // backends
 	spread   time.Duration   // when draining: over which clients are asked to come back
@@ -89,9 +103,11 @@ type Options struct {
 	// be read yet, when nobody can be told where they stand and so nobody is let in.
 	// Default: one that never changes.
 	Identity func() string
-	Live     Live
-	Access   *Access            // nil: whoever connects may do everything
-	Limits   *ratelimit.Limiter // nil: nothing is limited
+	// Tables gives the attached tables, for filters to be checked against; nil: there are none.
+	Tables func(context.Context) ([]pgcast.Table, error)
+	Live   Live
+	Access *Access            // nil: whoever connects may do everything
+	Limits *ratelimit.Limiter // nil: nothing is limited
 	// TrustedProxies are those whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
 	Registerer     prometheus.Registerer // nil: no metrics
@@ -135,11 +151,24 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 	if opts.Identity == nil {
 		opts.Identity = func() string { return "0" }
 	}
+	if opts.Access != nil {
+		own := *opts.Access
+		if own.TicketTTL <= 0 {
+			own.TicketTTL = 30 * time.Second
+		}
+		opts.Access = &own
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	return &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
-		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, closeWait: closeWait, clients: map[transport]*fanout.Session{}, degraded: map[string]bool{}, empty: make(chan struct{})}
+	g := &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
+		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, signIn: signInWithin, closeWait: closeWait, clients: map[transport]*fanout.Session{}, rights: map[*rights]struct{}{}, waiting: map[string]int{}, degraded: map[string]bool{}, empty: make(chan struct{})}
+	load := g.attached
+	if opts.Tables == nil {
+		load = nil
+	}
+	g.tables = filter.NewTables(load)
+	return g
 }
 
 // Slot is slot for those beside the gateway who ask the database for its clients.
@@ -162,21 +191,41 @@ func (g *Gateway) slot(ctx context.Context) (kept context.Context, release func(
 
 // ServeHTTP upgrades a request to a session and returns; the session lives on.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if err := g.limitRequest(r, ratelimit.Connect, ratelimit.Ask{Cost: 1}); err != nil {
-		g.metrics.refused.Inc()
-		g.refuse(w, err)
+	if g.opts.Access != nil && !g.admitPage(w, r) {
 		return
 	}
-	c := &client{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, names: map[string]struct{}{}}
+	a, r, err := g.identify(w, r, byTicket|byCookie|bySubprotocol)
+	r = a.of(r)
+	if limited := g.limitRequest(r, ratelimit.Connect, ratelimit.Ask{Cost: 1}); limited != nil {
+		err = limited
+	} else if err == nil && a.claims != nil {
+		err = g.allow(r.Context(), a.claims, auth.Connect, "")
+	}
+	c := &client{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, id: rand.Text(), names: map[string]struct{}{}}
 	c.system.g = g
+	if err != nil {
+		if c.refusal = refusal(err); c.refusal == nil || !browser(r) {
+			g.metrics.refused.Inc()
+			g.refuse(w, err)
+			return
+		}
+	}
 	if err := g.admit(c); err != nil {
 		g.metrics.refused.Inc()
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		return
 	}
+	if a.claims == nil || c.refusal != nil {
+		if err := g.wait(c, g.addressOf(r)); err != nil {
+			g.metrics.refused.Inc()
+			g.forget(c)
+			g.refuse(w, err)
+			return
+		}
+	}
 	ws, err := websocket.Accept(&hijacker{w, c.conn}, r, &websocket.AcceptOptions{
-		OriginPatterns: g.opts.Origins, CompressionMode: websocket.CompressionDisabled,
+		OriginPatterns: g.opts.Origins, CompressionMode: websocket.CompressionDisabled, Subprotocols: []string{subprotocol},
 		OnPingReceived: func(_ context.Context, payload []byte) bool {
 			c.conn.answer(payload)
 			return false
@@ -191,8 +240,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ws.SetReadLimit(-1) // read has its own, so as to be the one who closes
 	c.ws = ws
 	c.known(r)
-	c.claims.Store(auth.Everybody)
-	c.session = g.open(c, c)
+	c.session = g.hub.NewSession(c)
+	if a.claims != nil && c.refusal == nil {
+		c.take(a.claims)
+	}
+	c.rights = g.watchOver(c.claims.Load, c.session, c, a.checks)
+	g.attach(c, c.session)
+	g.settle(c, c.session, a.since)
 	g.metrics.connects.Inc()
 	// In a goroutine of its own: returning lets go of net/http's buffers and stack.
 	go c.run()
@@ -242,6 +296,9 @@ func (g *Gateway) forget(t transport) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.clients, t)
+	if c, is := t.(*client); is {
+		g.unwait(c)
+	}
 	if g.draining && len(g.clients) == 0 {
 		close(g.empty)
 	}
@@ -326,5 +383,5 @@ func (g *Gateway) Drain(ctx context.Context) error {
 func (g *Gateway) comeBack() time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return rand.N(max(g.spread, drainLeast))
+	return mathrand.N(max(g.spread, drainLeast))
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/group"
@@ -36,7 +37,7 @@ func (c *client) group(ctx context.Context, f wire.Frame) {
 		err = &pgcast.Error{Code: pgcast.CodeTooLarge, Message: "the answer is larger than a frame may be", Hint: "GET /groups/{name}"}
 	}
 	if err != nil {
-		c.fail(f.Ref, err)
+		c.turnDown(f.Ref, err)
 		return
 	}
 	if f.Ref != nil || answer != nil {
@@ -53,6 +54,11 @@ func (c *client) grouped(ctx context.Context, f wire.Frame) (answer []byte, err 
 	switch f.Op {
 	case wire.OpCreate, wire.OpSet, wire.OpClose, wire.OpSend: // which are told to others, as publishes are
 		if err := c.limit(ctx, ratelimit.Publish, pgcast.GroupTopic(f.Group), 1); err != nil {
+			return nil, err
+		}
+	}
+	if f.Op != wire.OpLeave {
+		if err := c.allow(ctx, auth.Group, pgcast.GroupTopic(f.Group)); err != nil {
 			return nil, err
 		}
 	}

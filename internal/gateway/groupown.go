@@ -20,6 +20,7 @@ func cutOwn(topic string) (name string, ok bool) { return strings.CutPrefix(topi
 func (c *client) unsubscribe(topic string, ref json.RawMessage) {
 	if !c.hearsOwn(topic) {
 		c.session.Unsubscribe(topic, ref)
+		c.rights.drop(topic)
 	} else if ref != nil {
 		c.session.Send(wire.AppendUnsubscribed(nil, topic, ref))
 	}
@@ -55,7 +56,7 @@ func (c *client) attendGroup(ctx context.Context, name string, ref json.RawMessa
 		}
 		return nil
 	}
-	if err = c.session.Subscribe(ctx, fanout.Request{Topic: topic, Ref: ref, Keep: true}); err != nil { // else the answer is renamed
+	if err = c.session.Subscribe(ctx, fanout.Request{Topic: topic, Ref: ref, Keep: true, Lens: c.g.lens(c.claims.Load(), topic)}); err != nil { // else the answer is renamed
 		c.dismissGroup(wire.GroupOf + name)
 	}
 	return err
@@ -70,6 +71,7 @@ func (c *client) dismissGroup(own string) {
 		topic := pgcast.GroupTopic(name)
 		if _, there := c.names[topic]; !there {
 			c.session.Unsubscribe(topic, nil)
+			c.rights.drop(topic)
 		}
 		c.alias(topic)
 	}

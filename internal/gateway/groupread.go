@@ -3,20 +3,20 @@ package gateway
 import (
 	"context"
 	"net/http"
+
+	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/auth"
 )
 
 // Groups serves who is in a group, under /groups/{name}.
 func (g *Gateway) Groups() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /groups/{name}", g.getGroup)
+	mux.HandleFunc("GET /groups/{name}", g.guarded(byTicket, g.getGroup))
 	mux.HandleFunc("OPTIONS /groups/{name}", g.preflight)
 	return mux
 }
 
 func (g *Gateway) getGroup(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	text, err := g.readGroup(r)
 	if err != nil {
 		g.refuse(w, err)
@@ -34,6 +34,17 @@ func (g *Gateway) readGroup(r *http.Request) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
-	info, members, err := g.opts.Live.Groups.List(ctx, r.PathValue("name"))
+	name := r.PathValue("name")
+	if err := pgcast.CheckGroup(name); err != nil {
+		return nil, err
+	}
+	claims, err := g.asker(r)
+	if err == nil {
+		err = g.may(ctx, claims, pgcast.GroupTopic(name), auth.Group)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, members, err := g.opts.Live.Groups.List(ctx, name)
 	return groupText(info, members), err
 }

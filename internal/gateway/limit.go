@@ -29,7 +29,7 @@ func (g *Gateway) limitRequest(r *http.Request, verb ratelimit.Verb, asks ...rat
 	if l == nil || !l.Limits(verb) {
 		return nil
 	}
-	return l.Allow(r.Context(), verb, ratelimit.Caller{IP: g.addressOf(r)}, asks...)
+	return l.Allow(r.Context(), verb, ratelimit.Caller{IP: g.addressOf(r), Subject: subjectOf(askingOf(r).claims)}, asks...)
 }
 
 // limitStream decides on a stream: the connection, and all of its subscriptions together.
@@ -76,7 +76,8 @@ type limited struct {
 	still  bool // the newest move of a cursor was denied
 }
 
-// caller is who calls; of one session it stays the same, whatever the client says later.
+// caller is who calls; of one session it stays the same, whatever the client says later, but
+// for the subject of its token.
 func (c *client) caller() ratelimit.Caller {
 	if c.limited == nil {
 		c.limited = &limited{caller: ratelimit.Caller{IP: ratelimit.AddressKey(ratelimit.Address(c.conn.RemoteAddr().String(), nil, nil))}}
@@ -84,6 +85,7 @@ func (c *client) caller() ratelimit.Caller {
 	if c.limited.caller.Session == "" {
 		c.limited.caller.Session = publicKey(c.id)
 	}
+	c.limited.caller.Subject = subjectOf(c.claims.Load())
 	return c.limited.caller
 }
 

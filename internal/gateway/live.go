@@ -13,6 +13,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence"
 	"github.com/pgcast/pgcast/presence/cursor"
@@ -56,7 +57,7 @@ type stay struct {
 
 // knownAs is who the session is from now on, also where it is already.
 func (c *client) knownAs(session string, said json.RawMessage) {
-	user := c.g.opts.Live.Identity.Of(nil, said, publicKey(session))
+	user := c.identity(session, said)
 	same := user.Key == c.live.user.Key && bytes.Equal(user.Data, c.live.user.Data)
 	if c.live.said, c.live.user = said, user; same {
 		return
@@ -88,6 +89,12 @@ func (c *client) presence(ctx context.Context, f wire.Frame) {
 	if err := pgcast.CheckTopic(f.Topic); err != nil {
 		c.fail(f.Ref, err)
 		return
+	}
+	if f.Op != wire.OpLeave && f.Op != wire.OpUnsync {
+		if err := c.allow(ctx, auth.Presence, f.Topic); err != nil {
+			c.turnDown(f.Ref, err)
+			return
+		}
 	}
 	answer, err := []byte(nil), error(nil)
 	switch f.Op {
@@ -179,10 +186,12 @@ func (c *client) stay(topic string, s stay) {
 }
 
 // arrive does what comes with a subscription to a topic.
-func (c *client) arrive(topic string) {
-	c.attach(topic)
+func (c *client) arrive(topic string, v verdict) {
+	if v.pointed {
+		c.attach(topic)
+	}
 	l := c.g.opts.Live
-	if l.Presence == nil || pgcast.IsPattern(topic) || !selects(l.JoinOn, topic) {
+	if !v.present || l.Presence == nil || pgcast.IsPattern(topic) || !selects(l.JoinOn, topic) {
 		return
 	}
 	if _, there := c.live.joined[topic]; there || len(c.live.joined) >= c.g.opts.MaxSubscriptions {
@@ -244,37 +253,45 @@ func (c *client) unwatch(own string) {
 	}
 }
 
-// attend answers a subscription to a topic of the server's own, and tells whether it is one
-// that is served.
-func (c *client) attend(ctx context.Context, topic string, ref json.RawMessage) bool {
+// attends tells whether a topic of the server's own is one that is served.
+func (c *client) attends(topic string) bool {
 	l := c.g.opts.Live
+	switch _, verb, about := ownTopic(topic); verb {
+	case auth.Presence:
+		return l.Presence != nil && pgcast.CheckTopic(about) == nil
+	case auth.Cursor:
+		return l.Cursors != nil && pgcast.CheckTopic(about) == nil
+	case auth.Group:
+		name, _ := cutOwn(topic)
+		return l.Groups != nil && pgcast.CheckGroup(name) == nil
+	}
+	return topic == wire.System
+}
+
+// attend answers a subscription to a topic of the server's own, which is served.
+func (c *client) attend(ctx context.Context, topic string, ref json.RawMessage) {
 	var err error
-	board, looks := strings.CutPrefix(topic, wire.CursorOf)
-	if name, ok := cutOwn(topic); ok && l.Groups != nil {
-		if pgcast.CheckGroup(name) != nil {
-			return false
-		}
+	switch _, verb, about := ownTopic(topic); verb {
+	case auth.Group:
+		name, _ := cutOwn(topic)
 		if err = c.attendGroup(ctx, name, ref); err != nil {
 			c.session.Deny(topic, ref, denial(err))
+			c.release(about)
+		} else {
+			c.rights.kept(about)
 		}
-		return true
-	}
-	switch about, ok := strings.CutPrefix(topic, wire.PresenceOf); {
-	case topic == wire.System:
-	case looks && l.Cursors != nil && pgcast.CheckTopic(board) == nil:
-		delete(c.pointer().brought, board)
-		err = c.lookOn(board, oldCursorDialect)
-	case ok && l.Presence != nil && pgcast.CheckTopic(about) == nil:
-		err = c.watch(about, wire.PresenceOf, l.Presence.Rosters, listDialect, "")
-	default:
-		return false
+		return
+	case auth.Cursor:
+		delete(c.pointer().brought, about)
+		err = c.lookOn(about, oldCursorDialect)
+	case auth.Presence:
+		err = c.watch(about, wire.PresenceOf, c.g.opts.Live.Presence.Rosters, listDialect, "")
 	}
 	if err != nil {
 		c.session.Deny(topic, ref, wire.ReasonTooMany)
 	} else if ref != nil {
 		c.session.Send(wire.AppendSubscribed(nil, topic, ref, 0))
 	}
-	return true
 }
 
 // endLive takes the session from everything; it may come back.

@@ -24,12 +24,41 @@ func (g *Gateway) allowed(r *http.Request) bool {
 	if strings.EqualFold(r.Host, u.Host) {
 		return true
 	}
+	return g.listed(u, false)
+}
+
+// trusted tells whether a request is known to come from a page that may use the cookies of its
+// user: one of the server's own origin, or one that the list names, not just any.
+func (g *Gateway) trusted(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return r.Header.Get("Sec-Fetch-Site") == "same-origin"
+	}
+	u, err := url.Parse(origin)
+	if err != nil || u.Host == "" {
+		return false
+	}
+	if r.TLS != nil && u.Scheme != "https" {
+		return false // whoever is on the way could have written the page
+	}
+	return strings.EqualFold(r.Host, u.Host) || g.listed(u, true)
+}
+
+// listed tells whether an origin is on the list; if it is to be named, other than by a pattern
+// that everything matches.
+func (g *Gateway) listed(u *url.URL, named bool) bool {
 	for _, pattern := range g.opts.Origins {
-		target := u.Host
-		if strings.Contains(pattern, "://") {
-			target = u.Scheme + "://" + u.Host
+		of := func(scheme, host string) string {
+			if strings.Contains(pattern, "://") {
+				return scheme + "://" + host
+			}
+			return host
 		}
-		if ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(target)); err == nil && ok {
+		match := func(target string) bool {
+			ok, err := path.Match(strings.ToLower(pattern), strings.ToLower(target))
+			return err == nil && ok
+		}
+		if match(of(u.Scheme, u.Host)) && !(named && (match(of(u.Scheme, "nobody.invalid")) || match(of(u.Scheme, "nobody.invalid:1")))) {
 			return true
 		}
 	}
@@ -48,7 +77,7 @@ func (g *Gateway) admitPage(w http.ResponseWriter, r *http.Request) bool {
 	}
 	if origin := r.Header.Get("Origin"); origin != "" {
 		w.Header().Set("Access-Control-Allow-Origin", origin)
-		w.Header().Set("Access-Control-Expose-Headers", "Retry-After")
+		w.Header().Set("Access-Control-Expose-Headers", "Retry-After, WWW-Authenticate")
 	}
 	return true
 }
@@ -59,7 +88,7 @@ func (g *Gateway) preflight(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Access-Control-Allow-Methods", "GET, POST")
-	w.Header().Set("Access-Control-Allow-Headers", "Content-Type, Last-Event-ID, "+EventHeader+", "+KeyHeader)
+	w.Header().Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID, X-Requested-With, "+EventHeader+", "+KeyHeader)
 	w.Header().Set("Access-Control-Max-Age", "600")
 	w.WriteHeader(http.StatusNoContent)
 }

@@ -7,11 +7,13 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/auth"
 )
 
 // poll is a session that ends with the first events it gets: while it waits it costs the
 // log no more than a stream does.
 type poll struct {
+	asking  asking
 	limit   int
 	pattern bool
 	gone    chan struct{} // closed when the session has ended; what follows may then be read
@@ -22,6 +24,8 @@ type poll struct {
 	tail     int64
 	reset    *int64
 	oversize bool
+	denied   bool  // the right to go on was lost
+	ended    error // why nothing more is told
 }
 
 // errEnough ends a poll's session.
@@ -29,19 +33,23 @@ var errEnough = errors.New("the poll has its answer")
 
 // poll answers with the next events, or with none when the time is up.
 func (g *Gateway) poll(w http.ResponseWriter, r *http.Request, q question, page found) {
-	p := &poll{limit: q.limit, pattern: q.pattern, gone: make(chan struct{}), next: page.next, tail: int64(page.Tail)}
+	p := &poll{asking: askingOf(r), limit: q.limit, pattern: q.pattern, gone: make(chan struct{}), next: page.next, tail: int64(page.Tail)}
 	if err := g.admit(p); err != nil {
 		g.metrics.refused.Inc()
 		g.refuse(w, err)
 		return
 	}
 	defer g.forget(p)
-	session := g.open(p, p)
+	session := g.hub.NewSession(p)
+	g.attach(p, session)
+	defer g.expire(p, session)()
+	g.settle(p, session, p.asking.since)
 	after := page.next
 	if after != q.after {
 		q.id = "" // of another event
 	}
-	err := session.Subscribe(r.Context(), fanout.Request{Topic: q.topic, After: &after, ID: q.id, AsOf: q.asOf})
+	err := session.Subscribe(r.Context(), fanout.Request{Topic: q.topic, After: &after, ID: q.id, AsOf: q.asOf, Lens: q.lens})
+	q.rights.opened(session)
 	if err == nil {
 		timer := time.NewTimer(q.wait)
 		defer timer.Stop()
@@ -54,8 +62,12 @@ func (g *Gateway) poll(w http.ResponseWriter, r *http.Request, q question, page 
 	session.End(errEnough)
 	<-p.gone
 	switch {
+	case errors.As(p.ended, new(closeError)):
+		g.refuse(w, errEndedToken)
 	case err != nil:
 		g.refuse(w, err)
+	case p.denied:
+		g.refuse(w, auth.ErrForbidden)
 	case p.reset != nil:
 		g.refuseAt(w, &pgcast.Error{Code: pgcast.CodeReset, Message: "the history you saw no longer exists"}, p.reset)
 	case p.oversize:
@@ -78,8 +90,13 @@ func (p *poll) check(time.Time) error { return nil }
 
 func (p *poll) cut() {}
 
+func (p *poll) whose() (*auth.Claims, string) { return p.asking.claims, "" }
+
 // Write takes what comes first. Its error then ends the session.
 func (p *poll) Write(items []fanout.Item) error {
+	if expired(p.asking.claims) {
+		return errExpired
+	}
 	for _, i := range items {
 		switch {
 		case len(p.list) == p.limit:
@@ -95,15 +112,20 @@ func (p *poll) Write(items []fanout.Item) error {
 			if !p.pattern {
 				p.next = max(p.next, p.tail-1)
 			}
+		case i.Notice.Kind == fanout.Denied:
+			p.denied = true
 		case i.Notice.Kind == fanout.Reset:
 			p.reset = &i.Notice.Head
 		}
 	}
-	if len(p.list) == 0 && p.tail <= p.next+1 && p.reset == nil {
+	if !p.denied && len(p.list) == 0 && p.tail <= p.next+1 && p.reset == nil {
 		return nil // subscribed
 	}
 	return errEnough
 }
 
 // Close tells that there is nothing more to come.
-func (p *poll) Close(error) { close(p.gone) }
+func (p *poll) Close(reason error) {
+	p.ended = reason
+	close(p.gone)
+}

@@ -6,14 +6,12 @@ import (
 	"net/http"
 
 	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/presence"
 )
 
 // getPresence serves GET /topics/{topic}/presence: who is here, or with count how many.
 func (g *Gateway) getPresence(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
 	text, err := g.present(ctx, r)
@@ -37,6 +35,13 @@ func (g *Gateway) present(ctx context.Context, r *http.Request) ([]byte, error) 
 		return nil, err
 	}
 	if err := pgcast.CheckTopic(topic); err != nil {
+		return nil, err
+	}
+	claims, err := g.asker(r)
+	if err == nil {
+		err = g.may(ctx, claims, topic, auth.Presence)
+	}
+	if err != nil {
 		return nil, err
 	}
 	switch only := v.Get("count"); {

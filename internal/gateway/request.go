@@ -6,6 +6,8 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/auth"
+	"github.com/pgcast/pgcast/internal/filter"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
@@ -18,12 +20,15 @@ func (c *client) publish(ctx context.Context, f wire.Frame) {
 	if err == nil {
 		err = c.limit(ctx, ratelimit.Publish, f.Topic, 1)
 	}
+	if err == nil {
+		err = c.allow(ctx, auth.Publish, f.Topic)
+	}
 	var id pgcast.ID
 	if err == nil {
 		id, err = c.g.add(ctx, f.Topic, f.Event, f.Data, f.Key)
 	}
 	if err != nil {
-		c.fail(f.Ref, err)
+		c.turnDown(f.Ref, err)
 		return
 	}
 	c.session.Send(wire.AppendPublished(nil, f.Ref, id))
@@ -45,10 +50,16 @@ func (c *client) replay(ctx context.Context, f wire.Frame) {
 		err = c.limit(ctx, ratelimit.History, f.Topic, 1)
 	}
 	if err == nil {
-		err = c.session.Replay(ctx, fanout.Request{Topic: f.Topic, After: &after, Ref: reqID})
+		err = c.allow(ctx, auth.History, f.Topic)
+	}
+	if err == nil {
+		var lens fanout.Lens
+		if lens, err = c.g.view(ctx, c.g.lens(c.claims.Load(), f.Topic), f.Topic, c.filters[f.Topic]); err == nil {
+			err = c.session.Replay(ctx, fanout.Request{Topic: f.Topic, After: &after, Ref: reqID, Lens: lens})
+		}
 	}
 	if err != nil {
-		c.fail(f.Ref, err)
+		c.turnDown(f.Ref, err)
 		c.session.Send(wire.AppendReplayEnd(nil, f.Topic, reqID, true))
 	}
 }
@@ -75,16 +86,32 @@ func (c *client) history(ctx context.Context, f wire.Frame) {
 	if f.After != nil {
 		after = *f.After
 	}
-	err := c.limit(ctx, ratelimit.History, f.Topic, historyCost(limit))
-	var page pgcast.Page
+	_, err := pgcast.ParsePattern(f.Topic)
 	if err == nil {
-		page, err = c.g.page(ctx, c.g.history, f.Topic, after, min(limit, wire.MaxHistory))
+		err = c.limit(ctx, ratelimit.History, f.Topic, historyCost(limit))
+	}
+	if err == nil {
+		err = c.allow(ctx, auth.History, f.Topic)
+	}
+	narrow, lens := (*filter.Filter)(nil), fanout.Lens(nil)
+	if err == nil {
+		narrow, err = filterOf(f.Filter)
+	}
+	if err == nil {
+		lens, err = c.g.view(ctx, c.g.lens(c.claims.Load(), f.Topic), f.Topic, narrow)
+	}
+	page, next := pgcast.Page{}, int64(0)
+	if err == nil {
+		page, next, err = c.g.pageThrough(ctx, f, lens, after, min(limit, wire.MaxHistory))
 	}
 	if err != nil {
-		c.fail(f.Ref, err)
+		c.turnDown(f.Ref, err)
 		return
 	}
-	c.session.Send(wire.AppendHistory(nil, f.Ref, f.Topic, fitting(page.Events), int64(page.Tail), int64(page.Head)))
+	if lens == nil {
+		next = 0 // which the events say
+	}
+	c.session.Send(wire.AppendHistory(nil, f.Ref, f.Topic, page.Events, int64(page.Tail), int64(page.Head), next))
 }
 
 // page reads a topic or a pattern.

@@ -40,6 +40,9 @@ func (c *client) Write(items []fanout.Item) error {
 func (c *client) Offer(items []fanout.Item) (bool, error) { return c.send(items, c.conn.offer) }
 
 func (c *client) send(items []fanout.Item, write func([]byte) (bool, error)) (done bool, err error) {
+	if expired(c.claims.Load()) {
+		return true, errExpired
+	}
 	p := buffers.Get().(*[]byte)
 	defer buffers.Put(p)
 	b := (*p)[:0]

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/internal/wire"
 )
 
@@ -24,12 +25,15 @@ const MaxStreamTopics = 50
 type stream struct {
 	g      *Gateway
 	conn   *conn
+	asking asking
 	opened chan struct{} // closed when conn can be written to, or never will be
 	gone   chan struct{} // closed when the session has ended
 
 	// Owned by the handler until opened, then by the session's goroutine.
 	marks []mark
 	over  error // why the stream cannot go on; nil while it can
+
+	rights *rights
 }
 
 // errNotOpened ends a session whose request was answered otherwise.
@@ -37,9 +41,6 @@ var errNotOpened = errors.New("the stream was not opened")
 
 // streamEvents serves GET /topics/{topic}/sse.
 func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
-	if !g.admitPage(w, r) {
-		return
-	}
 	marks, err := g.readMarks(r)
 	switch {
 	case err != nil:
@@ -55,14 +56,22 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
 		g.refuseStream(w, r, err)
 		return
 	}
-	s := &stream{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, marks: marks, opened: make(chan struct{}), gone: make(chan struct{})}
+	s := &stream{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, asking: askingOf(r), marks: marks, opened: make(chan struct{}), gone: make(chan struct{})}
+	if err := s.mayOpen(r); err != nil {
+		s.rights.close()
+		g.metrics.refused.Inc()
+		g.refuseStream(w, r, err)
+		return
+	}
 	if err := g.admit(s); err != nil {
+		s.rights.close()
 		g.metrics.refused.Inc()
 		g.refuseStream(w, r, err)
 		return
 	}
 	session, err := s.open(w, r)
 	if err != nil {
+		s.rights.close()
 		g.metrics.refused.Inc()
 		g.forget(s)
 		return
@@ -70,6 +79,36 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
 	g.metrics.connects.Inc()
 	// In a goroutine of its own: returning lets go of net/http's buffers and stack.
 	go s.run(session)
+}
+
+// mayOpen decides on all of a stream at once, and notes by whom it is.
+func (s *stream) mayOpen(r *http.Request) error {
+	claims, err := s.g.asker(r)
+	if err != nil || s.g.opts.Access == nil {
+		return err
+	}
+	s.rights = s.g.watchOver(func() *auth.Claims { return claims }, nil, nil, askingOf(r).checks)
+	var asks []auth.Ask
+	for _, m := range s.marks {
+		s.rights.hold(m.name)
+		asks = append(asks, auth.Ask{Verb: auth.Subscribe, Topic: m.name})
+		if m.snapshot {
+			asks = append(asks, auth.Ask{Verb: auth.Snapshot, Topic: m.name})
+		}
+	}
+	musts, resumed := len(asks), []*mark(nil)
+	for i := range s.marks {
+		if m := &s.marks[i]; m.asked != nil {
+			asks, resumed = append(asks, auth.Ask{Verb: auth.History, Topic: m.name}), append(resumed, m)
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
+	defer cancel()
+	errs := s.g.allowEach(ctx, claims, asks)
+	for i, m := range resumed {
+		m.barred = errs[musts+i] != nil
+	}
+	return worst(errs[:musts])
 }
 
 // refuseStream answers a request for a stream with an error. A browser's EventSource gives
@@ -98,8 +137,11 @@ func (s *stream) open(w http.ResponseWriter, r *http.Request) (*fanout.Session, 
 	session := s.g.hub.NewSession(s)
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
+	lenses, err := s.lenses(ctx, r)
+	if err != nil {
+		s.marks = nil // nothing is asked for
+	}
 	openings := make([]*fanout.Opening, len(s.marks))
-	var err error
 	opened, snapshots := 0, 0
 	open := func(upto int) {
 		for ; opened < upto; opened++ {
@@ -117,9 +159,11 @@ func (s *stream) open(w http.ResponseWriter, r *http.Request) (*fanout.Session, 
 				snapshots = 1
 			}
 		}
-		openings[i] = session.Ask(fanout.Request{Topic: m.name, After: m.asked, ID: m.id, Snapshot: m.snapshot, AsOf: m.asOf, Foreign: s.g.foreign(m.asOf)})
+		openings[i] = session.Ask(fanout.Request{Topic: m.name, After: m.asked, ID: m.id, Snapshot: m.snapshot, AsOf: m.asOf, Foreign: s.g.foreign(m.asOf),
+			Barred: m.barred, Lens: lenses[i]})
 	}
-	open(len(s.marks))
+	open(len(openings))
+	s.rights.opened(session)
 	if err != nil {
 		s.g.refuseStream(w, r, err)
 	}
@@ -136,10 +180,23 @@ func (s *stream) open(w http.ResponseWriter, r *http.Request) (*fanout.Session, 
 	dropSilent(s.conn.Conn, s.g.opts.WriteTimeout+s.g.opts.PingInterval)
 	s.conn.lastWrite.Store(time.Now().UnixNano()) // or Run would say, before the head, that there is nothing to say
 	s.g.attach(s, session)
+	s.g.settle(s, session, s.asking.since)
 	if _, err := s.conn.Write(head); err != nil {
 		session.End(err)
 	}
 	return session, nil
+}
+
+// lenses gives how each topic and pattern is seen.
+func (s *stream) lenses(ctx context.Context, r *http.Request) ([]fanout.Lens, error) {
+	list := make([]fanout.Lens, len(s.marks))
+	for i, m := range s.marks {
+		var err error
+		if list[i], err = s.g.sight(ctx, r, m.name, m.filter); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }
 
 // streamHead is the answer up to its first event. Its body ends with the connection.
@@ -160,6 +217,8 @@ func retryLine(d time.Duration) string { return fmt.Sprintf("retry: %d\n\n", d.M
 // run waits until the client has gone; it has nothing to say.
 func (s *stream) run(session *fanout.Session) {
 	defer s.g.forget(s)
+	defer s.rights.close()
+	defer s.g.expire(s, session)()
 	for b, err := [64]byte{}, error(nil); err == nil; {
 		_, err = s.conn.Read(b[:])
 	}
@@ -180,11 +239,16 @@ func (s *stream) check(now time.Time) error {
 
 func (s *stream) cut() { _ = s.conn.Conn.Close() }
 
+func (s *stream) whose() (*auth.Claims, string) { return s.asking.claims, "" }
+
 // Write sends a session's items in one write.
 func (s *stream) Write(items []fanout.Item) error {
 	<-s.opened
 	if s.conn.Conn == nil {
 		return errNotOpened
+	}
+	if expired(s.asking.claims) {
+		return errExpired
 	}
 	p := buffers.Get().(*[]byte)
 	defer buffers.Put(p)
@@ -228,6 +292,10 @@ func (s *stream) appendItem(b []byte, i fanout.Item) []byte {
 		return s.appendEvent(b, "reset", wire.AppendReset(nil, n.Topic, n.Head))
 	case fanout.Denied:
 		s.over = errNoSnapshot // the client comes back, and begins anew
+		if n.Reason == wire.ReasonForbidden {
+			s.over = auth.ErrForbidden // it comes back, and is refused
+			return s.appendEvent(b, "denied", wire.AppendDenied(nil, n.Topic, nil, n.Reason))
+		}
 	}
 	return b
 }

@@ -37,6 +37,11 @@ func (w *world) sse(t testing.TB, topic, query, last string) *source {
 
 func (w *world) request(t testing.TB, topic, query, last string) (*source, *http.Response) {
 	t.Helper()
+	return w.requestAs(t, topic, query, last, nil)
+}
+
+func (w *world) requestAs(t testing.TB, topic, query, last string, header http.Header) (*source, *http.Response) {
+	t.Helper()
 	conn, err := net.Dial("tcp", w.address())
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +49,9 @@ func (w *world) request(t testing.TB, topic, query, last string) (*source, *http
 	t.Cleanup(func() { _ = conn.Close() })
 	if last != "" {
 		last = "Last-Event-ID: " + last + "\r\n"
+	}
+	for name, values := range header {
+		last += name + ": " + values[0] + "\r\n"
 	}
 	fmt.Fprintf(conn, "GET /topics/%s/sse?%s HTTP/1.1\r\nHost: x\r\n%s\r\n", url.PathEscape(topic), query, last)
 	s := &source{t: t, conn: conn, r: bufio.NewReader(conn)}

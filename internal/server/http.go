@@ -15,6 +15,8 @@ func (s *Server) publicHandler() http.Handler {
 	mux.Handle("/ws", s.gateway)
 	mux.Handle("/topics/", s.gateway.Topics())
 	mux.Handle("/groups/", s.gateway.Groups())
+	mux.Handle("/tickets", s.gateway.SignIn())
+	mux.Handle("/__ws/auth", s.gateway.SignIn())
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /openapi.json", apiDoc("openapi.json"))
@@ -34,6 +36,7 @@ func (s *Server) adminHandler() http.Handler {
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /readyz", s.readyz)
 	s.limits(mux)
+	s.access(mux)
 	if s.opts.Profile {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index) // and those it lists
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -52,6 +55,8 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "draining", http.StatusServiceUnavailable)
 	case !s.follower.CaughtUp():
 		http.Error(w, "not caught up with the log, or the database cannot be read", http.StatusServiceUnavailable)
+	case s.authority != nil && s.authority.authorizer.Halted():
+		http.Error(w, "who may do what is not known yet", http.StatusServiceUnavailable)
 	default:
 		fmt.Fprintln(w, "ready")
 	}

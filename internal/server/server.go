@@ -76,6 +76,8 @@ type Server struct {
 	sequencer *replay.Sequencer
 	gateway   *gateway.Gateway
 	live      *live
+	security  *security
+	authority *authority // nil: there is no access control
 	registry  *prometheus.Registry
 
 	identity atomic.Pointer[string] // nil until the database was first read
@@ -116,6 +118,9 @@ func New(options *Options) (*Server, error) {
 		}
 	}
 	cfg.MaxConns = int32(o.PoolSize) + 2*snapshotReads + 1 // a second one holds tables of which not all may be read
+	if o.Access.On {
+		cfg.MaxConns += accessConns
+	}
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	}
@@ -159,10 +164,16 @@ func (s *Server) build() (err error) {
 	requests := max(1, o.PoolSize-1-reads)
 	broken := s.databaseBreaker()
 	ours, theirs := source{s.log, broken}, asked{s.log, broken}
-	s.hub = fanout.NewHub(theirs, theirs, fanout.HubOptions{Encode: wire.AppendEventBody, Ring: o.RingSize, Reads: reads,
+	s.security = newSecurity(replay.NewSecurity(s.log, &replay.SecurityOptions{Registerer: s.registry, Logger: o.Logger}), o.Logger)
+	var stale func(string, fanout.Lens) bool
+	if o.Access.On {
+		stale = s.security.stale
+	}
+	s.hub = fanout.NewHub(theirs, theirs, fanout.HubOptions{Stale: stale, Encode: wire.AppendEventBody, Ring: o.RingSize, Reads: reads,
 		Snapshots: fanout.SnapshotOptions{Source: theirs, Encoding: gateway.SnapshotEncoding, Reads: snapshotReads,
 			Fresh: o.SnapshotFresh, Dir: o.SpoolDir},
 		Registerer: s.registry, Logger: o.Logger})
+	s.security.hub.Store(s.hub)
 	s.follower = fanout.NewFollower(ours, s.hub, &fanout.FollowerOptions{Logger: o.Logger,
 		OnConnect: func(ctx context.Context) error { return ours.failed(s.identify(ctx)) },
 		Moved:     func() bool { return s.dialed.Swap(false) }})
@@ -174,11 +185,21 @@ func (s *Server) build() (err error) {
 	if s.live, err = s.newLive(); err != nil {
 		return err
 	}
+	var access *gateway.Access
+	if o.Access.On {
+		if s.authority, err = s.newAuthority(broken); err != nil {
+			return err
+		}
+		access = s.authority.gateway()
+	}
 	s.gateway = gateway.New(s.hub, theirs, theirs, gateway.Options{Whole: whole, Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
 		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions, MaxRequests: requests, WriteTimeout: o.WriteTimeout,
-		PingInterval: o.PingInterval, Identity: s.identified, Live: s.live.gateway(&o.Live),
-		Limits: s.live.limits, TrustedProxies: o.Live.TrustedProxies,
+		PingInterval: o.PingInterval, Identity: s.identified, Tables: theirs.Tables, Live: s.live.gateway(&o.Live),
+		Limits: s.live.limits, TrustedProxies: o.Live.TrustedProxies, Access: access,
 		Registerer: s.registry, Logger: o.Logger})
+	if s.authority != nil {
+		s.authority.watch.gateway = s.gateway
+	}
 	return nil
 }
 
@@ -223,6 +244,10 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.sequencer.Run(engine) })
 	g.Go(func() error { return s.gateway.Run(engine) })
 	g.Go(func() error { return s.live.run(engine) })
+	g.Go(func() error { return s.security.run(engine, s.opts.Access.On) })
+	if s.authority != nil {
+		g.Go(func() error { return s.authority.run(engine) })
+	}
 	g.Go(func() error { return rest(engine, s.hub.Count, debug.FreeOSMemory) })
 	g.Go(func() error { return serve(front, public) })
 	g.Go(func() error { return serve(back, admin) })

@@ -153,8 +153,9 @@ func AppendSnapshotClose(dst []byte, last *pgcast.Snapshot) []byte {
 func AppendRow(dst []byte, row []byte) []byte { return appendJSON(dst, row) }
 
 // AppendHistory appends the answer to a history frame. The events carry their
-// positions where topic is a pattern.
-func AppendHistory(dst []byte, ref json.RawMessage, topic string, events []pgcast.Event, tail, head int64) []byte {
+// positions where topic is a pattern. next, up to where a filter has looked, is left out when
+// it is 0.
+func AppendHistory(dst []byte, ref json.RawMessage, topic string, events []pgcast.Event, tail, head, next int64) []byte {
 	dst = open(dst, History)
 	dst = member(dst, "ref", ref)
 	dst = text(dst, "topic", topic)
@@ -173,6 +174,9 @@ func AppendHistory(dst []byte, ref json.RawMessage, topic string, events []pgcas
 	dst = append(dst, ']')
 	dst = number(dst, "tail", tail)
 	dst = number(dst, "head", head)
+	if next > 0 {
+		dst = number(dst, "next", next)
+	}
 	return append(dst, '}')
 }
 
@@ -195,6 +199,23 @@ func AppendError(dst []byte, ref json.RawMessage, code pgcast.Code, message stri
 		dst = number(dst, "retry_after", retryAfter)
 	}
 	return append(dst, '}')
+}
+
+// AppendAuthenticated appends the answer to a token that is taken. expiresIn, in milliseconds,
+// is left out when it is negative, as for one that does not expire.
+func AppendAuthenticated(dst []byte, ref json.RawMessage, expiresIn int64) []byte {
+	dst = open(dst, Authenticated)
+	dst = member(dst, "ref", ref)
+	if expiresIn >= 0 {
+		dst = number(dst, "expiresIn", expiresIn)
+	}
+	return append(dst, '}')
+}
+
+// AppendTokenExpiring appends the frame that says for how many milliseconds the session's
+// token is valid yet.
+func AppendTokenExpiring(dst []byte, expiresIn int64) []byte {
+	return append(number(open(dst, TokenExpiring), "expiresIn", expiresIn), '}')
 }
 
 // replayOf is the topic on which a replay is answered.

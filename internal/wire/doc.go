@@ -16,11 +16,12 @@ const (
 	// MaxExponent is the largest a JavaScript number has. Postgres prints numbers without
 	// exponents: 1e131071, nine bytes, would become 128 KiB.
 	MaxExponent    = 324
-	MaxRef         = 64  // bytes of a ref as it was written, quotes included
-	MaxBatchTopics = 256 // items of a subscribe-batch
-	MaxSessionID   = 256 // bytes of a sessionId
-	MaxID          = 64  // bytes of an event's id
-	MaxCaps        = 32  // entries of caps
+	MaxRef         = 64      // bytes of a ref as it was written, quotes included
+	MaxBatchTopics = 256     // items of a subscribe-batch
+	MaxSessionID   = 256     // bytes of a sessionId
+	MaxID          = 64      // bytes of an event's id
+	MaxCaps        = 32      // entries of caps
+	MaxToken       = 8 << 10 // bytes of a token
 
 	DefaultHistory = 100  // events in a history answer when no limit was asked for
 	MaxHistory     = 1000 // and at most
@@ -33,7 +34,8 @@ const (
 	CloseGoingAway = 1001
 	// ClosePolicy says that this client broke the protocol or a rule. Do not retry.
 	ClosePolicy = 1008
-	// CloseUnauthenticated says that the client must sign in first. Do not retry.
+	// CloseUnauthenticated says that the client must sign in first. Do not retry, but with
+	// another token where the reason begins with [ReasonExpired].
 	CloseUnauthenticated = 4401
 	// CloseForbidden says that this user may not connect. Do not retry.
 	CloseForbidden = 4403
@@ -43,6 +45,10 @@ const (
 	// CloseThrottled says that the client asked for too much. Come back, but slowly.
 	CloseThrottled = 4429
 )
+
+// ReasonExpired is what the reason of [CloseUnauthenticated] begins with, and the message of
+// an error, where a client need but come back with a new token.
+const ReasonExpired = "the token has expired"
 
 // Capabilities a client may name in hello.
 const (
@@ -59,4 +65,5 @@ const (
 	ReasonUnauthenticated = "UNAUTHENTICATED"
 	ReasonForbidden       = "FORBIDDEN"
 	ReasonNoSnapshot      = "NO_SNAPSHOT"
+	ReasonInvalidFilter   = "INVALID_FILTER"
 )

@@ -13,6 +13,7 @@ type Type string
 // unsupported.
 const (
 	Hello          Type = "hello"
+	Auth           Type = "auth"
 	Subscribe      Type = "subscribe"
 	SubscribeBatch Type = "subscribe-batch"
 	Unsubscribe    Type = "unsubscribe"
@@ -43,6 +44,8 @@ const (
 	Published       Type = "published"
 	Error           Type = "error"
 	HB              Type = "hb"
+	Authenticated   Type = "authenticated"
+	TokenExpiring   Type = "token-expiring"
 	Snapshot        Type = "snapshot"
 )
 
@@ -78,7 +81,7 @@ type Frame struct {
 	ReqID json.RawMessage
 
 	Caps  []string
-	Token string
+	Token string          // of a hello or auth
 	User  json.RawMessage // of a hello: what the client says of its user
 
 	// Op is what a presence, cursor or group frame is to do; "" for a cursor that moves.
@@ -113,6 +116,7 @@ type Place struct {
 	ID       pgcast.ID
 	Snapshot bool
 	AsOf     pgcast.AsOf
+	Filter   json.RawMessage // as it was written
 }
 
 // ServerFrame is one frame from the server. Members its type does not have are zero.
@@ -133,6 +137,7 @@ type ServerFrame struct {
 	After int64 // of gap
 	Tail  int64 // of gap and history
 	Head  int64 // of gap, reset and history
+	Next  int64 // of history through a filter: what it has looked at; else 0
 
 	ID        pgcast.ID // of published
 	SessionID string    // of welcome
@@ -141,6 +146,9 @@ type ServerFrame struct {
 	Message   string // of error
 
 	RetryAfter int64 // of error: milliseconds; 0 when absent
+	// ExpiresIn is of authenticated and token-expiring: for how many milliseconds the token
+	// is valid yet; nil when absent, of one that does not expire.
+	ExpiresIn *int64
 
 	Op    Op              // of presence and group
 	Group string          // of group

@@ -24,10 +24,15 @@ var (
 
 const sampleSession = "7DGX4QK2YPLNQ6WZ3VJ5A.7423950021478312.1"
 
+// sampleToken is that of RFC 7515, A.1, shortened.
+const sampleToken = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhbm4ifQ.c2lnbmF0dXJl"
+
 // clientSamples are what the server has to read in the doc's client frames.
 var clientSamples = map[string]Frame{
-	"client/hello":     {Type: Hello, Caps: []string{CapBatch, CapReset}},
-	"client/subscribe": {Type: Subscribe, Topic: "room:1", Ref: json.RawMessage(`1`)},
+	"client/hello":       {Type: Hello, Caps: []string{CapBatch, CapReset}},
+	"client/hello-token": {Type: Hello, Caps: []string{CapBatch, CapReset}, Token: sampleToken},
+	"client/auth":        {Type: Auth, Ref: json.RawMessage(`16`), Token: sampleToken},
+	"client/subscribe":   {Type: Subscribe, Topic: "room:1", Ref: json.RawMessage(`1`)},
 	"client/subscribe-after": {Type: Subscribe, Topic: "room:1", After: ptr(41), ID: "29-64d2c5b18fbcd",
 		Ref: json.RawMessage(`2`)},
 	"client/subscribe-pattern": {Type: Subscribe, Topic: "room:*", After: ptr(1048), ID: "29-64d2c5b18fbcd",
@@ -37,8 +42,11 @@ var clientSamples = map[string]Frame{
 		AsOf: asOf("1a5f7d6d8d5e5b32.1/748:751:748,750")},
 	"client/subscribe-batch": {Type: SubscribeBatch, Ref: json.RawMessage(`3`), Topics: []Place{
 		{Topic: "room:1"}, {Topic: "room:2", After: ptr(5), ID: "31-64d2c5b219405"}, {Topic: "board:*", After: ptr(0)}}},
-	"client/unsubscribe": {Type: Unsubscribe, Topic: "room:1", Ref: json.RawMessage(`4`)},
-	"client/resume":      {Type: Resume, SessionID: sampleSession, LastSeenSeqs: map[string]pgcast.Seq{"room:1": 41}},
+	"client/subscribe-filter":        {Type: Subscribe, Topic: "room:1", Ref: json.RawMessage(`16`), Snapshot: true, Filter: json.RawMessage(`"author = 'ann' and not draft = true"`)},
+	"client/subscribe-filter-object": {Type: SubscribeBatch, Ref: json.RawMessage(`17`), Topics: []Place{{Topic: "room:2", Filter: json.RawMessage(`{"author":"ann"}`)}}},
+	"client/history-filter":          {Type: History, Topic: "room:1", After: ptr(40), Ref: json.RawMessage(`18`), Filter: json.RawMessage(`"author = 'ann'"`)},
+	"client/unsubscribe":             {Type: Unsubscribe, Topic: "room:1", Ref: json.RawMessage(`4`)},
+	"client/resume":                  {Type: Resume, SessionID: sampleSession, LastSeenSeqs: map[string]pgcast.Seq{"room:1": 41}},
 	"client/publish": {Type: Publish, Topic: "room:1", Event: "typing", Data: json.RawMessage(`{"by":1}`), Key: "5f0c9a4e",
 		Ref: json.RawMessage(`5`)},
 	"client/replay":  {Type: Replay, Topic: "room:1", After: ptr(40), ReqID: json.RawMessage(`1`)},
@@ -94,8 +102,13 @@ var serverSamples = map[string]struct {
 			Rows: []json.RawMessage{json.RawMessage(`{"id":9,"room_id":1,"body":"hey"}`)}}},
 	"server/snapshot-events": {snapshot("", "events", &pgcast.Snapshot{Seq: 42}, string(AppendEventEnd(AppendEventBody(nil, msgTyping), 0))),
 		ServerFrame{Type: Snapshot, Topic: "room:1", Events: []pgcast.Event{msgTyping}, Seq: 42}},
-	"server/history": {AppendHistory(nil, json.RawMessage(`6`), "room:1", []pgcast.Event{msgTyping, msgCreated}, 1, 47),
+	"server/history": {AppendHistory(nil, json.RawMessage(`6`), "room:1", []pgcast.Event{msgTyping, msgCreated}, 1, 47, 0),
 		ServerFrame{Type: History, Ref: json.RawMessage(`6`), Topic: "room:1", Events: []pgcast.Event{msgTyping, msgCreated}, Tail: 1, Head: 47}},
+	"server/history-filter": {AppendHistory(nil, json.RawMessage(`18`), "room:1", nil, 1, 247, 140),
+		ServerFrame{Type: History, Ref: json.RawMessage(`18`), Topic: "room:1", Events: []pgcast.Event{}, Tail: 1, Head: 247, Next: 140}},
+	"server/event-entered": event(pgcast.Event{Topic: "room:1", Name: "entered", Seq: 49, ID: "32-64d2c5b22aa76",
+		Data: json.RawMessage(`{"id":7,"author":"ann","draft":false}`), Old: json.RawMessage(`{"id":7,"author":"ann","draft":true}`)}),
+	"server/event-gone": event(pgcast.Event{Topic: "room:1", Name: "gone", Seq: 53, ID: "36-64d2c5b270c02", Old: oldKey}),
 	"server/published": {AppendPublished(nil, json.RawMessage(`5`), "2f-64d2c5b1f6723"),
 		ServerFrame{Type: Published, Ref: json.RawMessage(`5`), ID: "2f-64d2c5b1f6723"}},
 	"server/error": {
@@ -103,7 +116,11 @@ var serverSamples = map[string]struct {
 		ServerFrame{Type: Error, Ref: json.RawMessage(`8`), Code: pgcast.CodeBadFrame,
 			Message: `after is "41"; it must be a whole number, 0 or more, in plain digits`},
 	},
-	"server/hb": {[]byte(Heartbeat), ServerFrame{Type: HB}},
+	"server/authenticated": {AppendAuthenticated(nil, json.RawMessage(`16`), 900_000),
+		ServerFrame{Type: Authenticated, Ref: json.RawMessage(`16`), ExpiresIn: ptr(900_000)}},
+	"server/authenticated-for-ever": {AppendAuthenticated(nil, nil, -1), ServerFrame{Type: Authenticated}},
+	"server/token-expiring":         {AppendTokenExpiring(nil, 30_000), ServerFrame{Type: TokenExpiring, ExpiresIn: ptr(30_000)}},
+	"server/hb":                     {[]byte(Heartbeat), ServerFrame{Type: HB}},
 }
 
 func snapshot(table, list string, last *pgcast.Snapshot, items ...string) []byte {

@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"unicode/utf8"
 
 	"github.com/pgcast/pgcast"
@@ -145,8 +144,12 @@ func (r *reader) read(f *Frame, m *members) {
 	switch f.Type {
 	case Hello:
 		f.Caps = r.caps(m.caps)
-		f.Token = r.text("token", m.token)
+		f.Token = r.secret("token", m.token)
 		f.User = r.user(m.live.user)
+	case Auth:
+		if f.Token = r.secret("token", m.token); f.Token == "" {
+			r.fail("token is missing or empty")
+		}
 	case Subscribe:
 		f.Topic = r.needText("topic", m.topic)
 		f.After, f.ID = r.place(m.after, m.id)
@@ -171,6 +174,7 @@ func (r *reader) read(f *Frame, m *members) {
 		f.Topic = r.needText("topic", m.topic)
 		f.After = r.whole("after", m.after)
 		f.Limit = r.limit(m.limit)
+		f.Filter = m.filter
 	case Replay:
 		f.Topic = r.needText("topic", m.topic)
 		f.After = r.whole("since", m.since)
@@ -298,7 +302,7 @@ func (r *reader) topics(raw []byte) []Place {
 	return places
 }
 
-// item reads one item of topics: a name, or {topic, after, id, snapshot}.
+// item reads one item of topics: a name, or {topic, after, id, snapshot, filter}.
 func (r *reader) item(raw []byte) (p Place) {
 	if raw[0] != '{' {
 		p.Topic = r.text("the item", raw)
@@ -312,6 +316,7 @@ func (r *reader) item(raw []byte) (p Place) {
 	p.Topic = r.needText("topic", m.topic)
 	p.After, p.ID = r.place(m.after, m.id)
 	p.Snapshot, p.AsOf = r.snapshot(&m)
+	p.Filter = m.filter
 	return p
 }
 
@@ -357,30 +362,6 @@ func (r *reader) limit(raw []byte) int {
 		r.fail("limit is 0; it must be 1 or more")
 	}
 	return int(min(*n, MaxHistory))
-}
-
-func (r *reader) caps(raw []byte) []string {
-	if raw == nil {
-		return nil
-	}
-	if raw[0] != '[' {
-		r.fail("caps is %s; it must be an array", clip(raw))
-		return nil
-	}
-	var caps []string
-	s := scanner{text: raw, room: MaxDepth}
-	_ = s.array(func(item []byte) error {
-		if len(caps) == MaxCaps {
-			r.fail("caps has more than %d items", MaxCaps)
-			return r.err
-		}
-		caps = append(caps, r.short("caps", r.text("caps", item), MaxRef))
-		return r.err
-	})
-	if r.err != nil {
-		return nil
-	}
-	return slices.Clip(caps)
 }
 
 // clip gives the beginning of a value, for an error's text.

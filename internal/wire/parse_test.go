@@ -113,7 +113,7 @@ func TestParseRefuses(t *testing.T) {
 		{text: `{"type":"hello","caps":[1]}`, want: "caps is 1; it must be a string"},
 		{text: `{"type":"hello","caps":["` + strings.Repeat("x", 65) + `"]}`, want: "caps is 65 bytes long"},
 		{text: `{"type":"hello","caps":[` + strings.Repeat(`"",`, 32) + `""]}`, want: "caps has more than 32 items"},
-		{text: `{"type":"hello","token":5}`, want: "token is 5"},
+		{text: `{"type":"hello","token":5}`, want: "token must be a string"},
 		{text: `{"type":"subscribe","ref":1}`, want: "topic is missing", ref: `1`},
 		{text: `{"type":"subscribe","topic":["a"]}`, want: `topic is ["a"]; it must be a string`},
 		{text: `{"type":"subscribe","topic":"a","after":-1,"ref":"q"}`, want: "after is -1; it must be a whole number", ref: `"q"`},

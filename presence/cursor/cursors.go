@@ -6,6 +6,8 @@ import (
 	"encoding/base32"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -180,4 +182,11 @@ func (p *Pointer) Close() {
 	for _, s := range p.spots {
 		s.end()
 	}
+}
+
+// Topics are those that the session has a cursor on.
+func (p *Pointer) Topics() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.spots))
 }
