@@ -65,8 +65,8 @@ type SnapshotStatementsRow struct {
 	IsWhole   bool
 }
 
-// reader is the role that will run them; null: this one. is_whole: it may read all columns of
-// the table, which LOCK TABLE asks for.
+// reader is the role that will run them; null: this one. is_whole: it may read all columns of the
+// table, which LOCK TABLE asks for.
 func (q *Queries) SnapshotStatements(ctx context.Context, arg SnapshotStatementsParams) ([]SnapshotStatementsRow, error) {
 	rows, err := q.db.Query(ctx, SnapshotStatements, arg.Reader, arg.Topic)
 	if err != nil {

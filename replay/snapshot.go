@@ -75,7 +75,7 @@ func (l *Log) snapshot(ctx context.Context, topic string, as *eyes, begin func(p
 		if s.parts, err = s.statements(db.New(conn)); err != nil {
 			return err
 		}
-		if s.release, err = l.hold(ctx, as, s.parts); err != nil {
+		if s.release, err = s.hold(ctx); err != nil {
 			return l.snapshotError(topic, err)
 		}
 		err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, s.read)
@@ -96,21 +96,21 @@ func (l *Log) snapshot(ctx context.Context, topic string, as *eyes, begin func(p
 // hold keeps tables as they are, on a connection of its own, until release is called: those of
 // which only some columns may be read. LOCK TABLE is refused for them, and a query would take
 // the snapshot of its transaction before it has the lock.
-func (l *Log) hold(ctx context.Context, as *eyes, parts []db.SnapshotStatementsRow) (release func(), err error) {
+func (s *snapshot) hold(ctx context.Context) (release func(), err error) {
 	sql := "set local lock_timeout = '2s'"
-	if as != nil {
-		sql += "; set local role " + pgx.Identifier{as.role}.Sanitize()
+	if s.as != nil {
+		sql = "set local role " + pgx.Identifier{s.as.role}.Sanitize() + "; " + sql
 	}
-	begins := len(sql)
-	for _, part := range parts {
+	held := false
+	for _, part := range s.parts {
 		if part.Relation != "" && !part.IsWhole {
-			sql += "; select from " + part.Relation + " limit 0"
+			sql, held = sql+"; select from "+part.Relation+" limit 0", true
 		}
 	}
-	if len(sql) == begins {
+	if !held {
 		return func() {}, nil
 	}
-	tx, err := l.pool.Begin(ctx)
+	tx, err := s.log.pool.Begin(ctx)
 	if err != nil {
 		return nil, err
 	}

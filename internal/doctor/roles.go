@@ -68,7 +68,24 @@ func checkPrivileges(ctx context.Context, x *exam) ([]finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	return one(judgePrivileges(&x.facts, s, missing))
+	list := []finding{judgePrivileges(&x.facts, s, missing)}
+	if len(missing) > 0 {
+		return list, nil
+	}
+	unread, err := scalars[string](ctx, x, `select a.relation::text from pgcast.attachment a join pg_class c on c.oid = a.relation
+		where not has_schema_privilege(c.relnamespace, 'usage') or not has_table_privilege(a.relation, 'select') and exists (
+			select from jsonb_array_elements_text(pgcast.resolve(a.relation, pgcast.spec_of(a.relation))->'captured') n where not has_column_privilege(a.relation, n, 'select')) order by 1`)
+	if err != nil {
+		return nil, err
+	}
+	for _, table := range unread {
+		m := inSQL("grant select on %s to %s", table, name(x.facts.role))
+		if s.divided {
+			m = inShell("pgcast roles --apply --owner %s --server %s", shell(x.facts.owner), shell(x.facts.role))
+		}
+		list = append(list, warn(m, "role %s may not read %s: there are no snapshots of its topics", x.facts.role, table))
+	}
+	return cut(list, x.limits.listed), nil
 }
 
 // judgePrivileges says what is to be thought of a role that servers run as.

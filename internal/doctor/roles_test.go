@@ -46,6 +46,11 @@ func TestServerRole(t *testing.T) {
 	run(t, conn, "grant select on pgcast.group_info to "+name)
 	run(t, conn, "grant update (term) on pgcast.sequencer to "+name)
 
+	run(t, conn, "create table shown (id int primary key, secret text); select pgcast.attach('shown', without => '{secret}')")
+	examine(t, url, nil, "privileges").want(t, "privileges", Warn, "may not read shown", "pgcast roles --apply")
+	run(t, conn, "grant select (id) on shown to "+name)
+	examine(t, url, nil, "privileges").want(t, "privileges", OK)
+
 	// What is no server's right, and whoever is none.
 	run(t, conn, "grant update on pgcast.event_log to "+name)
 	run(t, conn, "grant insert (xid) on pgcast.event_log to "+o.Writer)

@@ -114,7 +114,12 @@ func (w *writer) strings(sql string, args ...any) ([]string, error) {
 func (w *writer) roles() error {
 	var list []string
 	for _, r := range []struct{ name, may string }{{w.Owner, "nologin"}, {w.Server, "login"}, {w.Writer, "nologin"}} {
-		list = append(list, fmt.Sprintf("do $$ begin if not exists (select from pg_roles where rolname = %s) then create role %s %s; end if; end $$", literal(r.name), quote(r.name), r.may))
+		body := fmt.Sprintf(" begin if not exists (select from pg_roles where rolname = %s) then create role %s %s; end if; end ", literal(r.name), quote(r.name), r.may)
+		tag := "$$"
+		for strings.Contains(body, tag) {
+			tag = "$x" + tag[1:]
+		}
+		list = append(list, "do "+tag+body+tag)
 	}
 	wrong, err := w.strings(`select format('alter role %I', r.rolname)
 			|| case when r.rolname = $1 and r.rolcanlogin then ' nologin' when r.rolname = $2 and not r.rolcanlogin then ' login' else '' end

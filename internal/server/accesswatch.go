@@ -114,10 +114,12 @@ func (w *accessWatch) begin(ctx context.Context) error {
 		return err
 	}
 	a := w.authority
+	if err := a.security.load(ctx); err != nil {
+		return err
+	}
 	a.chain.Keys.ForgetAll()
 	a.authorizer.Forget(nil)
 	a.authorizer.Halt(false)
-	a.security.change()
 	w.gateway.Revoke(a.revocations.Revoked)
 	w.gateway.Recheck(everybody)
 	return nil

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,7 @@ type security struct {
 	hub     atomic.Pointer[fanout.Hub]
 	logger  *slog.Logger
 	changed chan struct{}
+	loading sync.Mutex // held while it is read what is enforced
 }
 
 func newSecurity(rows *replay.Security, logger *slog.Logger) *security {
@@ -63,6 +65,17 @@ func (s *security) stale(topic string, lens fanout.Lens) bool {
 	}
 }
 
+// load reads what is enforced, and ends the sessions that see something otherwise.
+func (s *security) load(ctx context.Context) error {
+	s.loading.Lock()
+	defer s.loading.Unlock()
+	changed, err := s.rows.Load(ctx)
+	if hub := s.hub.Load(); err == nil && changed && hub != nil {
+		hub.Refocus()
+	}
+	return err
+}
+
 // run reads what is enforced until ctx ends. Until it has done so for the first time no rows
 // are shown. Where there is no access control nobody is anybody, and all is shown to all: then
 // it says so, and does no more.
@@ -70,19 +83,18 @@ func (s *security) run(ctx context.Context, access bool) error {
 	soon := time.NewTicker(securityAgain)
 	defer soon.Stop()
 	due := time.Time{}
-	for {
-		switch changed, err := s.rows.Load(ctx); {
+	for told := 0; ; {
+		switch err := s.load(ctx); {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
 			due = time.Now() // what is known goes on to hold; the database is down for all
 		default:
 			due = time.Now().Add(securityEvery)
-			if n := s.rows.Tables(); !access && changed && n > 0 {
+		}
+		if n := s.rows.Tables(); !access && n != told {
+			if told = n; n > 0 {
 				s.logger.Warn("row security is to be enforced, and is not: without access control everybody sees all rows", "tables", n, "hint", "serve with --access=rules")
-			}
-			if hub := s.hub.Load(); changed && hub != nil {
-				hub.Refocus()
 			}
 		}
 		for wait := true; wait; {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -89,6 +90,7 @@ func (g *guarded) view(t *testing.T, token string, topics ...string) *viewer {
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-done; <-done })
+	await(t, "it is subscribed", func() bool { return len(v.all()) == len(topics) })
 	return v
 }
 
@@ -150,6 +152,14 @@ func TestRowSecurity(t *testing.T) {
 				if status, text := g.getAs(t, who, "/topics/documents/snapshot"); status != http.StatusOK || !strings.Contains(text, want) {
 					t.Errorf("snapshot for %s: %d %s", who, status, text)
 				}
+			}
+			// A filter selects of what is shown, and tells nothing of what is not.
+			filtered := "/topics/documents/events?filter=" + url.QueryEscape("title in ('hers', 'his', 'another')")
+			if status, text := g.getAs(t, "ann", filtered); status != http.StatusOK || !strings.Contains(text, "another") {
+				t.Errorf("ann's through a filter: %d %s", status, text)
+			}
+			if status, text := g.getAs(t, "bob", filtered); status != http.StatusOK || strings.Contains(text, "hers") || strings.Contains(text, "owner") || !strings.Contains(text, `"event":"gone"`) {
+				t.Errorf("bob's through a filter: %d %s", status, text)
 			}
 			p := g.dial(t)
 			p.send(`{"type":"hello","token":"` + g.token(t, "bob") + `"}`)
