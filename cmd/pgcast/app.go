@@ -44,7 +44,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 const (
 	groupServe = "serve"
 	groupData  = "data"
-	groupTable = "table"
+
+	groupAccess = "access"
+	groupTable  = "table"
 )
 
 func (a *app) root() *cobra.Command {
@@ -83,7 +85,8 @@ With a database of your own:  pgcast migrate up && pgcast attach public.messages
 	root.AddGroup(
 		&cobra.Group{ID: groupServe, Title: "Run:"},
 		&cobra.Group{ID: groupTable, Title: "Set up a database:"},
-		&cobra.Group{ID: groupData, Title: "Read and write:"})
+		&cobra.Group{ID: groupData, Title: "Read and write:"},
+		&cobra.Group{ID: groupAccess, Title: "Who may do what:"})
 	root.SetHelpCommandGroupID("")
 	addSettings(root.PersistentFlags(), forAll)
 	root.PersistentFlags().StringP("config", "c", "", "settings `file` in YAML (default ./pgcast.yaml if there is one)")
@@ -91,6 +94,7 @@ With a database of your own:  pgcast migrate up && pgcast attach public.messages
 		a.devCommand(), a.serveCommand(), a.doctorCommand(),
 		a.migrateCommand(), a.attachCommand(), a.detachCommand(), a.attachedCommand(), a.uninstallCommand(),
 		a.tailCommand(), a.publishCommand(), a.sqlCommand(),
+		a.tokenCommand(),
 		a.benchCommand(), a.benchLoadCommand(),
 		a.configCommand(), a.versionCommand())
 	completeSettings(root)
