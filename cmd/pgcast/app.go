@@ -42,10 +42,9 @@ func (a *app) run(ctx context.Context, args []string) int {
 }
 
 const (
-	groupServe = "serve"
-	groupData  = "data"
-	groupTable = "table"
-
+	groupServe  = "serve"
+	groupData   = "data"
+	groupTable  = "table"
 	groupAccess = "access"
 )
 
@@ -95,6 +94,7 @@ With a database of your own:  pgcast migrate up && pgcast attach public.messages
 		a.migrateCommand(), a.attachCommand(), a.detachCommand(), a.attachedCommand(), a.enforceCommand(), a.rolesCommand(), a.uninstallCommand(),
 		a.rulesCommand(), a.allowCommand(), a.revokeCommand(), a.keysCommand(),
 		a.tailCommand(), a.publishCommand(), a.sqlCommand(),
+		a.tokenCommand(),
 		a.benchCommand(), a.benchLoadCommand(),
 		a.configCommand(), a.versionCommand())
 	completeSettings(root)

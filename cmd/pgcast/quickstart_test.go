@@ -72,17 +72,23 @@ func TestQuickStart(t *testing.T) {
 // readmeSteps gives the README's marked blocks by name.
 func readmeSteps(t *testing.T) map[string]string {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	return stepsOf(t, "../../README.md", "quickstart", "setup", "attach", "serve", "page", "write")
+}
+
+// stepsOf gives the marked blocks of a page, which must have those named.
+func stepsOf(t *testing.T, path, mark string, names ...string) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	steps := map[string]string{}
-	for _, m := range regexp.MustCompile("(?s)<!-- quickstart: (\\w+) -->\n```\\w+\n(.*?)```").FindAllSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile("(?s)<!-- "+mark+": (\\w+) -->\n```\\w+\n(.*?)```").FindAllSubmatch(text, -1) {
 		steps[string(m[1])] = string(m[2])
 	}
-	for _, name := range []string{"setup", "attach", "serve", "page", "write"} {
+	for _, name := range names {
 		if steps[name] == "" {
-			t.Fatalf("the README has no step %q", name)
+			t.Fatalf("%s has no step %q", path, name)
 		}
 	}
 	return steps

@@ -47,6 +47,7 @@ type settings struct {
 
 	Live server.LiveOptions
 
+	Token      string // of a client
 	AccessMode string // auto, open or rules
 	Access     server.AccessOptions
 
@@ -75,7 +76,8 @@ const (
 	forDev                        // dev only
 	forTail                       // what finds a server
 	forBench                      // bench only
-	forAny      = forAll | forDatabase | forServe | forServer | forDev | forTail | forBench
+	forToken                      // token only
+	forAny      = forAll | forDatabase | forServe | forServer | forDev | forTail | forBench | forToken
 )
 
 // setting is one of them: everything that flags, help, checks, config and the reference

@@ -87,7 +87,11 @@ func (t *tail) run(ctx context.Context) error {
 		return err
 	}
 	t.paint = t.app.paint(t.out)
-	c := client.New(t.url, &client.Options{Logger: t.logger(slog.LevelWarn)})
+	o := &client.Options{Logger: t.logger(slog.LevelWarn)}
+	if t.set.Token != "" {
+		o.Token = client.StaticToken(t.set.Token)
+	}
+	c := client.New(t.url, o)
 	var from *client.From
 	if t.known = t.resumes; t.known {
 		from = &client.From{After: t.from.After, ID: t.from.ID}
