@@ -30,7 +30,7 @@ type authority struct {
 
 // accessConns are the connections kept for deciding, beside those of everything else: who
 // asks for something has one of those already, maybe.
-const accessConns = 3
+const accessConns = 4
 
 var (
 	_ gateway.Authenticator = (*authority)(nil)
@@ -87,7 +87,7 @@ func (a *authority) run(ctx context.Context) error {
 
 // gateway gives what the gateway goes by.
 func (a *authority) gateway() *gateway.Access {
-	return &gateway.Access{Authenticator: a, Authorizer: a.authorizer, Tickets: a, Anonymous: a.anonymous, Cookie: a.opts.Cookie,
+	return &gateway.Access{Authenticator: a, Authorizer: a.authorizer, Tickets: a, Anonymous: a.anonymous, Revoked: a.revocations.Revoked, Cookie: a.opts.Cookie,
 		TicketTTL: a.opts.TicketTTL, DecisionTTL: a.opts.DecisionTTL, Lens: a.security.lens}
 }
 
