@@ -59,7 +59,7 @@ func handshakeError(target string, resp *http.Response, err error) error {
 	}
 	switch resp.StatusCode {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return &RefusedError{resp.StatusCode, err.Error()}
+		return refusedHandshake(resp, err)
 	case http.StatusTooManyRequests:
 		return &hintError{error: err, slow: true}
 	}

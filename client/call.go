@@ -154,12 +154,16 @@ func (c *Client) write(ctx context.Context, conn *websocket.Conn) {
 }
 
 // connected begins a connection: everything the server has to know again is queued.
-func (c *Client) connected(conn *websocket.Conn) {
+func (c *Client) connected(conn *websocket.Conn, token string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn = conn
 	c.stats.Connects++
-	c.enqueue(&wire.Frame{Type: wire.Hello, Caps: []string{wire.CapBatch, wire.CapReset}, Token: c.opts.Token}, nil)
+	select {
+	case <-c.expiring: // that was the token of the connection before
+	default:
+	}
+	c.enqueue(&wire.Frame{Type: wire.Hello, Caps: []string{wire.CapBatch, wire.CapReset}, Token: token}, nil)
 	c.askAll()
 	for _, k := range c.calls {
 		c.enqueue(&k.frame, k)

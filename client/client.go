@@ -39,9 +39,13 @@ import (
 
 // Options; the zero value of each field stands for its default.
 type Options struct {
-	Header     http.Header   // of the handshake, for cookies and the like
-	HTTPClient *http.Client  // for the handshake
-	Token      string        // of the hello frame
+	Header     http.Header  // of the handshake, for cookies and the like
+	HTTPClient *http.Client // for the handshake
+	// Token gives the token, or API key, that says who this is; nil: nothing does. It is asked
+	// before each connection, and before the token expires, with at most DialTimeout to answer.
+	// After an error the client tries again, as after a failed connection; after a
+	// [*RefusedError] Run ends.
+	Token      func(context.Context) (string, error)
 	MinBackoff time.Duration // before the first attempt to reconnect, and doubled with each; default 100 ms
 	MaxBackoff time.Duration // default 5 s
 	// DialTimeout bounds one attempt to connect. Default 10 s.
@@ -58,8 +62,10 @@ type Client struct {
 	opts   Options
 	filled chan struct{} // has room for one; tells Next of the inbox
 	moved  chan struct{} // has room for one; tells the reader that it may read on
-	done   chan struct{} // closed when Run has returned
-	err    error         // Run's; set before done is closed
+
+	expiring chan struct{} // has room for one; tells renewals that the token expires
+	done     chan struct{} // closed when Run has returned
+	err      error         // Run's; set before done is closed
 
 	rest []Item // owned by the caller of Next
 
@@ -78,6 +84,8 @@ type Client struct {
 	patterns []*subscription // those of subs that are patterns, in order
 	retired  []*subscription
 	healthy  bool // a subscribe was answered in this connection
+	welcome  bool // the server has welcomed us in the newest connection
+	lapses   int  // how often in a row our token had expired when it was shown
 }
 
 // Stats count what happened since New.
@@ -96,7 +104,7 @@ type Stats struct {
 func New(url string, opts *Options) *Client {
 	c := &Client{
 		url: url, filled: make(chan struct{}, 1), moved: make(chan struct{}, 1), done: make(chan struct{}),
-		wake: make(chan struct{}, 1), calls: map[int64]*call{}, subs: map[string]*subscription{},
+		expiring: make(chan struct{}, 1), wake: make(chan struct{}, 1), calls: map[int64]*call{}, subs: map[string]*subscription{},
 	}
 	if opts != nil {
 		c.opts = *opts
@@ -166,7 +174,12 @@ func (c *Client) run(ctx context.Context) error {
 		}
 		var refused *RefusedError
 		if errors.As(err, &refused) {
-			return err
+			if !c.lapsed(refused) {
+				return err
+			}
+			if c.welcomed() {
+				err = &hintError{error: err} // at once: there is nothing to wait for
+			}
 		}
 		c.mu.Lock()
 		if c.healthy && !errors.Is(err, errGaveUp) || time.Since(began) > c.opts.MaxBackoff {
@@ -176,12 +189,29 @@ func (c *Client) run(ctx context.Context) error {
 		c.mu.Unlock()
 		wait := pause.after(err)
 		c.opts.Logger.Warn("pgcast client: disconnected", "error", err, "retry", wait)
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, wait) {
 			return ctx.Err()
-		case <-time.After(wait):
 		}
 	}
+}
+
+// sleep waits, and tells whether ctx lets it.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// welcomed tells whether the newest connection got as far as that.
+func (c *Client) welcomed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.welcome
 }
 
 // endpoint completes the server's address.
@@ -204,21 +234,30 @@ func endpoint(text string) (string, error) {
 
 // session is one connection, from the handshake to its end.
 func (c *Client) session(ctx context.Context, target string, httpClient *http.Client) (err error) {
+	c.mu.Lock()
+	c.welcome = false
+	c.mu.Unlock()
+	token, err := c.token(ctx)
+	if err != nil {
+		return err
+	}
+	hello, header := c.split(token)
 	dial, cancel := context.WithTimeout(ctx, c.opts.DialTimeout)
-	conn, resp, err := websocket.Dial(dial, target, &websocket.DialOptions{HTTPClient: httpClient, HTTPHeader: c.opts.Header})
+	conn, resp, err := websocket.Dial(dial, target, &websocket.DialOptions{HTTPClient: httpClient, HTTPHeader: header})
 	cancel()
 	if err != nil {
 		return handshakeError(target, resp, err)
 	}
 	conn.SetReadLimit(wire.MaxServerFrame)
 	ctx, cancel = context.WithCancel(ctx)
-	var writer sync.WaitGroup
-	defer writer.Wait()
+	var helpers sync.WaitGroup
+	defer helpers.Wait()
 	defer func() { _ = conn.CloseNow() }()
 	defer func() { c.disconnected(err) }()
 	defer cancel()
-	c.connected(conn)
-	writer.Go(func() { c.write(ctx, conn) })
+	c.connected(conn, hello)
+	helpers.Go(func() { c.write(ctx, conn) })
+	helpers.Go(func() { c.renewals(ctx) })
 	for {
 		frame, err := c.read(ctx, conn)
 		if err != nil {

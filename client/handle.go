@@ -46,8 +46,14 @@ func (c *Client) handle(f *wire.ServerFrame) ([]Item, error) {
 		if s := c.subs[f.Topic]; s != nil && s.live {
 			return c.reset(s, f), nil
 		}
-	case wire.History, wire.Published:
+	case wire.History, wire.Published, wire.Authenticated:
 		c.answer(f)
+	case wire.Welcome:
+		c.welcome, c.lapses = true, 0
+	case wire.TokenExpiring:
+		if c.opts.Token != nil {
+			signal(c.expiring)
+		}
 	case wire.Error:
 		if !c.answer(f) {
 			return c.failed(f)

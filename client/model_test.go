@@ -64,7 +64,7 @@ func (w *world) write(topic string) {
 
 func (w *world) connect() {
 	w.inbox, w.outbox, w.subs = nil, nil, nil
-	w.c.connected(new(websocket.Conn))
+	w.c.connected(new(websocket.Conn), "")
 }
 
 func (w *world) cut() {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -173,7 +174,10 @@ func (a *Access) done(tried string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return groupError(tried, err)
+	if pg := new(pgconn.PgError); errors.As(err, &pg) && pg.Code[:2] == "22" {
+		return &pgcast.Error{Code: pgcast.CodeInvalid, Message: strings.TrimPrefix(pg.Message, "pgcast: "), Hint: pg.Hint}
+	}
+	return unavailable(tried, err)
 }
 
 // AccessRule is a row of pgcast.rule.

@@ -45,6 +45,8 @@ const (
 	groupServe = "serve"
 	groupData  = "data"
 	groupTable = "table"
+
+	groupAccess = "access"
 )
 
 func (a *app) root() *cobra.Command {
@@ -83,6 +85,7 @@ With a database of your own:  pgcast migrate up && pgcast attach public.messages
 	root.AddGroup(
 		&cobra.Group{ID: groupServe, Title: "Run:"},
 		&cobra.Group{ID: groupTable, Title: "Set up a database:"},
+		&cobra.Group{ID: groupAccess, Title: "Say who may do what:"},
 		&cobra.Group{ID: groupData, Title: "Read and write:"})
 	root.SetHelpCommandGroupID("")
 	addSettings(root.PersistentFlags(), forAll)
@@ -90,6 +93,7 @@ With a database of your own:  pgcast migrate up && pgcast attach public.messages
 	root.AddCommand(
 		a.devCommand(), a.serveCommand(), a.doctorCommand(),
 		a.migrateCommand(), a.attachCommand(), a.detachCommand(), a.attachedCommand(), a.uninstallCommand(),
+		a.rulesCommand(), a.allowCommand(), a.revokeCommand(), a.keysCommand(),
 		a.tailCommand(), a.publishCommand(), a.sqlCommand(),
 		a.benchCommand(), a.benchLoadCommand(),
 		a.configCommand(), a.versionCommand())

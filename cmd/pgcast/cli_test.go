@@ -28,7 +28,7 @@ func TestHelp(t *testing.T) {
 	}
 	for _, args := range []string{
 		"serve", "dev", "migrate", "migrate up", "migrate down", "migrate status", "attach", "detach",
-		"attached", "tail", "publish", "sql", "doctor", "config", "version",
+		"attached", "tail", "publish", "sql", "doctor", "config", "version", "rules", "rules delete", "allow", "revoke", "keys", "keys create", "keys list", "keys revoke",
 	} {
 		out := s.run(t, append(strings.Fields(args), "--help")...).ok(t)
 		if !strings.Contains(out, "Usage:") {

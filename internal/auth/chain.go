@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -11,11 +12,24 @@ import (
 type Chain struct {
 	Tokens *Verifier // nil: tokens are not accepted
 	Keys   *Keys     // nil: API keys are not accepted
+
+	count *credentialMetrics
+}
+
+// NewChain makes a chain of either or both. registerer takes its metrics; nil: nobody does.
+func NewChain(tokens *Verifier, keys *Keys, registerer prometheus.Registerer) *Chain {
+	return &Chain{tokens, keys, newCredentialMetrics(registerer)}
 }
 
 // Authenticate verifies a token or an API key. Errors are *[pgcast.Error] with code
 // unauthenticated or unavailable; they say nothing of the credential itself.
 func (c *Chain) Authenticate(ctx context.Context, credential string) (*Claims, error) {
+	claims, err := c.authenticate(ctx, credential)
+	c.count.count(err)
+	return claims, err
+}
+
+func (c *Chain) authenticate(ctx context.Context, credential string) (*Claims, error) {
 	switch key := strings.HasPrefix(credential, KeyPrefix); {
 	case credential == "":
 		return nil, ErrUnauthenticated

@@ -25,6 +25,7 @@ type jwks struct {
 	client *http.Client
 	opts   *TokenOptions
 	log    *slog.Logger
+	count  *jwksMetrics
 	wanted chan struct{} // has room for one; tells run that flight waits
 
 	mu     sync.Mutex
@@ -46,7 +47,19 @@ func newJWKS(o *TokenOptions) (*jwks, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &jwks{url: o.JWKSURL, client: client, opts: o, log: o.Logger, wanted: make(chan struct{}, 1)}, nil
+	j := &jwks{url: o.JWKSURL, client: client, opts: o, log: o.Logger, wanted: make(chan struct{}, 1)}
+	j.count = newJWKSMetrics(o.Registerer, j.age)
+	return j, nil
+}
+
+// age gives how long ago the keys were fetched, in seconds; -1: they never were.
+func (j *jwks) age() float64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.at.IsZero() {
+		return -1
+	}
+	return time.Since(j.at).Seconds()
 }
 
 // known gives the keys that are in force.
@@ -96,6 +109,7 @@ func (j *jwks) unavailable(wait time.Duration) error {
 
 // run fetches until ctx ends.
 func (j *jwks) run(ctx context.Context) error {
+	defer j.client.CloseIdleConnections()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -126,12 +140,14 @@ func (j *jwks) run(ctx context.Context) error {
 		f := j.flight
 		j.flight = nil
 		if j.failed = err != nil; j.failed {
+			j.count.failed.Inc()
 			f.err = j.unavailable(time.Until(j.next))
 			wait = min(wait, max(30*time.Second, j.opts.FetchPause))
 			if j.at.IsZero() {
 				wait = min(wait, j.opts.FetchPause)
 			}
 		} else {
+			j.count.fetched.Inc()
 			j.keys, j.at = keys, time.Now()
 		}
 		j.mu.Unlock()

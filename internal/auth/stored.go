@@ -67,9 +67,8 @@ func Restore(text json.RawMessage) (*Claims, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read stored claims: %w", err)
 	}
-	if s.Source == FromAPIKey {
-		// NewClaims does not know whose they are.
-		c.Scopes = []Scope{}
+	if s.Scopes != nil || s.Source == FromAPIKey {
+		c.Scopes = []Scope{} // not nil, which would be everything the rules allow
 	}
 	c.Subject, c.TokenID = s.Subject, s.TokenID
 	if s.Issued != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgcast/pgcast"
@@ -50,6 +51,8 @@ type TokenOptions struct {
 	KeepFor time.Duration
 	// TLS is for fetching; default the system's.
 	TLS *tls.Config
+	// Registerer takes the metrics; nil: nobody does.
+	Registerer prometheus.Registerer
 	// Logger; default slog.Default().
 	Logger *slog.Logger
 }
@@ -141,6 +144,10 @@ func (v *Verifier) Authenticate(ctx context.Context, token string) (*Claims, err
 	if len(token) > MaxToken {
 		return nil, unauthenticated("this is too long for a token", fmt.Sprintf("at most %d bytes", MaxToken))
 	}
+	// Decoders pass over newlines, so that one token could be written in many ways.
+	if strings.IndexFunc(token, foreign) >= 0 {
+		return nil, errNoToken
+	}
 	p, h, err := v.verify(token)
 	if err == errSignature && v.jwks != nil && h.mayBeNew() {
 		// The key may have been published since.
@@ -153,6 +160,11 @@ func (v *Verifier) Authenticate(ctx context.Context, token string) (*Claims, err
 		return nil, err
 	}
 	return v.accept(p)
+}
+
+// foreign tells whether a letter cannot be in a token.
+func foreign(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
 }
 
 // head is what the header of a token says.
@@ -170,7 +182,7 @@ var (
 	errSignature = unauthenticated("the token is not signed with a key that is known here", "")
 	errNoToken   = unauthenticated("this is not a token", "a JWT is needed: three parts in base64url, with points in between")
 	errExpired   = unauthenticated("the token has expired", "get a new one")
-	errEarly     = unauthenticated("the token is not valid yet", "are the clocks right?")
+	errEarly     = unauthenticated("the token is not valid yet", "are the clocks right? jwt-leeway allows for a difference")
 	errForOthers = unauthenticated("the token is from another issuer or for another audience", "")
 	errHeader    = unauthenticated("the token's header says what is not understood here", "")
 )

@@ -86,8 +86,12 @@ func TestAccessEndsWhatIsLive(t *testing.T) {
 		}
 		took = append(took, time.Since(began))
 		db.Exec(t, `select pgcast.publish('room:2', 'secret'); select pgcast.allow('{subscribe}', 'room:*')`)
-		await(t, "it is allowed again", func() bool { return servers[0].may(t, servers[0].who(t, servers[0].token(t, "eve")), "subscribe", "room:2") })
-		await(t, "it is allowed again", func() bool { return servers[1].may(t, servers[0].who(t, servers[0].token(t, "fay")), "subscribe", "room:2") })
+		await(t, "it is allowed again", func() bool {
+			return servers[0].may(t, servers[0].who(t, servers[0].token(t, "eve")), "subscribe", "room:2")
+		})
+		await(t, "it is allowed again", func() bool {
+			return servers[1].may(t, servers[0].who(t, servers[0].token(t, "fay")), "subscribe", "room:2")
+		})
 	}
 	report(t, "the end of a subscription", took)
 	db.Exec(t, `delete from pgcast.rule where 'connect' = any (verbs)`)

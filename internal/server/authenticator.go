@@ -2,7 +2,8 @@ package server
 
 import (
 	"log/slog"
-	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/internal/auth"
@@ -10,21 +11,20 @@ import (
 
 // newAuthenticator makes what tells who callers are. Somebody has to run it. Errors are
 // *[pgcast.Error] with code invalid, and say what to set.
-func newAuthenticator(o *AccessOptions, keys auth.KeyStore, log *slog.Logger) (*auth.Chain, error) {
+func newAuthenticator(o *AccessOptions, keys auth.KeyStore, registerer prometheus.Registerer, log *slog.Logger) (*auth.Chain, error) {
 	known := o.Secret != "" || len(o.KeyFiles) > 0 || o.JWKSURL != ""
 	if !known && o.Anonymous == nil {
 		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "there is access control, but nothing that says how callers are known",
 			Hint: "set jwt-secret, jwt-key-files or jwks-url to the keys of those who sign tokens, or anonymous to the claims of those who show none"}
 	}
-	chain := &auth.Chain{Keys: auth.NewKeys(keys, &auth.KeysOptions{TTL: min(o.DecisionTTL, 30*time.Second), Logger: log})}
-	if !known {
-		return chain, nil
+	var tokens *auth.Verifier
+	if known {
+		var err error
+		tokens, err = auth.NewVerifier(&auth.TokenOptions{Secret: o.Secret, SecretAlgorithm: o.SecretAlgorithm, Files: o.KeyFiles,
+			JWKSURL: o.JWKSURL, Issuers: o.Issuers, Audiences: o.Audiences, Leeway: o.Leeway, Registerer: registerer, Logger: log})
+		if err != nil {
+			return nil, err
+		}
 	}
-	var err error
-	chain.Tokens, err = auth.NewVerifier(&auth.TokenOptions{Secret: o.Secret, SecretAlgorithm: o.SecretAlgorithm, Files: o.KeyFiles,
-		JWKSURL: o.JWKSURL, Issuers: o.Issuers, Audiences: o.Audiences, Leeway: o.Leeway, Logger: log})
-	if err != nil {
-		return nil, err
-	}
-	return chain, nil
+	return auth.NewChain(tokens, auth.NewKeys(keys, &auth.KeysOptions{TTL: o.DecisionTTL, Logger: log}), registerer), nil
 }

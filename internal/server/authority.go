@@ -29,7 +29,7 @@ type authority struct {
 
 // accessConns are the connections kept for deciding, beside those of everything else: who
 // asks for something has one of those already, maybe.
-const accessConns = 3
+const accessConns = 4
 
 var (
 	_ gateway.Authenticator = (*authority)(nil)
@@ -44,7 +44,7 @@ func (s *Server) newAuthority(broken *breaker.Breaker) (*authority, error) {
 	a := &authority{opts: o, revocations: new(auth.Revocations),
 		store: accessStore{replay.NewAccess(s.pool, &replay.AccessOptions{Role: o.Role, Timeout: o.Timeout}), broken}}
 	var err error
-	if a.chain, err = newAuthenticator(&o, a.store, s.opts.Logger); err != nil {
+	if a.chain, err = newAuthenticator(&o, a.store, s.registry, s.opts.Logger); err != nil {
 		return nil, err
 	}
 	if o.Anonymous != nil {

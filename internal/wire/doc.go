@@ -34,7 +34,8 @@ const (
 	CloseGoingAway = 1001
 	// ClosePolicy says that this client broke the protocol or a rule. Do not retry.
 	ClosePolicy = 1008
-	// CloseUnauthenticated says that the client must sign in first. Do not retry.
+	// CloseUnauthenticated says that the client must sign in first. Do not retry, but with
+	// another token where the reason begins with [ReasonExpired].
 	CloseUnauthenticated = 4401
 	// CloseForbidden says that this user may not connect. Do not retry.
 	CloseForbidden = 4403
@@ -44,6 +45,10 @@ const (
 	// CloseThrottled says that the client asked for too much. Come back, but slowly.
 	CloseThrottled = 4429
 )
+
+// ReasonExpired is what the reason of [CloseUnauthenticated] begins with, and the message of
+// an error, where a client need but come back with a new token.
+const ReasonExpired = "the token has expired"
 
 // Capabilities a client may name in hello.
 const (

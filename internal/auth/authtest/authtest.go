@@ -83,6 +83,9 @@ func Fresh(tb testing.TB, algorithm string) *Key {
 	return k
 }
 
+// Named gives the same key under another id.
+func (k *Key) Named(id string) *Key { return &Key{k.Algorithm, id, k.signing} }
+
 // Secret gives the key of HS256, HS384 and HS512, empty for others.
 func (k *Key) Secret() string {
 	secret, _ := k.signing.([]byte)
