@@ -49,16 +49,22 @@ func (q *Queries) SnapshotPlace(ctx context.Context, topic string) (SnapshotPlac
 }
 
 const SnapshotStatements = `-- name: SnapshotStatements :many
-select coalesce(s.rel, '')::text as relation, s.statement::text as statement from pgcast.snapshot_sql($1::text) s
+select coalesce(s.rel, '')::text as relation, s.statement::text as statement from pgcast.snapshot_sql($1::text, coalesce($2::text, current_user)::name) s
 `
+
+type SnapshotStatementsParams struct {
+	Topic  string
+	Reader *string
+}
 
 type SnapshotStatementsRow struct {
 	Relation  string
 	Statement string
 }
 
-func (q *Queries) SnapshotStatements(ctx context.Context, topic string) ([]SnapshotStatementsRow, error) {
-	rows, err := q.db.Query(ctx, SnapshotStatements, topic)
+// reader is the role that will run them; null: this one.
+func (q *Queries) SnapshotStatements(ctx context.Context, arg SnapshotStatementsParams) ([]SnapshotStatementsRow, error) {
+	rows, err := q.db.Query(ctx, SnapshotStatements, arg.Topic, arg.Reader)
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ const wanted = `values ('event_log', 'select'), ('event_log', 'delete'), ('repla
 	('publish_key', 'select'), ('publish_key', 'delete'), ('retention', 'select'), ('attachment', 'select'),
 	('published', 'select'), ('published', 'delete'), ('captured', 'select'), ('captured', 'insert'), ('captured', 'delete'),
 	('stage', 'select'), ('stage', 'insert'), ('stage', 'delete'),
-	('projection', 'select')`
+	('projection', 'select'), ('enforcement', 'select')`
 
 func checkPrivileges(ctx context.Context, x *exam) ([]finding, error) {
 	var missing []string
@@ -25,7 +25,7 @@ func checkPrivileges(ctx context.Context, x *exam) ([]finding, error) {
 			union all select 'usage on schema pgcast' where not has_schema_privilege(n.oid, 'usage')
 			union all select 'execute on function pgcast.' || p.proname from pg_proc p
 			where p.pronamespace = n.oid and p.proname in ('publish', 'refresh', 'watch', 'watch_state', 'drift', 'slot_name', 'open_slot', 'close_slot', 'make_publications',
-				'snapshot_sql', 'compacted') and not has_function_privilege(p.oid, 'execute')
+				'snapshot_sql', 'compacted', 'enforced') and not has_function_privilege(p.oid, 'execute')
 			union all select 'execute on function pg_control_system' where not has_function_privilege('pg_control_system()', 'execute')
 			union all select 'execute on function ' || p.oid::regprocedure from pg_proc p
 			where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = 'pg_logical_emit_message' and p.proargtypes[2] = 'text'::regtype and not has_function_privilege(p.oid, 'execute')),

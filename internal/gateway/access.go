@@ -46,8 +46,9 @@ type Access struct {
 	// DecisionTTL is for how long a session goes on as it was while what it is doing cannot be
 	// decided on anew; default 30 s.
 	DecisionTTL time.Duration
-	// Lens gives how rows are shown to a caller; nil, or giving nil: as they are.
-	Lens func(claims *auth.Claims) fanout.Lens
+	// Lens gives how a topic's, or a pattern's, rows are shown to a caller; nil, or giving
+	// nil: as they are.
+	Lens func(claims *auth.Claims, topic string) fanout.Lens
 }
 
 // allow tells why claims do not allow something, or returns nil.
@@ -72,9 +73,9 @@ func (c *client) allow(ctx context.Context, verb auth.Verb, topic string) error 
 }
 
 // lens gives how a topic or pattern is shown to a caller.
-func (g *Gateway) lens(claims *auth.Claims) fanout.Lens {
+func (g *Gateway) lens(claims *auth.Claims, topic string) fanout.Lens {
 	if g.opts.Access == nil || g.opts.Access.Lens == nil {
 		return nil
 	}
-	return g.opts.Access.Lens(claims)
+	return g.opts.Access.Lens(claims, topic)
 }
