@@ -34,7 +34,7 @@ func (c *client) cursor(ctx context.Context, f wire.Frame) {
 		return
 	}
 	err := pgcast.CheckTopic(f.Topic)
-	if err == nil && f.Op != wire.OpLeave && !c.points(f) {
+	if err == nil && c.rights != nil && f.Op != wire.OpLeave && !c.points(f) {
 		err = c.allow(ctx, auth.Cursor, f.Topic)
 	}
 	switch {

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	recheckers     = 8 // sessions that are decided on anew at a time
+	recheckers     = 64 // sessions that are decided on anew at a time
 	recheckAgain   = 250 * time.Millisecond
 	recheckSeldom  = 4 * time.Second
 	recheckPatient = askTimeout + time.Second // for a session that is busy
