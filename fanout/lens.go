@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgcast/pgcast"
@@ -38,7 +39,7 @@ const maxLooked = 1024
 
 // sight is what is seen of one feed through the lenses of one key.
 type sight struct {
-	users int           // guarded by sights.mu
+	users atomic.Int32  // changed under sights.mu
 	turn  chan struct{} // held by who looks; the others then find it looked at
 
 	// Owned by who has the turn.
@@ -75,7 +76,7 @@ func (v *sights) acquire(topic string, lens Lens) *sight {
 		}
 		v.all[key] = w
 	}
-	w.users++
+	w.users.Add(1)
 	return w
 }
 
@@ -87,7 +88,7 @@ func (v *sights) release(topic string, lens Lens) {
 	defer v.mu.Unlock()
 	key := keyOf(topic, lens)
 	if w := v.all[key]; w != nil {
-		if w.users--; w.users == 0 {
+		if w.users.Add(-1) == 0 {
 			delete(v.all, key)
 		}
 	}
@@ -143,7 +144,7 @@ func (s *Session) glance(sub *Subscription, frames []*Frame) ([]*Frame, bool) {
 // unseen gives those of frames that are to be looked at. It is called by who has the turn.
 func (v *sight) unseen(frames []*Frame) (list []*Frame) {
 	if now := time.Now(); now.Sub(v.at) > lookFresh || len(v.seen) > maxLooked {
-		clear(v.seen)
+		v.forget()
 		v.at = now
 	}
 	for _, fr := range frames {
@@ -161,7 +162,19 @@ func (s *Session) seenOf(v *sight, frames []*Frame) []*Frame {
 		list = append(list, v.seen[fr])
 	}
 	s.seen = list[:0]
+	if v.users.Load() == 1 {
+		v.forget() // nobody else is to find it looked at
+	}
 	return list
+}
+
+// forget lets go of what was looked at. It is called by who has the turn.
+func (v *sight) forget() {
+	if len(v.seen) > 16 {
+		v.seen = map[*Frame]*Frame{} // a map that has grown does not shrink
+		return
+	}
+	clear(v.seen)
 }
 
 func eventsOf(frames []*Frame) []*pgcast.Event {
