@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgcast/pgcast"
@@ -39,7 +40,7 @@ const maxLooked = 1024
 
 // sight is what is seen of one feed through the lenses of one key.
 type sight struct {
-	users int           // guarded by sights.mu
+	users atomic.Int32  // changed under sights.mu
 	turn  chan struct{} // held by who looks; the others then find it looked at
 
 	// Owned by who has the turn.
@@ -76,7 +77,7 @@ func (v *sights) acquire(topic string, lens Lens) *sight {
 		}
 		v.all[key] = w
 	}
-	w.users++
+	w.users.Add(1)
 	return w
 }
 
@@ -88,7 +89,7 @@ func (v *sights) release(topic string, lens Lens) {
 	defer v.mu.Unlock()
 	key := keyOf(topic, lens)
 	if w := v.all[key]; w != nil {
-		if w.users--; w.users == 0 {
+		if w.users.Add(-1) == 0 {
 			delete(v.all, key)
 		}
 	}
@@ -144,7 +145,7 @@ func (s *Session) glance(sub *Subscription, frames []*Frame) ([]*Frame, bool) {
 // unseen gives those of frames that are to be looked at. It is called by who has the turn.
 func (v *sight) unseen(frames []*Frame) (list []*Frame) {
 	if now := time.Now(); now.Sub(v.at) > lookFresh || len(v.seen) > maxLooked {
-		clear(v.seen)
+		v.forget()
 		v.at = now
 	}
 	for _, fr := range frames {
@@ -162,7 +163,19 @@ func (s *Session) seenOf(v *sight, frames []*Frame) []*Frame {
 		list = append(list, v.seen[fr])
 	}
 	s.seen = list[:0]
+	if v.users.Load() == 1 {
+		v.forget() // nobody else is to find it looked at
+	}
 	return list
+}
+
+// forget lets go of what was looked at. It is called by who has the turn.
+func (v *sight) forget() {
+	if len(v.seen) > 16 {
+		v.seen = map[*Frame]*Frame{} // a map that has grown does not shrink
+		return
+	}
+	clear(v.seen)
 }
 
 func eventsOf(frames []*Frame) []*pgcast.Event {
