@@ -72,7 +72,7 @@ func (g *Gateway) guarded(carriers carrier, serve http.HandlerFunc) http.Handler
 		}
 		if err != nil {
 			g.metrics.refused.Inc()
-			g.refuse(w, err)
+			g.refuseStream(w, r, err) // if it is one that is asked for
 			return
 		}
 		serve(w, a.of(r))

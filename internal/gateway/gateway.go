@@ -247,7 +247,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.rights = g.watchOver(c.claims.Load, c.session, c, a.checks)
 	g.attach(c, c.session)
 	g.settle(c, c.session, a.since)
-	g.metrics.connects.Inc()
+	if c.refusal == nil {
+		g.metrics.connects.Inc()
+	} else {
+		g.metrics.refused.Inc()
+	}
 	// In a goroutine of its own: returning lets go of net/http's buffers and stack.
 	go c.run()
 }

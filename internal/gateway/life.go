@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pgcast/pgcast"
@@ -194,7 +195,7 @@ func refusal(err error) error {
 	}
 	text := e.Message
 	if len(text) > 120 { // what fits into a close frame
-		text = text[:120]
+		text = strings.ToValidUTF8(text[:120], "")
 	}
 	switch e.Code {
 	case pgcast.CodeUnauthenticated:

@@ -38,7 +38,7 @@ func (g *Gateway) trusted(r *http.Request) bool {
 	if err != nil || u.Host == "" {
 		return false
 	}
-	if r.TLS != nil && u.Scheme != "https" {
+	if u.Scheme != "https" && secure(r) {
 		return false // whoever is on the way could have written the page
 	}
 	return strings.EqualFold(r.Host, u.Host) || g.listed(u, true)

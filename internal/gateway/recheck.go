@@ -187,7 +187,11 @@ func (r *rights) decide(ctx context.Context) (undecided bool) {
 		}
 		r.mu.Unlock()
 		errs := r.g.allowEach(ctx, claims, asks)
-		if r.claims() == claims { // else it is somebody else by now
+		switch {
+		case r.claims() != claims: // it is somebody else by now
+		case claims.Expired(time.Now()):
+			return false
+		default:
 			return r.lose(asks, errs)
 		}
 	}

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/internal/auth"
+	"github.com/pgcast/pgcast/presence/ratelimit"
 )
 
 // How a browser carries a ticket: in a cookie of its own for each, so that pages that connect
@@ -79,19 +79,23 @@ func (g *Gateway) ticketFor(r *http.Request) (string, time.Duration, error) {
 	if err != nil {
 		return "", 0, err
 	}
-	return g.issue(r.Context(), claims)
+	return g.issue(r, claims)
 }
 
-// issue makes a ticket, which does not outlive the claims it stands for.
-func (g *Gateway) issue(ctx context.Context, claims *auth.Claims) (string, time.Duration, error) {
+// issue makes a ticket, which does not outlive the claims it stands for. It costs what
+// connecting does.
+func (g *Gateway) issue(r *http.Request, claims *auth.Claims) (string, time.Duration, error) {
 	if g.opts.Access.Tickets == nil {
 		return "", 0, errNoAccess
+	}
+	if err := g.limitRequest(asking{claims: claims}.of(r), ratelimit.Connect, ratelimit.Ask{Cost: 1}); err != nil {
+		return "", 0, err
 	}
 	ttl := g.opts.Access.TicketTTL
 	if !claims.Expires.IsZero() {
 		ttl = min(ttl, time.Until(claims.Expires))
 	}
-	ctx, release, err := g.slot(ctx)
+	ctx, release, err := g.slot(r.Context())
 	if err != nil {
 		return "", 0, err
 	}
@@ -181,7 +185,7 @@ func (g *Gateway) sendTicket(w http.ResponseWriter, r *http.Request) error {
 	if err := g.allow(r.Context(), claims, auth.Connect, ""); err != nil || token == "" {
 		return err
 	}
-	ticket, ttl, err := g.issue(r.Context(), claims)
+	ticket, ttl, err := g.issue(r, claims)
 	if err != nil {
 		return err
 	}

@@ -164,7 +164,10 @@ func TestPreflightOfPeerClient(t *testing.T) {
 			t.Errorf("%s: %s, %v; want %d", c.name, res.Status, res.Cookies(), c.status)
 		}
 	}
-	res, _ = d.ask(t, "POST", "/__ws/auth", with(page(good), "X-Forwarded-Proto", "https"), "")
+	forwarded := with(page(good), "X-Forwarded-Proto", "https")
+	// A page that came without TLS is not the one of the same host that came with it.
+	d.answered(t, "POST", "/__ws/auth", forwarded, "", http.StatusForbidden, pgcast.CodeForbidden)
+	res, _ = d.ask(t, "POST", "/__ws/auth", with(forwarded, "Origin", strings.Replace(d.http.URL, "http:", "https:", 1)), "")
 	if c := cookieOf(t, res); !c.Secure || !strings.HasPrefix(c.Name, hostCookie) {
 		t.Errorf("with TLS it sets %v", c)
 	}

@@ -191,6 +191,14 @@ func TestOpenAPI(t *testing.T) {
 	call("POST", preflight, "", "", 401, page...)
 	call("POST", preflight, "", "", 403)
 	call("POST", preflight, "", strings.Repeat("x", 65<<10), 413, page...)
+	slow := guard(t, db, 1, func(o *Options) { o.Live.RateLimits = rules(t, "connect subject 1/24h") })[0]
+	listen = slow.listen
+	for i, path := range []string{tickets, preflight} {
+		header := append([]string{"Authorization", "Bearer " + slow.token(t, path)}, page...)
+		call("POST", path, "", "", []int{201, 204}[i], header...)
+		call("POST", path, "", "", 429, header...)
+	}
+	listen = own.listen
 	db.Exec(t, "alter table pgcast.ticket rename to hidden_ticket")
 	call("POST", tickets, "", "", 503, token...)
 	call("POST", preflight, "", "", 503, append(token, page...)...)

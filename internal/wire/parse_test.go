@@ -216,6 +216,7 @@ func TestAppendFrame(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"type":"subscribe","topic":"a","ref":1,"after":41,"id":"1-1"}`))
 	f.Add([]byte(`{"type":"subscribe-batch","topics":["a",{"topic":"b","after":0}],"ref":"\u0041"}`))
+	f.Add([]byte(`{"type":"auth","token":"a.b.c","ref":1}`))
 	f.Add([]byte(`{"type":"resume","sessionId":"s","lastSeenSeqs":{"a":41}}`))
 	f.Add([]byte(`{"type":"subscribe","topic":"a","snapshot":true}`))
 	f.Add([]byte(`{"type":"subscribe","topic":"a","after":1,"snapshot":"1f.1/7:9:7,8"}`))

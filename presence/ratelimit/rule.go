@@ -15,7 +15,7 @@ type Verb string
 
 // The verbs, and what a call of each costs.
 const (
-	Connect   Verb = "connect"   // a WebSocket handshake or a stream: 1
+	Connect   Verb = "connect"   // a WebSocket handshake, a stream or a ticket: 1
 	Subscribe Verb = "subscribe" // 1 for each topic or pattern
 	Publish   Verb = "publish"   // 1; so is what a group frame tells others
 	History   Verb = "history"   // 1 for each 100 events that may come, at least
