@@ -282,3 +282,20 @@ func TestTokenOptions(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkTokens is what it costs to verify one.
+func BenchmarkTokens(b *testing.B) {
+	for _, algorithm := range []string{"HS256", "RS256", "PS256", "ES256", "ES512", "EdDSA"} {
+		k := authtest.New(b, algorithm)
+		v := verifier(b, trust(b, k))
+		token := k.Token(b, object{"sub": "u1", "role": "member", "orgs": []int{1, 2, 3}})
+		b.Run(algorithm, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := v.Authenticate(b.Context(), token); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

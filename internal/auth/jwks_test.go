@@ -314,7 +314,7 @@ func TestJWKSDown(t *testing.T) {
 			t.Parallel()
 			p := newProvider(t, k)
 			v := running(t, auth.TokenOptions{JWKSURL: p.URL, FetchPause: time.Millisecond, FetchEvery: 2 * time.Millisecond,
-				FetchTimeout: 500 * time.Millisecond, KeepFor: 3 * time.Second})
+				FetchTimeout: 500 * time.Millisecond, KeepFor: 4 * time.Second})
 			token := k.Token(t, nil)
 			await(t, "the keys are fetched", func() bool { return accepts(t, v, token) })
 			p.do(answer)

@@ -44,7 +44,7 @@ func newKey(public any, algorithm string) (key, error) {
 	if algorithm != "" && !slices.Contains(Algorithms, algorithm) {
 		return key{}, fmt.Errorf("there is no algorithm %.20q here; there are %s", algorithm, strings.Join(Algorithms, ", "))
 	}
-	fits := []string{}
+	var fits []string
 	switch p := public.(type) {
 	case *rsa.PublicKey:
 		if bits := p.N.BitLen(); bits < minRSA || bits > maxRSA || p.E < 3 || p.E%2 == 0 {

@@ -135,7 +135,10 @@ func checkValue(d *json.Decoder, room int) error {
 		return errors.New("it is not JSON")
 	}
 	open, _ := t.(json.Delim)
-	seen := map[string]bool{}
+	var seen map[string]bool
+	if open == '{' {
+		seen = map[string]bool{}
+	}
 	for open != 0 && d.More() {
 		if open == '{' {
 			t, err := d.Token()
