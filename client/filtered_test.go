@@ -16,9 +16,24 @@ import (
 // server tells it of them.
 func TestFilteredRows(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t, nil)
-	db.Exec(t, `create table public.t (id int primary key, n int); select pgcast.attach('public.t', topic => 't', old => true);
-		insert into public.t select i, i from generate_series(1, 20) i`)
+	t.Run("trigger", func(t *testing.T) {
+		t.Parallel()
+		db := pgtest.New(t, nil)
+		db.Exec(t, `create table public.t (id int primary key, n int); select pgcast.attach('public.t', topic => 't', old => true)`)
+		testFilteredRows(t, db)
+	})
+	t.Run("WAL", func(t *testing.T) {
+		t.Parallel()
+		db := pgtest.New(t, &pgtest.Options{Kind: pgtest.Logical})
+		db.Exec(t, `select pgcast.open_slot()`)
+		db.Exec(t, `create table public.t (id int primary key, n int); alter table public.t replica identity full;
+			select pgcast.attach('public.t', topic => 't', old => true, capture => 'wal')`)
+		testFilteredRows(t, db)
+	})
+}
+
+func testFilteredRows(t *testing.T, db *pgtest.DB) {
+	db.Exec(t, `insert into public.t select i, i from generate_series(1, 20) i`)
 	c := client.New(serve(t, db), &client.Options{MinBackoff: time.Millisecond, MaxBackoff: 20 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
 	if err := c.SubscribeWith("t", client.SubscribeOptions{Snapshot: true, Filter: "n >= 10 or id = 1000"}); err != nil {
 		t.Fatal(err)
@@ -30,7 +45,7 @@ func TestFilteredRows(t *testing.T) {
 	go func() {
 		defer close(wrote)
 		conn := db.Conn(t)
-		for i := range 400 {
+		for i := range 250 {
 			if _, err := conn.Exec(ctx, `with u as (update public.t set n = (n * 7 + $1) % 20 where id % 5 = $1 % 5 returning id),
 				d as (delete from public.t where id = $1 % 41 and id % 5 <> $1 % 5)
 				insert into public.t values (100 + $1, $1 % 20)`, i); err != nil {

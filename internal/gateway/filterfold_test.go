@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"testing"
 	"time"
@@ -79,14 +80,15 @@ type reader struct {
 	overSSE  bool
 	rnd      *rand.Rand
 
-	rows  folded
-	after *int64
-	id    pgcast.ID
-	asOf  pgcast.AsOf
-	last  string // of a stream
-	peer  *peer
-	sse   *source
-	cuts  int
+	rows   folded
+	after  *int64
+	id     pgcast.ID
+	asOf   pgcast.AsOf
+	last   string // of a stream
+	peer   *peer
+	sse    *source
+	cuts   int
+	failed int
 }
 
 // until reads up to a mark on each of the topics.
@@ -96,8 +98,13 @@ func (r *reader) until(t testing.TB, mark string, topics int) error {
 			r.cut()
 		}
 		frame, err := r.next(t)
-		if err != nil {
-			return err
+		if err != nil || frame.Type == wire.SubscribeDenied && frame.Reason == wire.ReasonInternal {
+			// The server is too busy; a client tries again.
+			if r.failed++; r.failed > 20 {
+				return fmt.Errorf("%s: %+v, %w", r.topic, frame, err)
+			}
+			r.cut()
+			continue
 		}
 		switch frame.Type {
 		case wire.Snapshot:
@@ -146,7 +153,8 @@ func (r *reader) cut() {
 	if r.peer != nil {
 		_ = r.peer.ws.CloseNow()
 		r.peer = nil
-	} else {
+	}
+	if r.sse != nil {
 		_ = r.sse.conn.Close()
 		r.sse = nil
 	}
@@ -166,7 +174,12 @@ func (r *reader) next(t testing.TB) (wire.ServerFrame, error) {
 			case r.last == "":
 				query += "&after=0"
 			}
-			r.sse = r.w.sse(t, r.topic, query, r.last)
+			s, res := r.w.request(t, r.topic, query, r.last)
+			if res.StatusCode != http.StatusOK {
+				_ = s.conn.Close()
+				return wire.ServerFrame{}, errors.New(res.Status)
+			}
+			r.sse = s
 		}
 		e, err := r.sse.read()
 		if err != nil {
