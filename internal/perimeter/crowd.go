@@ -81,14 +81,14 @@ const tooMany = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Typ
 	"Content-Length: 21\r\nConnection: close\r\n\r\ntoo many connections\n"
 
 // turnAway answers a connection that has asked for nothing yet, and ends it. The server
-// that accepts waits for it, so nothing here waits for the peer: an empty connection has
-// room for the answer, and one that is to be TLS would need a handshake first.
+// that accepts waits for it, so nothing here waits for the peer: a new connection has room
+// for the answer, and one that is to be TLS would need a handshake first.
 func turnAway(conn net.Conn) {
 	if secure, ok := conn.(*tls.Conn); ok {
 		_ = secure.NetConn().Close()
 		return
 	}
-	_ = conn.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
+	_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
 	_, _ = conn.Write([]byte(tooMany))
 	_ = conn.Close()
 }
