@@ -30,4 +30,9 @@ const attachedQuery = `
 		where t.depth = 0 or t.via = 'wal'
 		union all
 		select 2, t.rel::regclass::text, format('grant select on %I.%I to %I', n.nspname, c.relname, $1::text)
-		from tables t join pg_class c on c.oid = t.rel join pg_namespace n on n.oid = c.relnamespace where t.depth > 0) x (n, name, sql) order by n, name`
+		from tables t join pg_class c on c.oid = t.rel join pg_namespace n on n.oid = c.relnamespace where t.depth > 0
+		union all
+		select 3, v.sql, v.sql from (select current_setting('server_version_num')::int >= 160000) has (options), (select distinct role from pgcast.enforcement) e,
+			lateral (values (case when has.options then format('grant %I to %I with inherit false, set true', e.role, $2::text) end),
+				(case when not has.options then format('alter role %I noinherit', $2::text) end), (case when not has.options then format('grant %I to %I', e.role, $2::text) end)) v (sql)
+		where v.sql is not null and exists (select from pg_roles r where r.rolname = e.role)) x (n, name, sql) order by n, name`

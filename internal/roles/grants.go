@@ -29,9 +29,16 @@ var relations = []object{
 	{name: "published", server: "select", wal: "delete"},
 	{name: "captured", server: "select, delete", wal: "insert"},
 	{name: "stage", server: "select", wal: "insert, delete"},
+	{name: "enforcement", server: "select"},
+	// What servers know of credentials: which are revoked, and the hashes of keys and tickets.
+	// Rules they ask authorize() about, which reads them with the owner's rights.
+	{name: "rule"},
+	{name: "revocation", server: "select, delete"},
+	{name: "api_key", server: "select, update (last_used_at)"},
+	{name: "ticket", server: "select, insert, delete"},
 	{name: "history"}, // for people
 	{name: "event_log_id_seq", wal: "usage"},
-	{name: "topic_id_seq"}, // an identity column asks for no right to it
+	{name: "topic_id_seq"}, {name: "rule_id_seq"}, // an identity column asks for no right to it
 }
 
 // Who may call a function.
@@ -76,6 +83,16 @@ var functions = map[string]int{
 	"check_attachable": nobody, "check_columns": nobody, "check_decodable": nobody, "check_slot": nobody, "follow_table": nobody,
 	"unfollow_table": nobody, "await_captured": nobody, "must_not_follow": nobody, "refresh_followed": nobody,
 	"capture_sql": nobody, "capture_owner": nobody, "trigger_sql": nobody, "dollar_quote": nobody, "kinds_of": nobody,
+
+	// Access: decided, and told to all servers, with the owner's rights. A writer's trigger may
+	// say that what authorize() goes by has changed. Rules and keys are made by members of the owner.
+	"authorize": byServer, "revoke": byServer, "recheck": byAll,
+	"allow": nobody, "unrevoke": nobody, "create_api_key": nobody, "revoke_api_key": nobody, "enforce": nobody, "unenforce": nobody,
+	"verbs": nobody, "pattern_contains": nobody, "rule_parts": nobody, "check_rule": nobody, "claim_values": nobody, "rule_selects": nobody, "rule_allows": nobody,
+	"tell_access": nobody, "rules_changed": nobody, "key_changed": nobody, "tell_enforced": nobody, "guard_enforced": nobody, "check_unshared": nobody, "topics_overlap": nobody,
+
+	// Row security, and where what a filter looks at comes from.
+	"enforced": byServer, "enforcement_trouble": byServer, "may_become": byServer, "visible_sql": byServer, "sources": byServer,
 
 	// What capture functions and groups call, with the owner's rights.
 	"capture_statement": nobody, "capture_truncate": nobody, "has_layout": nobody, "print_as": nobody,
