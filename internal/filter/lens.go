@@ -11,11 +11,9 @@ import (
 	"github.com/pgcast/pgcast/fanout"
 )
 
-// The names of the events that stand for a row coming into a filter or going out of it.
-const (
-	Entered = "entered" // data is the row
-	Gone    = "gone"    // old is the row's key
-)
+// Entered is the name of the event of a row that comes into a filter; data is the row. One that
+// goes out of it is told as [pgcast.Gone].
+const Entered = "entered"
 
 // Lens shows what a filter selects of what another lens shows, or, where that is nil, of what
 // there is; snapshots are then read from a source, which may be nil if there are none. tables
@@ -95,7 +93,7 @@ func (l *lens) see(shown []*pgcast.Event, tables func() ([]pgcast.Table, error))
 			seen[i] = &other
 		case goesOut:
 			other := *e
-			other.Name, other.Data = Gone, nil
+			other.Name, other.Data = pgcast.Gone, nil
 			list, err := tables()
 			if err != nil {
 				return nil, err
@@ -161,7 +159,7 @@ func (f *Filter) see(e *pgcast.Event) sight {
 		return is(f.May(e.Data)) // published by hand: it says what is gone, not what it was like
 	case e.Old == nil:
 		return is(f.Match(e.Data))
-	case e.Name == pgcast.Deleted, e.Name == Gone:
+	case e.Name == pgcast.Deleted, e.Name == pgcast.Gone:
 		return is(f.May(e.Old))
 	}
 	now, before := f.Match(e.Data), f.May(e.Old)
@@ -195,7 +193,7 @@ func ofTable(e *pgcast.Event) bool {
 	switch e.Name {
 	case pgcast.Truncated:
 		return true
-	case Gone:
+	case pgcast.Gone:
 		return e.Old == nil && e.Data == nil
 	case "degraded", "recovered", "altered", "schema", "reset":
 		return e.Old == nil && tableMember.Match(e.Data)

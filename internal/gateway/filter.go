@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 
@@ -37,9 +38,21 @@ func (g *Gateway) view(ctx context.Context, inner fanout.Lens, topic string, f *
 		return nil, err
 	}
 	if err := g.tables.Check(ctx, f, p); err != nil {
-		return nil, err
+		return nil, g.discreet(err)
 	}
 	return filter.Lens(f, inner, g.hub.Source(), g.tables), nil
+}
+
+// discreet keeps from callers how a table is attached where there is access control: that names
+// columns which they may not know of. Whoever runs the server finds it in the log.
+func (g *Gateway) discreet(err error) error {
+	var e *pgcast.Error
+	if g.opts.Access == nil || !errors.As(err, &e) || e.Code != pgcast.CodeInvalid {
+		return err
+	}
+	g.opts.Logger.Warn("gateway: a filter needs old values that are not captured", "error", err)
+	return &pgcast.Error{Code: pgcast.CodeInvalid, Message: "the filter needs old values of rows, which are not captured",
+		Hint: "filter by the row's key, or ask whoever runs the server: its log says how to attach the table"}
 }
 
 // narrowed reads the filter of a request; nil: it has none.

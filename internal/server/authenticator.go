@@ -5,7 +5,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/internal/auth"
 )
 
@@ -14,8 +13,7 @@ import (
 func newAuthenticator(o *AccessOptions, keys auth.KeyStore, registerer prometheus.Registerer, log *slog.Logger) (*auth.Chain, error) {
 	known := o.Secret != "" || len(o.KeyFiles) > 0 || o.JWKSURL != ""
 	if !known && o.Anonymous == nil {
-		return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: "there is access control, but nothing that says how callers are known",
-			Hint: "set jwt-secret, jwt-key-files or jwks-url to the keys of those who sign tokens, or anonymous to the claims of those who show none"}
+		log.Warn("access: nothing says whose tokens count; only API keys are let in (set jwt-secret, jwt-key-files or jwks-url for others)")
 	}
 	var tokens *auth.Verifier
 	if known {
