@@ -20,7 +20,7 @@ type mark struct {
 	// It begins with a snapshot, if asked is nil; asOf is of the one it began with.
 	snapshot bool
 	asOf     pgcast.AsOf
-	barred   bool // nothing that is past is for whoever asks
+	barred   bool           // nothing that is past is for whoever asks
 	filter   *filter.Filter // nil: none
 }
 
