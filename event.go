@@ -52,6 +52,10 @@ const (
 	Truncated = "truncated"
 )
 
+// Gone is the event that stands in the place of another one whose row is not, or not any
+// more, to be seen: of it there is nothing but the key, in Old.
+const Gone = "gone"
+
 // Event is one immutable fact in a topic.
 type Event struct {
 	Topic string

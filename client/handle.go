@@ -83,7 +83,7 @@ func (c *Client) event(items []Item, e pgcast.Event) ([]Item, error) {
 	case n <= s.place:
 		c.stats.Duplicates++
 		return items, nil
-	case s.pattern == nil && n != s.place+1 && s.asOf == "": // else what is missing is in the snapshot
+	case s.pattern == nil && n != s.place+1 && !s.sparse():
 		return items, c.heal(s, n)
 	}
 	seen := s.pattern != nil && c.seen(e, s)
@@ -260,7 +260,7 @@ func (c *Client) gap(s *subscription, f *wire.ServerFrame) ([]Item, error) {
 	case s.pattern != nil && f.Tail > s.told:
 		// Its place stays, so after a reconnect the server tells this gap again.
 		s.told = f.Tail
-	case s.pattern == nil && f.After > s.place && s.asOf == "":
+	case s.pattern == nil && f.After > s.place && !s.sparse():
 		return nil, c.heal(s, f.After+1)
 	case s.pattern == nil && f.Tail-1 > s.place:
 		s.place, s.id = f.Tail-1, ""

@@ -2,6 +2,7 @@ package client
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -26,11 +27,12 @@ type subscription struct {
 	// What the app has seen: everything that came through here after first, up to place.
 	known        bool // there is a place
 	first, place int64
-	id           pgcast.ID // of the event at place
-	asOf         string    // of the snapshot before: events that it holds do not come
-	snapshot     bool      // it begins with one
-	answered     bool      // the server has agreed to it before
-	told         int64     // tail of the newest gap of a pattern
+	id           pgcast.ID       // of the event at place
+	asOf         string          // of the snapshot before: events that it holds do not come
+	snapshot     bool            // it begins with one
+	filter       json.RawMessage // nil: everything is wanted
+	answered     bool            // the server has agreed to it before
+	told         int64           // tail of the newest gap of a pattern
 
 	// In this connection.
 	ref       int64 // of the subscribe to be answered; 0 for none
@@ -52,6 +54,7 @@ type subscription struct {
 type request struct {
 	from     *From
 	snapshot bool
+	filter   json.RawMessage
 }
 
 // Subscribe begins to deliver the events of a topic or pattern: those after from, or,
@@ -62,10 +65,36 @@ type request struct {
 // An event that several subscriptions select is delivered once. It is delivered again
 // only where from asks for it.
 func (c *Client) Subscribe(topic string, from *From) error {
+	return c.SubscribeWith(topic, SubscribeOptions{From: from})
+}
+
+// SubscribeOptions say what is wanted of a topic or pattern; the zero value of each field
+// stands for nothing special.
+type SubscribeOptions struct {
+	From     *From // nil: the head, or what Snapshot says
+	Snapshot bool  // as of [Client.SubscribeSnapshot]; not together with From
+	// Filter is a condition on the data of events and rows; empty for everything. A row
+	// that comes into it is an event named entered, one that goes out of it an event gone, with
+	// its key in Old. A subscription with a filter may not select the same topics as another
+	// one of the same client: the server denies it.
+	Filter string
+}
+
+// SubscribeWith is Subscribe for more than a place.
+func (c *Client) SubscribeWith(topic string, o SubscribeOptions) error {
 	p, err := pgcast.ParsePattern(topic)
 	if err != nil {
 		return err
 	}
+	if o.Snapshot {
+		if err = pgcast.CheckTopic(topic); err == nil && o.From != nil {
+			err = &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("subscribe to %q: a snapshot and a place stand together", topic), Hint: "a snapshot begins anew"}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	from := o.From
 	if from != nil {
 		asOf, err := pgcast.AsOf{}, error(nil)
 		if from.AsOf != "" {
@@ -77,21 +106,18 @@ func (c *Client) Subscribe(topic string, from *From) error {
 		}
 		from = &From{from.After, from.ID, from.AsOf}
 	}
-	c.begin(p, request{from: from})
+	r := request{from: from, snapshot: o.Snapshot}
+	if o.Filter != "" {
+		r.filter, _ = json.Marshal(o.Filter) // a string always can be
+	}
+	c.begin(p, r)
 	return nil
 }
 
 // SubscribeSnapshot is Subscribe for a topic of which the app wants what it holds now, too:
 // it comes first, as [Snapshot] items, and after a gap or a reset it comes anew.
 func (c *Client) SubscribeSnapshot(topic string) error {
-	if err := pgcast.CheckTopic(topic); err != nil {
-		return err
-	}
-	p, err := pgcast.ParsePattern(topic)
-	if err == nil {
-		c.begin(p, request{snapshot: true})
-	}
-	return err
+	return c.SubscribeWith(topic, SubscribeOptions{Snapshot: true})
 }
 
 func (c *Client) begin(p pgcast.Pattern, r request) {
@@ -119,7 +145,7 @@ func (c *Client) Unsubscribe(topic string) {
 
 func (c *Client) add(p pgcast.Pattern, r request) {
 	c.order++
-	s := &subscription{key: p.String(), order: c.order, snapshot: r.snapshot}
+	s := &subscription{key: p.String(), order: c.order, snapshot: r.snapshot, filter: r.filter}
 	if from := r.from; from != nil {
 		s.known, s.first, s.place, s.id = true, from.After, from.After, from.ID
 		s.asOf = from.AsOf
@@ -203,7 +229,7 @@ func (c *Client) between(a, b *subscription) bool {
 func (c *Client) ask(s *subscription) {
 	s.ref, s.live, s.resetting, s.beginRef = c.newRef(), false, false, 0
 	p := s.request()
-	c.enqueue(&wire.Frame{Type: wire.Subscribe, Ref: refText(s.ref), Topic: p.Topic, After: p.After, ID: p.ID, Snapshot: p.Snapshot, AsOf: p.AsOf}, nil)
+	c.enqueue(&wire.Frame{Type: wire.Subscribe, Ref: refText(s.ref), Topic: p.Topic, After: p.After, ID: p.ID, Snapshot: p.Snapshot, AsOf: p.AsOf, Filter: p.Filter}, nil)
 }
 
 func (c *Client) askEnd(s *subscription) {
@@ -211,8 +237,12 @@ func (c *Client) askEnd(s *subscription) {
 	c.enqueue(&wire.Frame{Type: wire.Unsubscribe, Ref: refText(s.endRef), Topic: s.key}, nil)
 }
 
+// sparse reports whether seqs may be missing: of what its snapshot holds, and of what its
+// filter leaves out.
+func (s *subscription) sparse() bool { return s.asOf != "" || s.filter != nil }
+
 func (s *subscription) request() wire.Place {
-	p := wire.Place{Topic: s.key, Snapshot: s.snapshot && !s.known}
+	p := wire.Place{Topic: s.key, Snapshot: s.snapshot && !s.known, Filter: s.filter}
 	if s.known {
 		after := s.place
 		p.After, p.ID = &after, s.id
@@ -239,7 +269,7 @@ func (c *Client) askAll() {
 			s := all[n]
 			s.ref = ref
 			f.Topics = append(f.Topics, s.request())
-			size += len(s.key) + len(s.id) + len(s.asOf) + 50
+			size += len(s.key) + len(s.id) + len(s.asOf) + len(s.filter) + 50
 			n++
 		}
 		c.enqueue(&f, nil)

@@ -9,6 +9,50 @@ import (
 	"context"
 )
 
+const AttachmentSources = `-- name: AttachmentSources :many
+select s.rel::text as relation, s.literals::text[] as literals, s.is_short::boolean as is_short, s.captured::text[] as captured, s.key::text[] as key, s.old::boolean as old, s.mend::text as mend
+from pgcast.sources() s
+`
+
+type AttachmentSourcesRow struct {
+	Relation string
+	Literals []string
+	IsShort  bool
+	Captured []string
+	Key      []string
+	Old      bool
+	Mend     string
+}
+
+// Attached tables as a filter sees them.
+func (q *Queries) AttachmentSources(ctx context.Context) ([]AttachmentSourcesRow, error) {
+	rows, err := q.db.Query(ctx, AttachmentSources)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []AttachmentSourcesRow
+	for rows.Next() {
+		var i AttachmentSourcesRow
+		if err := rows.Scan(
+			&i.Relation,
+			&i.Literals,
+			&i.IsShort,
+			&i.Captured,
+			&i.Key,
+			&i.Old,
+			&i.Mend,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const AttachmentWatch = `-- name: AttachmentWatch :many
 select w.relation::text as relation, w.problem::text as problem, w.mend::text as mend, coalesce(w.told, '')::text as told from pgcast.watch() w
 `

@@ -86,6 +86,20 @@ type PgcastCaptured struct {
 	At time.Time
 }
 
+// Attached tables whose row security holds for subscribers too. Written by enforce() and unenforce(); whoever detaches a table takes it away.
+type PgcastEnforcement struct {
+	// The attached table.
+	Relation interface{}
+	// The role as which callers see its rows.
+	Role string
+	// Claims that its policies depend on; callers that have these in common see the same. Null: all.
+	Claims []string
+	// Columns of its key when that was said. If they have changed nothing is shown, for events would name other rows.
+	Key []string
+	// Since when.
+	EnforcedAt time.Time
+}
+
 // Every event as its writer's own transaction wrote it; append-only, no counter, nothing two writers could queue on.
 type PgcastEventLog struct {
 	// Identity number; the order of events within one transaction and among overlapping ones.

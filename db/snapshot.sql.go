@@ -49,16 +49,26 @@ func (q *Queries) SnapshotPlace(ctx context.Context, topic string) (SnapshotPlac
 }
 
 const SnapshotStatements = `-- name: SnapshotStatements :many
-select coalesce(s.rel, '')::text as relation, s.statement::text as statement from pgcast.snapshot_sql($1::text) s
+select coalesce(s.rel, '')::text as relation, s.statement::text as statement,
+       coalesce(has_table_privilege(coalesce($1::text, current_user)::name, s.rel, 'select'), false)::boolean as is_whole
+from pgcast.snapshot_sql($2::text, coalesce($1::text, current_user)::name) s
 `
+
+type SnapshotStatementsParams struct {
+	Reader *string
+	Topic  string
+}
 
 type SnapshotStatementsRow struct {
 	Relation  string
 	Statement string
+	IsWhole   bool
 }
 
-func (q *Queries) SnapshotStatements(ctx context.Context, topic string) ([]SnapshotStatementsRow, error) {
-	rows, err := q.db.Query(ctx, SnapshotStatements, topic)
+// reader is the role that will run them; null: this one. is_whole: it may read all columns of the
+// table, which LOCK TABLE asks for.
+func (q *Queries) SnapshotStatements(ctx context.Context, arg SnapshotStatementsParams) ([]SnapshotStatementsRow, error) {
+	rows, err := q.db.Query(ctx, SnapshotStatements, arg.Reader, arg.Topic)
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +76,7 @@ func (q *Queries) SnapshotStatements(ctx context.Context, topic string) ([]Snaps
 	var items []SnapshotStatementsRow
 	for rows.Next() {
 		var i SnapshotStatementsRow
-		if err := rows.Scan(&i.Relation, &i.Statement); err != nil {
+		if err := rows.Scan(&i.Relation, &i.Statement, &i.IsWhole); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

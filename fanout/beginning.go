@@ -140,6 +140,9 @@ func (s *Session) begun(sub *Subscription) {
 	sub.begin = nil
 }
 
+// Source is what snapshots are read from; nil: there are none.
+func (h *Hub) Source() Snapshots { return h.opts.Snapshots.Source }
+
 // SnapshotReader is a snapshot that has been read to its end.
 type SnapshotReader struct {
 	hub    *Hub

@@ -119,7 +119,7 @@ func (s *Session) offer(sub *Subscription, d *delivered) bool {
 	switch {
 	case sub.gone:
 		return true
-	case !sub.due.IsZero(), sub.begin != nil, sub.lens != nil, s.barred.Load():
+	case !sub.due.IsZero(), sub.begin != nil, s.barred.Load():
 		s.kick(sub)
 		return false
 	}
@@ -131,7 +131,15 @@ func (s *Session) offer(sub *Subscription, d *delivered) bool {
 		return false
 	}
 	s.setBehind(sub, false)
-	items, _ := s.itemsOf(s.ctx, sub, frames) // without a lens it cannot fail
+	seen := frames
+	if sub.lens != nil && len(frames) > 0 {
+		var ok bool
+		if seen, ok = s.glance(sub, frames); !ok {
+			s.kick(sub)
+			return false
+		}
+	}
+	items := s.taken(sub, frames, seen)
 	if len(items) == 0 {
 		return true
 	}

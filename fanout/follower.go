@@ -69,6 +69,10 @@ func NewFollower(source Source, hub *Hub, opts *FollowerOptions) *Follower {
 	return f
 }
 
+// wokenForNothing is how long nobody is listened to after a wake for which there was nothing
+// to read.
+const wokenForNothing = 10 * time.Millisecond
+
 // Wake says that the log may have grown. It never blocks.
 func (f *Follower) Wake() {
 	select {
@@ -103,8 +107,9 @@ type followed struct {
 func (f *Follower) Run(ctx context.Context) error {
 	defer f.setCaughtUp(false)
 	var at followed
-	failed := 0
+	failed, woken := 0, false
 	for {
+		was := at.last.Position
 		more, err := f.step(ctx, &at, failed > 0)
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -127,14 +132,23 @@ func (f *Follower) Run(ctx context.Context) error {
 		if at.last.Position >= at.target {
 			f.setCaughtUp(true)
 		}
+		woken = woken && at.last.Position == was
 		if more {
 			continue
+		}
+		// Who wakes us may be anybody: for nothing not more often than this.
+		if woken {
+			if err := pause(ctx, wokenForNothing); err != nil {
+				return err
+			}
 		}
 		t := time.NewTimer(f.opts.Safety)
 		select {
 		case <-ctx.Done():
 		case <-f.wake:
+			woken = true
 		case <-t.C:
+			woken = false
 		}
 		t.Stop()
 	}

@@ -61,6 +61,9 @@ type HubOptions struct {
 	// CacheBytes bounds the pages of the log kept for others who come back. Default 16 MiB.
 	CacheBytes int
 	Snapshots  SnapshotOptions
+	// Stale tells whether a topic or pattern has to be seen otherwise by now than through a
+	// lens, which may be nil; nil: never. It is called often, and must not wait.
+	Stale func(topic string, lens Lens) bool
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // default slog.Default()
 }

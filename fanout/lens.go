@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +22,12 @@ type Lens interface {
 	Look(ctx context.Context, events []*pgcast.Event) ([]*pgcast.Event, error)
 	// Snapshot reads what is seen of what a topic holds; see [Snapshots].
 	Snapshot(ctx context.Context, topic string, begin func(pgcast.Snapshot) error, take func(pgcast.Row) error) error
+}
+
+// QuickLens is a Lens that can mostly look without waiting for anything.
+type QuickLens interface {
+	// Try is Look if it need not wait for anybody, and false otherwise.
+	Try(events []*pgcast.Event) (seen []*pgcast.Event, ok bool)
 }
 
 // lookFresh is for how long what a lens has seen serves all others with the same key. What
@@ -97,40 +104,77 @@ func (s *Session) look(ctx context.Context, sub *Subscription, frames []*Frame) 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+	unseen := v.unseen(frames)
+	if len(unseen) > 0 {
+		events := eventsOf(unseen)
+		list, err := sub.lens.Look(ctx, events)
+		if err != nil {
+			s.hub.metrics.errors.Inc()
+			return nil, fmt.Errorf("look at %d events: %w", len(events), err)
+		}
+		s.hub.keep(unseen, events, list, v.seen)
+	}
+	return s.seenOf(v, frames), nil
+}
+
+// glance is look where nothing has to be waited for; else it gives false.
+func (s *Session) glance(sub *Subscription, frames []*Frame) ([]*Frame, bool) {
+	v := sub.sight
+	select {
+	case v.turn <- struct{}{}:
+		defer func() { <-v.turn }()
+	default:
+		return nil, false
+	}
+	if unseen := v.unseen(frames); len(unseen) > 0 {
+		quick, is := sub.lens.(QuickLens)
+		if !is {
+			return nil, false
+		}
+		events := eventsOf(unseen)
+		list, ok := quick.Try(events)
+		if !ok {
+			return nil, false
+		}
+		s.hub.keep(unseen, events, list, v.seen)
+	}
+	return s.seenOf(v, frames), true
+}
+
+// unseen gives those of frames that are to be looked at. It is called by who has the turn.
+func (v *sight) unseen(frames []*Frame) (list []*Frame) {
 	if now := time.Now(); now.Sub(v.at) > lookFresh || len(v.seen) > maxLooked {
 		clear(v.seen)
 		v.at = now
 	}
-	var unseen []*Frame
 	for _, fr := range frames {
 		if _, known := v.seen[fr]; !known {
-			unseen = append(unseen, fr)
+			list = append(list, fr)
 		}
 	}
-	if err := s.hub.lookAt(ctx, sub.lens, unseen, v.seen); err != nil {
-		return nil, err
-	}
-	list := make([]*Frame, len(frames))
-	for i, fr := range frames {
-		list[i] = v.seen[fr]
-	}
-	return list, nil
+	return list
 }
 
-// lookAt asks a lens about frames.
-func (h *Hub) lookAt(ctx context.Context, lens Lens, frames []*Frame, seen map[*Frame]*Frame) error {
-	if len(frames) == 0 {
-		return nil
+// seenOf gives what is seen of frames that have been looked at.
+func (s *Session) seenOf(v *sight, frames []*Frame) []*Frame {
+	list := s.seen[:0]
+	for _, fr := range frames {
+		list = append(list, v.seen[fr])
 	}
+	s.seen = list[:0]
+	return list
+}
+
+func eventsOf(frames []*Frame) []*pgcast.Event {
 	events := make([]*pgcast.Event, len(frames))
 	for i, fr := range frames {
 		events[i] = &fr.event
 	}
-	list, err := lens.Look(ctx, events)
-	if err != nil {
-		h.metrics.errors.Inc()
-		return fmt.Errorf("look at %d events: %w", len(events), err)
-	}
+	return events
+}
+
+// keep keeps what a lens has seen of frames, encoded.
+func (h *Hub) keep(frames []*Frame, events, list []*pgcast.Event, seen map[*Frame]*Frame) {
 	for i, e := range list {
 		switch {
 		case e == nil:
@@ -141,5 +185,35 @@ func (h *Hub) lookAt(ctx context.Context, lens Lens, frames []*Frame, seen map[*
 			seen[frames[i]] = newFrame(*e, h.opts.Encode)
 		}
 	}
-	return nil
+}
+
+// Refocus ends, with [ErrResume], the sessions that have a subscription whose lens is stale;
+// see HubOptions. Their clients come back and are given another one.
+func (h *Hub) Refocus() {
+	if h.opts.Stale == nil {
+		return
+	}
+	h.mu.Lock()
+	feeds := make([]*feed, 0, len(h.feeds)+len(h.patterns))
+	for _, all := range []map[string]*feed{h.feeds, h.patterns} {
+		for _, f := range all {
+			feeds = append(feeds, f)
+		}
+	}
+	h.mu.Unlock()
+	for _, f := range feeds {
+		f.mu.Lock()
+		members := slices.Clone(f.members)
+		f.mu.Unlock()
+		for _, sub := range members {
+			if h.stale(sub) {
+				sub.session.End(ErrResume)
+			}
+		}
+	}
+}
+
+// stale reports whether a subscription is seen otherwise than it was asked for.
+func (h *Hub) stale(sub *Subscription) bool {
+	return h.opts.Stale != nil && h.opts.Stale(sub.feed.key, sub.lens)
 }

@@ -45,16 +45,45 @@ func (h halves) Snapshot(context.Context, string, func(pgcast.Snapshot) error, f
 	return errNoSnapshots
 }
 
+// quickHalves need not wait, but now and then.
+type quickHalves struct {
+	halves
+	tries *atomic.Int64
+}
+
+func (h quickHalves) Try(events []*pgcast.Event) ([]*pgcast.Event, bool) {
+	if h.tries.Add(1)%3 == 0 {
+		return nil, false
+	}
+	seen, err := h.Look(context.Background(), events)
+	return seen, err == nil
+}
+
 // What is sent goes through a subscription's lens, live and from the log, and is looked at
 // once for all who see the same; while it cannot be seen they wait, and miss nothing.
 func TestLens(t *testing.T) {
 	t.Parallel()
+	t.Run("waiting", func(t *testing.T) {
+		t.Parallel()
+		lens := halves{new(atomic.Int64), new(atomic.Bool)}
+		testLens(t, lens, lens)
+	})
+	t.Run("quick", func(t *testing.T) {
+		t.Parallel()
+		lens := quickHalves{halves{new(atomic.Int64), new(atomic.Bool)}, new(atomic.Int64)}
+		testLens(t, lens, lens.halves)
+		if lens.tries.Load() == 0 {
+			t.Error("it was not tried to look without waiting")
+		}
+	})
+}
+
+func testLens(t *testing.T, through Lens, lens halves) {
 	s := newWorld(t).server(t, HubOptions{Ring: 8})
-	lens := halves{new(atomic.Int64), new(atomic.Bool)}
 	var peers []*peer
 	for range 20 {
 		p := s.newPeer(t)
-		p.must(t, Request{Topic: "a", After: after(0), Lens: lens})
+		p.must(t, Request{Topic: "a", After: after(0), Lens: through})
 		peers = append(peers, p)
 	}
 	whole := s.newPeer(t)

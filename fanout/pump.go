@@ -15,6 +15,7 @@ type buffer struct {
 	out    []Item
 	frames []*Frame
 	items  []Item
+	seen   []*Frame
 }
 
 var buffers = sync.Pool{New: func() any { return new(buffer) }}
@@ -191,6 +192,11 @@ func (s *Session) open(o *Opening) {
 		s.emit(Item{Notice: &Notice{Kind: Gap, Topic: o.feed.key, After: told, Tail: sub.start + 1, Head: sub.start}})
 	}
 	o.feed.join(sub)
+	// Only now: what makes it stale from here on comes upon it among the members.
+	if s.hub.stale(sub) {
+		s.End(ErrResume)
+		return
+	}
 	s.kick(sub) // what the feed collected since the request
 }
 

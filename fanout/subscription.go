@@ -297,13 +297,18 @@ func (s *Session) gapOf(sub *Subscription, p *page) []Item {
 // subscription of the session covers is left to that one. Only through a lens it may have to
 // wait, or fail; the place is where it was then.
 func (s *Session) itemsOf(ctx context.Context, sub *Subscription, frames []*Frame) ([]Item, error) {
-	seen := frames
-	if sub.lens != nil && len(frames) > 0 {
-		var err error
-		if seen, err = s.look(ctx, sub, frames); err != nil {
-			return nil, err
-		}
+	if sub.lens == nil || len(frames) == 0 {
+		return s.taken(sub, frames, frames), nil
 	}
+	seen, err := s.look(ctx, sub, frames)
+	if err != nil {
+		return nil, err
+	}
+	return s.taken(sub, frames, seen), nil
+}
+
+// taken makes items of what is seen of frames, and moves the place behind them.
+func (s *Session) taken(sub *Subscription, frames, seen []*Frame) []Item {
 	items := s.items[:0]
 	pattern := sub.feed.pattern != nil
 	for i, fr := range frames {
@@ -314,7 +319,7 @@ func (s *Session) itemsOf(ctx context.Context, sub *Subscription, frames []*Fram
 		items = append(items, Item{Frame: seen[i], Pattern: pattern})
 	}
 	s.frames, s.items = frames[:0], items
-	return items, nil
+	return items
 }
 
 // covered tells whether another subscription delivers the event: the exact topic's

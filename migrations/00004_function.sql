@@ -218,6 +218,16 @@ end $$;
 comment on function pgcast.capture_body is 'The body of a table''s capture function.';
 
 -- +goose StatementBegin
+create function pgcast.capture_owner() returns oid
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case when pg_has_role(n.nspowner, case when current_setting('server_version_num')::int >= 160000 then 'set' else 'member' end)
+              then n.nspowner else (select r.oid from pg_roles r where r.rolname = current_user) end
+  from pg_namespace n where n.nspname = 'pgcast'
+$$;
+-- +goose StatementEnd
+comment on function pgcast.capture_owner is 'Whose the capture functions are to be that the caller makes: the schema''s owner''s, who may be a role that nobody can log in as, or his own where he may not give them away.';
+
+-- +goose StatementBegin
 create function pgcast.capture_sql(rel oid, capture text, spec jsonb, by_row boolean) returns setof text
 language plpgsql stable set search_path = pg_catalog, pg_temp set quote_all_identifiers = off as $$
 declare
@@ -237,6 +247,9 @@ begin
       || E'\nset extra_float_digits = 1 set bytea_output = ''hex'' set lc_monetary = ''C''' end, pgcast.dollar_quote(pgcast.capture_body(rel, capture, spec, by_row)));
   return next format('revoke execute on function %s from public', name);
   return next format('comment on function %s is %L', name, 'pgcast: writes the events of ' || rel::regclass);
+  if pgcast.capture_owner() <> (select r.oid from pg_roles r where r.rolname = current_user) then
+    return next format('alter function %s owner to %I', name, pg_get_userbyid(pgcast.capture_owner()));
+  end if;
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.capture_sql is 'The statements that make a table''s capture function.';
@@ -295,6 +308,7 @@ revoke execute on all functions in schema pgcast from public;
 drop function pgcast.trigger_sql(oid, text, boolean, boolean, boolean);
 drop function pgcast.row_triggers(oid, text, boolean);
 drop function pgcast.capture_sql(oid, text, jsonb, boolean);
+drop function pgcast.capture_owner();
 drop function pgcast.capture_body(oid, text, jsonb, boolean);
 drop function pgcast.dollar_quote(text);
 drop function pgcast.capture_truncate(oid, text, boolean, jsonb);

@@ -158,8 +158,8 @@ begin
                               and t.tgfoid not in (select f.oid from pg_proc f where f.pronamespace = 'pgcast'::regnamespace)) then
       raise notice 'pgcast: % has row triggers; what they write to attached tables may come before what they were triggered by', m.rel::regclass;
     end if;
-    if m.is_member and not has_table_privilege(m.rel, 'select') then
-      raise notice 'pgcast: no permission to read %; truncating it by itself will not be captured', m.rel::regclass;
+    if m.is_member and not has_table_privilege(pgcast.capture_owner(), m.rel, 'select') then
+      raise notice 'pgcast: role % may not read %; truncating it by itself will not be captured', quote_ident(pg_get_userbyid(pgcast.capture_owner())), m.rel::regclass;
     end if;
   end loop;
   -- What was once a member is left alone by the function, but should not even call it.

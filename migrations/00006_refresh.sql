@@ -102,19 +102,19 @@ end $$;
 comment on function pgcast.refresh is 'Makes capture functions anew whose table has changed, and forgets dropped tables. Returns how many. Cheap when there is nothing to do.';
 
 -- +goose StatementBegin
-create function pgcast.attach_call(tbl regclass, spec jsonb) returns text
+create function pgcast.attach_call(tbl regclass, spec jsonb, with_old boolean default false) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select format('select pgcast.attach(%L, topic => %L', tbl, s.spec->>'topic')
     || case when a.columns is not null then format(', columns => %L', array(select jsonb_array_elements_text(s.spec->'columns'))) else '' end
     || case when a.without is not null then format(', without => %L', array(select n from jsonb_array_elements_text(s.spec->'without') n
                                                                            where n in (select c.name from pgcast.live_columns(tbl) c))) else '' end
-    || case when a.old then ', old => true' else '' end
+    || case when a.old or with_old then ', old => true' else '' end
     || case when a.numbers <> 'json' then format(', numbers => %L', a.numbers) else '' end
     || case when a.via <> 'trigger' then format(', capture => %L', a.via) else '' end || ')'
   from pgcast.attachment a, lateral (select attach_call.spec) s (spec) where a.relation = tbl
 $$;
 -- +goose StatementEnd
-comment on function pgcast.attach_call is 'The call that attaches a table again as it is attached.';
+comment on function pgcast.attach_call is 'The call that attaches a table again as it is attached, or so that old values are captured too.';
 
 -- +goose StatementBegin
 create function pgcast.drift() returns table (relation text, problem text, mend text, attached regclass)
@@ -271,7 +271,7 @@ revoke execute on function pgcast.watch_state, pgcast.spec_of, pgcast.tell, pgca
 drop function pgcast.watch_state();
 drop function pgcast.watch();
 drop function pgcast.drift();
-drop function pgcast.attach_call(regclass, jsonb);
+drop function pgcast.attach_call(regclass, jsonb, boolean);
 drop function pgcast.refresh();
 drop function pgcast.tell(text, text, text);
 drop function pgcast.spec_of(regclass);

@@ -133,8 +133,9 @@ end $$;
 comment on function pgcast.open_slot is 'Makes the replication slot, if there is none, and returns its name. To be called in a transaction of its own, before the first table is attached with capture => ''wal''; it waits for the transactions that are open.';
 
 -- +goose StatementBegin
+-- With the owner's rights: servers may add nothing to the log where none captures from the WAL.
 create function pgcast.move_published() returns bigint
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   moved bigint;
 begin

@@ -150,7 +150,7 @@ end $$;
 comment on function pgcast.split_topic is 'Whether a template with those literals can have produced a topic, of which values if that can be told (else vals is null), and whether they can be no others.';
 
 -- +goose StatementBegin
-create function pgcast.is_input(value text, type text) returns boolean
+create function pgcast.is_input(value text, type regtype) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp set timezone = 'UTC' set datestyle = 'ISO' set intervalstyle = 'postgres' as $$
 begin
   execute format('select %L::%s', value, type);
@@ -184,13 +184,13 @@ begin
     return null;
   end if;
   type := format('%s.%I', t.schema, t.typname);
-  return case pgcast.is_input(value, type) when true then format('t.%I operator(pg_catalog.=) %L::%s', col, value, type) when false then 'false' end;
+  return case pgcast.is_input(value, t.oid::regtype) when true then format('t.%I operator(pg_catalog.=) %L::%s', col, value, type) when false then 'false' end;
 end $$;
 -- +goose StatementEnd
 comment on function pgcast.value_sql is 'A condition that all rows fulfil whose column is printed as the value; null where there is none better than that.';
 
 -- +goose StatementBegin
-create function pgcast.snapshot_sql(topic text) returns table (rel text, statement text)
+create function pgcast.snapshot_sql(topic text, reader name default current_user) returns table (rel text, statement text)
 language plpgsql stable set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set quote_all_identifiers = off as $$
 declare
   a record;
@@ -229,13 +229,15 @@ begin
     conditions := array_remove(conditions, null) || format('(%s) collate "C" = %L', pgcast.topic_sql(r, 't'), topic);
     key := case when jsonb_typeof(r->'key') = 'array' then array(select jsonb_array_elements_text(r->'key')) end;
     names := case when (r->>'listed')::boolean then array(select jsonb_array_elements_text(r->'captured')) end;
-    denied := not has_table_privilege(a.relation, 'select') and (names is null or exists (
+    denied := not has_table_privilege(reader, a.relation, 'select') and (names is null or exists (
       select from unnest(names || array(select jsonb_array_elements_text(r->'values'))) n
-      where n is not null and not has_column_privilege(a.relation, n, 'select')));
-    if denied or not has_schema_privilege((select c.relnamespace from pg_class c where c.oid = a.relation), 'usage') then
-      raise exception 'pgcast: role % may not read %, so there is no snapshot of its topics', quote_ident(current_user), a.relation::regclass
-        using errcode = '42501', hint = format('grant usage on schema %s to %I; grant select on %s to %I;',
-          (select c.relnamespace::regnamespace from pg_class c where c.oid = a.relation), current_user, a.relation::regclass, current_user);
+      where n is not null and not has_column_privilege(reader, a.relation, n, 'select')));
+    if denied or not has_schema_privilege(reader, (select c.relnamespace from pg_class c where c.oid = a.relation), 'usage') then
+      raise exception 'pgcast: role % may not read %, so there is no snapshot of its topics', quote_ident(reader), a.relation::regclass
+        using errcode = '42501', hint = format('grant usage on schema %s to %I; grant select%s on %s to %I;',
+          (select c.relnamespace::regnamespace from pg_class c where c.oid = a.relation), reader,
+          case when names is null then '' else (select format(' (%s)', string_agg(distinct quote_ident(n), ', ')) from unnest(names || array(select jsonb_array_elements_text(r->'values'))) n where n is not null) end,
+          a.relation::regclass, reader);
     end if;
     rel := a.relation::regclass;
     statement := format('select (%s)::text as data, (%s)::text as key from %s t where %s', pgcast.row_sql(r, names, 't'),
@@ -249,14 +251,43 @@ begin
   end if;
 end $$;
 -- +goose StatementEnd
-comment on function pgcast.snapshot_sql is 'The statements that select what a topic holds now: rows of each table that can have produced it (data, key), or, where rel is null, its newest events (seq, id, created_at, event, data, old).';
+comment on function pgcast.snapshot_sql is 'The statements that select what a topic holds now: rows of each table that can have produced it (data, key), or, where rel is null, its newest events (seq, id, created_at, event, data, old). reader is the role that will run them.';
+
+-- +goose StatementBegin
+create function pgcast.sources() returns table (rel text, literals text[], is_short boolean, captured text[], key text[], old boolean, mend text)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set plan_cache_mode = force_generic_plan set quote_all_identifiers = off as $$
+declare
+  a record;
+  spec jsonb;
+  r jsonb;
+  names text[];
+begin
+  for a in select t.relation from pgcast.attachment t order by t.relation::regclass::text loop
+    spec := pgcast.spec_of(a.relation);
+    r := pgcast.resolve(a.relation, spec);
+    rel := a.relation::regclass;
+    literals := array(select jsonb_array_elements_text(r->'literals'));
+    names := array(select jsonb_array_elements_text(r->'values'));
+    -- As in snapshot_sql().
+    is_short := cardinality(names) = 0 or names <@ pgcast.plain_columns(a.relation) and array_position(names, null) is null
+      and octet_length(array_to_string(literals, '')) + 36 * cardinality(names) <= 256;
+    captured := array(select jsonb_array_elements_text(r->'captured'));
+    key := case when jsonb_typeof(r->'key') = 'array' then array(select jsonb_array_elements_text(r->'key')) else captured end;
+    old := (r->>'old')::boolean;
+    mend := pgcast.attach_call(a.relation, spec, true);
+    return next;
+  end loop;
+end $$;
+-- +goose StatementEnd
+comment on function pgcast.sources is 'Attached tables as a filter sees them: the literal parts of their topics'' names and whether such names are never hashed, what their events have in data, and in old, and the call that has them capture old values too.';
 
 revoke execute on all functions in schema pgcast from public;
 
 -- +goose Down
-drop function pgcast.snapshot_sql(text);
+drop function pgcast.sources();
+drop function pgcast.snapshot_sql(text, name);
 drop function pgcast.value_sql(oid, text, text);
-drop function pgcast.is_input(text, text);
+drop function pgcast.is_input(text, regtype);
 drop function pgcast.split_topic(text[], text);
 drop function pgcast.decode_value(text);
 drop function pgcast.compacted(text);

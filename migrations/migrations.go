@@ -7,13 +7,13 @@ package migrations
 import (
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"embed"
 	"encoding/hex"
 	"fmt"
 	"io/fs"
 
-	_ "github.com/jackc/pgx/v5/stdlib" // the database/sql driver goose runs on
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib" // the database/sql driver goose runs on
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 )
@@ -70,11 +70,21 @@ func Status(ctx context.Context, databaseURL string) (list []*goose.MigrationSta
 	return list, err
 }
 
+// becomeOwner makes what a migration makes belong to whom everything else does, be it a role
+// that nobody can log in as: whoever migrates must be a member of it.
+const becomeOwner = `select set_config('role', pg_get_userbyid(n.nspowner), false)
+	from pg_namespace n join pg_class c on c.relowner = n.nspowner
+	where n.nspname = 'pgcast' and c.relname = '` + Table + `' and c.relkind = 'r' and pg_get_userbyid(n.nspowner) <> current_user and pg_has_role(n.nspowner, 'member')`
+
 func with(databaseURL string, do func(*goose.Provider) error) error {
-	db, err := sql.Open("pgx", databaseURL)
+	config, err := pgx.ParseConfig(databaseURL)
 	if err != nil {
 		return fmt.Errorf("open database: %w", err)
 	}
+	db := stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, conn *pgx.Conn) error {
+		_, err := conn.Exec(ctx, becomeOwner, pgx.QueryExecModeSimpleProtocol)
+		return err
+	}))
 	defer db.Close()
 	locker, err := lock.NewPostgresSessionLocker()
 	if err != nil {

@@ -6,3 +6,8 @@ select w.relation::text as relation, w.problem::text as problem, w.mend::text as
 -- name: AttachmentWatchState :one
 -- Another text whenever AttachmentWatch may have something new to say.
 select pgcast.watch_state()::text as state;
+
+-- name: AttachmentSources :many
+-- Attached tables as a filter sees them.
+select s.rel::text as relation, s.literals::text[] as literals, s.is_short::boolean as is_short, s.captured::text[] as captured, s.key::text[] as key, s.old::boolean as old, s.mend::text as mend
+from pgcast.sources() s;

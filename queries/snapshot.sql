@@ -12,7 +12,11 @@ select pg_current_snapshot()::text as snapshot, c.system_identifier::bigint as s
 from pg_control_system() c left join pgcast.topic t on t.name = sqlc.arg(topic)::text;
 
 -- name: SnapshotStatements :many
-select coalesce(s.rel, '')::text as relation, s.statement::text as statement from pgcast.snapshot_sql(sqlc.arg(topic)::text) s;
+-- reader is the role that will run them; null: this one. is_whole: it may read all columns of the
+-- table, which LOCK TABLE asks for.
+select coalesce(s.rel, '')::text as relation, s.statement::text as statement,
+       coalesce(has_table_privilege(coalesce(sqlc.narg(reader)::text, current_user)::name, s.rel, 'select'), false)::boolean as is_whole
+from pgcast.snapshot_sql(sqlc.arg(topic)::text, coalesce(sqlc.narg(reader)::text, current_user)::name) s;
 
 -- name: SnapshotWaited :one
 -- Whether somebody waits for a lock that a read of tables keeps from him.

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgcast/pgcast/db"
@@ -210,7 +211,10 @@ func (t *trouble) over() {
 }
 
 func mendCapture(err error) string {
+	pg, _ := errors.AsType[*pgconn.PgError](err)
 	switch {
+	case pg != nil && pg.Code == "42501":
+		return "give the server's role the right, as pgcast roles --wal does; until then Postgres keeps the WAL"
 	case errors.Is(err, listener.ErrNotLogical):
 		return "alter system set wal_level = logical; and restart Postgres. Or attach the tables with capture => 'trigger'"
 	case errors.Is(err, listener.ErrNotAllowed):

@@ -32,6 +32,10 @@ const (
 	latest  = 500 * time.Millisecond
 )
 
+// rungForNothing is how long nobody is listened to after a bell for which there was nothing,
+// when there was nothing the time before either.
+const rungForNothing = 10 * time.Millisecond
+
 var errProved = errors.New("the bell works now")
 
 // Sequencer gives committed events their places, on one server at a time: each server
@@ -249,10 +253,10 @@ func (s *Sequencer) steps(ctx context.Context, st *stepper, a attendant, w waker
 	// no bell is believed before something was found.
 	busy, rang, believed, advanced, dense := false, false, true, time.Time{}, breathing{}
 	for {
-		began, work := time.Now(), rang && believed
+		began, work, hollow := time.Now(), rang && believed, false
 		if !work {
 			if rang {
-				rang = false
+				rang, hollow = false, true
 				if err := a.run(ctx, st.getUp); err != nil {
 					return err
 				}
@@ -294,6 +298,11 @@ func (s *Sequencer) steps(ctx context.Context, st *stepper, a attendant, w waker
 			}
 		}
 		dense = breathing{}
+		if hollow { // nobody needs to ring meanwhile
+			if err := sleep(ctx, rungForNothing); err != nil {
+				return err
+			}
+		}
 		source, err := w.Wait(ctx, busy, look)
 		if err != nil {
 			return err

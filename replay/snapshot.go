@@ -25,6 +25,10 @@ const (
 	snapshotTries = 3
 )
 
+// snapshotPath is that of a read of this server's own. Functions that policies call find what
+// they name by the session's; the statements are made to depend on neither.
+const snapshotPath = `set local search_path = pg_catalog, pg_temp; `
+
 // snapshotFlush is a commit that is durable, and with it all commits before it. Those of
 // writers with synchronous_commit = off are shown by a snapshot before they are.
 const snapshotFlush = `begin; set local synchronous_commit = on; select pg_logical_emit_message(true, 'pgcast', ''); commit`
@@ -32,7 +36,7 @@ const snapshotFlush = `begin; set local synchronous_commit = on; select pg_logic
 // What values look like must not depend on the session, as in capture; what an unprivileged
 // role does not see must be an error and not be left out. Nobody is waited for long: behind
 // us, others would wait.
-const snapshotSettings = `set local search_path = pg_catalog, pg_temp; set local row_security = off;
+const snapshotSettings = `set local row_security = off;
 	set local timezone = 'UTC'; set local datestyle = 'ISO'; set local intervalstyle = 'postgres'; set local extra_float_digits = 1;
 	set local bytea_output = 'hex'; set local lc_monetary = 'C'; set local jit = off;
 	set local lock_timeout = '2s'; set local statement_timeout = '60s'; set local idle_in_transaction_session_timeout = '60s'`
@@ -51,6 +55,11 @@ const snapshotSettings = `set local search_path = pg_catalog, pg_temp; set local
 // Errors have code forbidden where the database's role may not read a table, and
 // too_large where too many transactions are open.
 func (l *Log) Snapshot(ctx context.Context, topic string, begin func(pgcast.Snapshot) error, take func(pgcast.Row) error) error {
+	return l.snapshot(ctx, topic, nil, begin, take)
+}
+
+// snapshot is Snapshot as somebody sees it; nil: as it is.
+func (l *Log) snapshot(ctx context.Context, topic string, as *eyes, begin func(pgcast.Snapshot) error, take func(pgcast.Row) error) error {
 	conn, err := l.pool.Acquire(ctx)
 	if err != nil {
 		return unavailable(fmt.Sprintf("read a snapshot of %q", topic), err)
@@ -61,12 +70,19 @@ func (l *Log) Snapshot(ctx context.Context, topic string, begin func(pgcast.Snap
 	defer watch.Wait()
 	defer cancel(nil)
 	for range snapshotTries {
-		s := snapshot{ctx: ctx, log: l, topic: topic, begin: begin, take: take,
+		s := snapshot{ctx: ctx, log: l, topic: topic, as: as, begin: begin, take: take,
 			watched: func(pid int32) { watch.Go(func() { l.giveWay(ctx, pid, cancel) }) }}
-		if s.parts, err = l.statements(ctx, db.New(conn), topic); err != nil {
+		if s.parts, err = s.statements(db.New(conn)); err != nil {
 			return err
 		}
+		if s.release, err = s.hold(ctx); err != nil {
+			return l.snapshotError(topic, err)
+		}
 		err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, s.read)
+		s.release()
+		if err == errAsSomebody {
+			err = nil
+		}
 		if !errors.Is(err, errAttachedMeanwhile) {
 			if cause := context.Cause(ctx); err != nil && cause != nil {
 				err = cause
@@ -77,8 +93,41 @@ func (l *Log) Snapshot(ctx context.Context, topic string, begin func(pgcast.Snap
 	return unavailable(fmt.Sprintf("read a snapshot of %q", topic), err)
 }
 
+// hold keeps tables as they are, on a connection of its own, until release is called: those of
+// which only some columns may be read. LOCK TABLE is refused for them, and a query would take
+// the snapshot of its transaction before it has the lock.
+func (s *snapshot) hold(ctx context.Context) (release func(), err error) {
+	sql := "set local lock_timeout = '2s'"
+	if s.as != nil {
+		sql = "set local role " + pgx.Identifier{s.as.role}.Sanitize() + "; " + sql
+	}
+	held := false
+	for _, part := range s.parts {
+		if part.Relation != "" && !part.IsWhole {
+			sql, held = sql+"; select from "+part.Relation+" limit 0", true
+		}
+	}
+	if !held {
+		return func() {}, nil
+	}
+	tx, err := s.log.pool.Begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	release = sync.OnceFunc(func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }) // it has changed nothing
+	if _, err := tx.Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
 // errAttachedMeanwhile says that other tables make the topic's events than a moment ago.
 var errAttachedMeanwhile = errors.New("tables were attached or detached meanwhile")
+
+// errAsSomebody ends the transaction of a read as somebody in a rollback, which also takes back
+// what functions that policies call have set.
+var errAsSomebody = errors.New("read to the end")
 
 // errWaited says that somebody waits for a lock that the read keeps from him.
 var errWaited = errors.New("somebody waits to alter or truncate the table")
@@ -104,10 +153,17 @@ func (l *Log) giveWay(ctx context.Context, pid int32, end context.CancelCauseFun
 }
 
 // statements gives what is to be selected.
-func (l *Log) statements(ctx context.Context, q *db.Queries, topic string) ([]db.SnapshotStatementsRow, error) {
-	parts, err := q.SnapshotStatements(ctx, topic)
+func (s *snapshot) statements(q *db.Queries) ([]db.SnapshotStatementsRow, error) {
+	arg := db.SnapshotStatementsParams{Topic: s.topic}
+	if s.as != nil {
+		arg.Reader = &s.as.role
+	}
+	parts, err := q.SnapshotStatements(s.ctx, arg)
 	if err != nil {
-		return nil, l.snapshotError(topic, err)
+		return nil, s.log.snapshotError(s.topic, err)
+	}
+	if s.as != nil && (len(parts) != 1 || parts[0].Relation == "") {
+		return nil, errAttachedMeanwhile
 	}
 	return parts, nil
 }
@@ -146,18 +202,27 @@ type snapshot struct {
 	ctx     context.Context
 	log     *Log
 	topic   string
+	as      *eyes // nil: this server's own
 	begin   func(pgcast.Snapshot) error
 	take    func(pgcast.Row) error
 	watched func(pid int32) // called when it holds locks on tables
+	release func()          // lets go of tables that are held meanwhile
 	parts   []db.SnapshotStatementsRow
 }
 
 func (s *snapshot) read(tx pgx.Tx) error {
 	setup := snapshotSettings
-	if tables := s.tables(); len(tables) > 0 {
+	if s.as == nil {
+		setup = snapshotPath + setup
+	}
+	if tables := s.tables(func(p db.SnapshotStatementsRow) bool { return p.IsWhole }); len(tables) > 0 {
 		// Before the transaction's snapshot is taken: to one that is older than a TRUNCATE, or
 		// an ALTER TABLE that writes the table anew, it would be empty.
-		setup += "; lock table " + strings.Join(tables, ", ") + " in access share mode"
+		lock := "; lock table " + strings.Join(tables, ", ") + " in access share mode"
+		if s.as != nil {
+			lock = "; set local role " + pgx.Identifier{s.as.role}.Sanitize() + lock + "; reset role"
+		}
+		setup += lock
 	}
 	if _, err := tx.Exec(s.ctx, setup, pgx.QueryExecModeSimpleProtocol); err != nil {
 		return err
@@ -167,7 +232,7 @@ func (s *snapshot) read(tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
-	now, err := s.log.statements(s.ctx, q, s.topic)
+	now, err := s.statements(q)
 	if err != nil {
 		return err
 	}
@@ -176,7 +241,7 @@ func (s *snapshot) read(tx pgx.Tx) error {
 	}
 	s.parts = now
 	moment := pgcast.Snapshot{Seq: pgcast.Seq(at.Head), Position: pgcast.Position(at.Position)}
-	if len(s.tables()) > 0 {
+	if len(s.tables(func(db.SnapshotStatementsRow) bool { return true })) > 0 {
 		if moment.AsOf, err = pgcast.MakeAsOf(identity(at.SystemIdentifier, at.Timeline), at.Snapshot); err != nil {
 			return err
 		}
@@ -188,12 +253,19 @@ func (s *snapshot) read(tx pgx.Tx) error {
 			}
 		}
 	}
+	if s.as != nil {
+		// From here on to the transaction's end.
+		if err := s.as.open(s.ctx, tx); err != nil {
+			return err
+		}
+	}
 	// What may not be read is an error of this, while nobody has been told of a beginning.
 	for i, part := range s.parts {
 		if err := s.declare(tx, i, part); err != nil {
 			return err
 		}
 	}
+	s.release() // the cursors hold them from here on
 	if err := s.begin(moment); err != nil {
 		return &passed{err}
 	}
@@ -204,12 +276,15 @@ func (s *snapshot) read(tx pgx.Tx) error {
 			}
 		}
 	}
+	if s.as != nil {
+		return errAsSomebody
+	}
 	return nil
 }
 
-func (s *snapshot) tables() (list []string) {
+func (s *snapshot) tables(which func(db.SnapshotStatementsRow) bool) (list []string) {
 	for _, part := range s.parts {
-		if part.Relation != "" {
+		if part.Relation != "" && which(part) {
 			list = append(list, part.Relation)
 		}
 	}

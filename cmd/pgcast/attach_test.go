@@ -138,3 +138,39 @@ func TestPatternOf(t *testing.T) {
 		}
 	}
 }
+
+func TestEnforce(t *testing.T) {
+	t.Parallel()
+	s, db := withDatabase(t, nil)
+	role := "reader_" + db.Name
+	db.Exec(t, `create role `+role+`; create table docs (id int primary key, owner text); grant select on docs to `+role+`; select pgcast.attach('docs')`)
+	if r := s.run(t, "enforce", "docs", "--role", role); r.code == 0 || !strings.Contains(r.err, "row security is not enabled") || !strings.Contains(r.err, "alter table public.docs enable row level security") {
+		t.Errorf("enforce without row security:\n%s", r)
+	}
+	db.Exec(t, `alter table docs enable row level security; create policy mine on docs using (true)`)
+	if r := s.run(t, "enforce", "docs", "--role", role, "--claims", "sub,org"); r.ok(t) != "" || !strings.Contains(r.err, "to role "+role+" with claims sub, org") {
+		t.Errorf("enforce:\n%s", r)
+	}
+	if out := s.run(t, "attached").ok(t); !strings.Contains(out, "rows as "+role+" sees them") {
+		t.Errorf("attached:\n%s", out)
+	}
+	if out := s.run(t, "doctor").out; !strings.Contains(out, "1 table shown as policies have it") {
+		t.Errorf("doctor:\n%s", out)
+	}
+	db.Exec(t, `alter table docs disable row level security`)
+	if out := s.run(t, "doctor").out; !strings.Contains(out, "rows of public.docs are shown to nobody") {
+		t.Errorf("doctor:\n%s", out)
+	}
+	for _, args := range [][]string{{"enforce", "docs"}, {"enforce", "docs", "--off", "--role", role}} {
+		if r := s.run(t, args...); r.code != 2 {
+			t.Errorf("%q:\n%s", args, r)
+		}
+	}
+	if r := s.run(t, "enforce", "docs", "--off"); !strings.Contains(r.err, "docs is shown to all") {
+		t.Errorf("off:\n%s", r)
+	}
+	if r := s.run(t, "enforce", "docs", "--off"); !strings.Contains(r.err, "was not enforced") {
+		t.Errorf("off again:\n%s", r)
+	}
+	db.Exec(t, `drop owned by `+role+`; drop role `+role)
+}

@@ -47,6 +47,7 @@ type attachedRow struct {
 	Numbers    string    `json:"numbers"`
 	Capture    string    `json:"capture"` // trigger or wal
 	AttachedAt time.Time `json:"attached_at"`
+	Enforced   *string   `json:"enforced"` // the role as which callers see its rows; null: they see all
 }
 
 func (a *app) attached(ctx context.Context, asJSON bool) error {
@@ -56,8 +57,8 @@ func (a *app) attached(ctx context.Context, asJSON bool) error {
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
 	list, err := collect[attachedRow](ctx, conn,
-		`select case when c.oid is null then a.relation::text else format('%I.%I', n.nspname, c.relname) end, topic, columns, without, old, numbers, via, attached_at
-		from pgcast.attachment a left join pg_class c on c.oid = a.relation left join pg_namespace n on n.oid = c.relnamespace order by 1`)
+		`select case when c.oid is null then a.relation::text else format('%I.%I', n.nspname, c.relname) end, topic, columns, without, old, numbers, via, attached_at, e.role
+		from pgcast.attachment a left join pgcast.enforcement e on e.relation = a.relation left join pg_class c on c.oid = a.relation left join pg_namespace n on n.oid = c.relnamespace order by 1`)
 	if err != nil {
 		return err
 	}
@@ -143,6 +144,9 @@ func (r *attachedRow) options() string {
 	}
 	if r.Numbers != "json" {
 		list = append(list, "numbers as "+r.Numbers)
+	}
+	if r.Enforced != nil {
+		list = append(list, "rows as "+*r.Enforced+" sees them")
 	}
 	return strings.Join(list, ", ")
 }

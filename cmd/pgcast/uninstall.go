@@ -11,20 +11,23 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 
+	"github.com/pgcast/pgcast/internal/roles"
 	"github.com/pgcast/pgcast/listener"
 	"github.com/pgcast/pgcast/migrations"
 )
 
 func (a *app) uninstallCommand() *cobra.Command {
-	var yes, asJSON bool
+	var yes, asJSON, dropRoles bool
 	var wait time.Duration
+	var names roles.Options
 	cmd := &cobra.Command{
 		Use:     "uninstall",
 		GroupID: groupTable,
 		Short:   "Remove everything that pgcast has in a database",
 		Long: `Remove everything that pgcast has in a database: the triggers of attached tables,
 schema pgcast with the whole log, the table in which migrations are noted, the publications,
-and the replication slot. Your tables and their rows stay.
+the replication slot, and what the roles of pgcast roles were granted beside that. Your tables and
+their rows stay; the roles too, which may be used in other databases, but with --drop-roles.
 
 Without --yes it lists what there is, and removes nothing. It also cleans up after a schema
 that somebody dropped by hand, or of which a part is gone. Stop the servers first; one that
@@ -33,19 +36,29 @@ still runs loses the slot it reads, and from then on logs errors.`,
   pgcast uninstall --yes`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.uninstall(cmd.Context(), yes, asJSON, wait)
+			u := removal{yes: yes, asJSON: asJSON, wait: wait, names: names.Set(), dropRoles: dropRoles}
+			return a.uninstall(cmd.Context(), u)
 		},
 	}
 	addSettings(cmd.Flags(), forDatabase)
 	cmd.Flags().BoolVar(&yes, "yes", false, "really do it")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "list as one JSON object per line")
 	addWait(cmd.Flags(), &wait)
+	addRoles(cmd.Flags(), &names)
+	cmd.Flags().BoolVar(&dropRoles, "drop-roles", false, "drop the roles too")
 	return cmd
+}
+
+// removal is what is to be removed, and how.
+type removal struct {
+	yes, asJSON, dropRoles bool
+	wait                   time.Duration
+	names                  roles.Options
 }
 
 // remain is one thing of pgcast's in a database.
 type remain struct {
-	Kind string `json:"kind"` // captured, slot, publication, schema or table
+	Kind string `json:"kind"` // captured, slot, publication, schema, table, rights or role
 	Name string `json:"name"` // as SQL writes it; a slot's as it is
 	More string `json:"more"`
 	Drop string `json:"-"` // what drops it within a transaction; "" where something else does
@@ -77,24 +90,39 @@ const remainsQuery = `
 	union all
 	select 'slot', s.slot_name, case when s.active then format('session %s reads it', s.active_pid) else 'nobody reads it' end, '', 5
 	from pg_replication_slots s where s.database = current_database() and s.slot_name ~ '^pgcast_capture_[0-9]+$'
+	union all
+	select distinct 'rights', format('%s on %s %s', r.rolname, x.kind, x.name), '', format('revoke all on %s %s from %I', x.kind, x.name, r.rolname), 6
+	from pg_roles r join (
+		select 'table', format('%I.%I', n.nspname, c.relname), g.grantee from pg_class c join pg_namespace n on n.oid = c.relnamespace, lateral aclexplode(c.relacl) g
+		where n.nspname <> 'pgcast' and c.relname <> '` + migrations.Table + `' and g.grantee <> c.relowner
+		union all
+		select 'table', format('%I.%I', n.nspname, c.relname), g.grantee from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace, lateral aclexplode(a.attacl) g
+		where n.nspname <> 'pgcast' and g.grantee <> c.relowner
+		union all
+		select 'schema', quote_ident(n.nspname), g.grantee from pg_namespace n, lateral aclexplode(n.nspacl) g where n.nspname <> 'pgcast' and g.grantee <> n.nspowner
+		union all
+		select 'database', quote_ident(d.datname), g.grantee from pg_database d, lateral aclexplode(d.datacl) g where d.datname = current_database() and g.grantee <> d.datdba
+	) x (kind, name, grantee) on x.grantee = r.oid where r.rolname in ($1, $2)
+	union all
+	select 'role', quote_ident(r.rolname), '', '', 7 from pg_roles r where r.rolname in ($1, $2, $3) and $4
 	order by 5, 2`
 
 // remains lists them in the order in which they are to go.
-func remains(ctx context.Context, conn *pgx.Conn) ([]remain, error) {
-	rows, err := conn.Query(ctx, "select kind, name, more, dropping from ("+remainsQuery+") r (kind, name, more, dropping, n)")
+func remains(ctx context.Context, conn *pgx.Conn, u removal) ([]remain, error) {
+	rows, err := conn.Query(ctx, "select kind, name, more, dropping from ("+remainsQuery+") r (kind, name, more, dropping, n)", u.names.Owner, u.names.Server, u.names.Writer, u.dropRoles)
 	if err != nil {
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[remain])
 }
 
-func (a *app) uninstall(ctx context.Context, yes, asJSON bool, wait time.Duration) error {
+func (a *app) uninstall(ctx context.Context, u removal) error {
 	conn, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	list, err := remains(ctx, conn)
+	list, err := remains(ctx, conn, u)
 	if err != nil {
 		return err
 	}
@@ -102,7 +130,7 @@ func (a *app) uninstall(ctx context.Context, yes, asJSON bool, wait time.Duratio
 	if err != nil {
 		return err
 	}
-	if asJSON {
+	if u.asJSON {
 		if err := printLines(a, list); err != nil {
 			return err
 		}
@@ -111,8 +139,8 @@ func (a *app) uninstall(ctx context.Context, yes, asJSON bool, wait time.Duratio
 		a.sayf("nothing to remove: this database has nothing of pgcast\n")
 		return nil
 	}
-	if !yes {
-		if !asJSON {
+	if !u.yes {
+		if !u.asJSON {
 			if err := a.printRemains(list); err != nil {
 				return err
 			}
@@ -123,19 +151,25 @@ func (a *app) uninstall(ctx context.Context, yes, asJSON bool, wait time.Duratio
 	if err := mayUninstall(ctx, conn, list); err != nil {
 		return err
 	}
-	if err := a.dropAll(ctx, conn, list, wait); err != nil {
+	if err := a.dropAll(ctx, conn, list, u.wait); err != nil {
 		return err
 	}
 	for _, r := range list {
-		if r.Kind == "slot" {
-			if err := dropSlot(ctx, conn, r.Name, wait); err != nil {
-				return err
-			}
-			a.sayf("removed slot %s\n", plain(r.Name))
+		switch r.Kind {
+		case "slot":
+			err = dropSlot(ctx, conn, r.Name, u.wait)
+		case "role": // last, and by itself: other databases may need it
+			_, err = conn.Exec(ctx, "drop role "+r.Name)
+		default:
+			continue
 		}
+		if err != nil {
+			return err
+		}
+		a.sayf("removed %s %s\n", r.Kind, plain(r.Name))
 	}
 	a.sayServers(servers)
-	switch list, err = remains(ctx, conn); {
+	switch list, err = remains(ctx, conn, u); {
 	case err != nil:
 		return err
 	case len(list) > 0:
@@ -303,7 +337,9 @@ func (a *app) sayRemoved(list []remain) {
 		switch r.Kind {
 		case "captured":
 			a.sayf("detached %s (%s)\n", plain(r.Name), r.More)
-		case "slot": // is still there
+		case "rights":
+			a.sayf("revoked the rights of %s\n", plain(r.Name))
+		case "slot", "role": // are still there
 		default:
 			a.sayf("removed %s %s\n", r.Kind, plain(r.Name))
 		}

@@ -21,6 +21,7 @@ var catalogue = []check{
 	{"triggers", schema, "what is not captured is lost to subscribers", checkDrift},
 	{"primary-keys", schema, "updates and deletes tell by the key which row they mean", checkKeys},
 	{"replica-identity", schema, "Postgres refuses updates of published tables without one", checkReplicaIdentity},
+	{"row-security", schema, "what cannot be checked is not shown", checkRowSecurity},
 
 	{"cluster-identity", primary | schema, "transaction numbers mean something only on the cluster that gave them out", checkIdentity},
 	{"sequencer", schema, "without a server that sequences no event gets a place, and none is delivered", checkSequencer},

@@ -5,51 +5,116 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/pgcast/pgcast/internal/roles"
 )
 
-// wanted is what a server does with schema pgcast, and so must be allowed to.
-const wanted = `values ('event_log', 'select'), ('event_log', 'delete'), ('replay', 'select'), ('replay', 'insert'), ('replay', 'delete'),
-	('topic', 'select'), ('topic', 'insert'), ('topic_tail', 'select'), ('topic_tail', 'insert'), ('topic_tail', 'update'),
-	('sequencer', 'select'), ('sequencer', 'update'), ('progress', 'select'), ('progress', 'insert'), ('progress', 'delete'),
-	('publish_key', 'select'), ('publish_key', 'delete'), ('retention', 'select'), ('attachment', 'select'),
-	('published', 'select'), ('published', 'delete'), ('captured', 'select'), ('captured', 'insert'), ('captured', 'delete'),
-	('stage', 'select'), ('stage', 'insert'), ('stage', 'delete'),
-	('projection', 'select')`
+// missingQuery lists which of some rights the role lacks, those on what there is.
+const missingQuery = `
+	with w as (select * from unnest($1::text[], $2::text[], $3::text[], $4::text[]) with ordinality w (kind, name, privilege, col, n))
+	select w.n::int - 1 from w join pg_class c on c.relname = w.name and c.relnamespace = (select oid from pg_namespace where nspname = 'pgcast')
+	where w.kind in ('table', 'sequence') and not case when w.kind = 'sequence' then has_sequence_privilege(c.oid, w.privilege)
+		when w.col = '' then has_table_privilege(c.oid, w.privilege) else has_column_privilege(c.oid, w.col, w.privilege) end
+	union all
+	select w.n::int - 1 from w join pg_proc p on p.proname = w.name and p.pronamespace = (select oid from pg_namespace where nspname = 'pgcast')
+	where w.kind = 'function' and not has_function_privilege(p.oid, 'execute')
+	order by 1`
 
-func checkPrivileges(ctx context.Context, x *exam) ([]finding, error) {
-	var missing []string
-	var owns, reads bool
-	err := x.tx.QueryRow(ctx, `select array(
-			select w.privilege || ' on pgcast.' || w.tbl from (`+wanted+`) w (tbl, privilege)
-			join pg_class c on c.relname = w.tbl and c.relnamespace = n.oid where not has_table_privilege(c.oid, w.privilege)
-			union all select 'usage on schema pgcast' where not has_schema_privilege(n.oid, 'usage')
-			union all select 'execute on function pgcast.' || p.proname from pg_proc p
-			where p.pronamespace = n.oid and p.proname in ('publish', 'refresh', 'watch', 'watch_state', 'drift', 'slot_name', 'open_slot', 'close_slot', 'make_publications',
-				'snapshot_sql', 'compacted') and not has_function_privilege(p.oid, 'execute')
-			union all select 'execute on function pg_control_system' where not has_function_privilege('pg_control_system()', 'execute')
-			union all select 'execute on function ' || p.oid::regprocedure from pg_proc p
-			where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = 'pg_logical_emit_message' and p.proargtypes[2] = 'text'::regtype and not has_function_privilege(p.oid, 'execute')),
-		pg_has_role(n.nspowner, 'usage'), pg_has_role('pg_read_all_stats', 'usage')
-		from pg_namespace n where n.nspname = 'pgcast'`).Scan(&missing, &owns, &reads)
+// missingRights lists what a server's role must be allowed to and is not.
+func (x *exam) missingRights(ctx context.Context) ([]string, error) {
+	var captures bool
+	err := x.tx.QueryRow(ctx, `select exists (select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid join pg_class c on c.oid = r.prrelid
+		join pg_namespace n on n.oid = c.relnamespace where p.pubname = 'pgcast_capture' and n.nspname <> 'pgcast')`).Scan(&captures)
 	if err != nil {
 		return nil, err
 	}
-	become := inSQL("grant %s to %s", name(x.facts.owner), name(x.facts.role))
+	rights := roles.ServerRights(captures)
+	var parts [4][]string
+	for _, r := range rights {
+		for i, part := range []string{r.Kind, r.Name, r.Privilege, r.Column} {
+			parts[i] = append(parts[i], part)
+		}
+	}
+	missing, err := scalars[int](ctx, x, missingQuery, parts[0], parts[1], parts[2], parts[3])
+	if err != nil {
+		return nil, err
+	}
+	list, err := scalars[string](ctx, x, `select 'usage on schema pgcast' from pg_namespace n where n.nspname = 'pgcast' and not has_schema_privilege(n.oid, 'usage')
+		union all select 'execute on function pg_control_system' where not has_function_privilege('pg_control_system()', 'execute')
+		union all select 'execute on function ' || p.oid::regprocedure from pg_proc p
+		where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = 'pg_logical_emit_message' and p.proargtypes[2] = 'text'::regtype and not has_function_privilege(p.oid, 'execute')`)
+	for _, i := range missing {
+		list = append(list, rights[i].String())
+	}
+	return list, err
+}
+
+// standing is what a role is to schema pgcast.
+type standing struct {
+	owns    bool // it is the owner, or a member
+	divided bool // the owner is a role that nobody can log in as
+	reads   bool // it sees what the sessions of others do
+	local   bool // the database is on this machine
+}
+
+func checkPrivileges(ctx context.Context, x *exam) ([]finding, error) {
+	missing, err := x.missingRights(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := standing{local: x.isLocal()}
+	err = x.tx.QueryRow(ctx, `select pg_has_role(n.nspowner, 'usage'), not r.rolcanlogin, pg_has_role('pg_read_all_stats', 'usage')
+		from pg_namespace n join pg_roles r on r.oid = n.nspowner where n.nspname = 'pgcast'`).Scan(&s.owns, &s.divided, &s.reads)
+	if err != nil {
+		return nil, err
+	}
+	list := []finding{judgePrivileges(&x.facts, s, missing)}
+	if len(missing) > 0 {
+		return list, nil
+	}
+	unread, err := scalars[string](ctx, x, `select a.relation::text from pgcast.attachment a join pg_class c on c.oid = a.relation
+		where not has_schema_privilege(c.relnamespace, 'usage') or not has_table_privilege(a.relation, 'select') and exists (
+			select from jsonb_array_elements_text(pgcast.resolve(a.relation, pgcast.spec_of(a.relation))->'captured') n where not has_column_privilege(a.relation, n, 'select')) order by 1`)
+	if err != nil {
+		return nil, err
+	}
+	for _, table := range unread {
+		m := inSQL("grant select on %s to %s", table, name(x.facts.role))
+		if s.divided {
+			m = inShell("pgcast roles --apply --owner %s --server %s", shell(x.facts.owner), shell(x.facts.role))
+		}
+		list = append(list, warn(m, "role %s may not read %s: there are no snapshots of its topics", x.facts.role, table))
+	}
+	return cut(list, x.limits.listed), nil
+}
+
+// judgePrivileges says what is to be thought of a role that servers run as.
+func judgePrivileges(f *facts, s standing, missing []string) finding {
+	divide := inShell("pgcast roles --apply # as a superuser; then let servers run as role pgcast_server")
+	more := note
+	if !s.local {
+		more = warn
+	}
 	switch {
 	case len(missing) == 1 && strings.HasPrefix(missing[0], "execute on function pg_"):
-		return one(fail(inSQL("grant %s to %s", missing[0], name(x.facts.role)), "role %s lacks %s", x.facts.role, missing[0]))
+		return fail(inSQL("grant %s to %s", missing[0], name(f.role)), "role %s lacks %s", f.role, missing[0])
+	case len(missing) > 0 && s.divided:
+		return fail(inShell("pgcast roles --apply --owner %s --server %s", shell(f.owner), shell(f.role)), "role %s lacks %s", f.role, strings.Join(missing, ", "))
 	case len(missing) > 0:
-		return one(fail(become, "role %s lacks %s", x.facts.role, strings.Join(missing, ", ")))
-	case !owns:
-		return one(warn(become, "role %s may do all that is needed, but is not a member of %s, which owns schema pgcast", x.facts.role, x.facts.owner))
-	case x.facts.superuser:
-		return one(note(inSQL("create role pgcast_server login; grant create on database %s to pgcast_server -- then migrate as that role", name(x.facts.database)),
-			"role %s is a superuser, which is more than is needed", x.facts.role))
-	case !reads:
-		return one(note(inSQL("grant pg_read_all_stats to %s", name(x.facts.role)),
-			"role %s may do all that is needed; what other roles' sessions do is hidden from it, and from some of these checks", x.facts.role))
+		return fail(inSQL("grant %s to %s", name(f.owner), name(f.role)), "role %s lacks %s", f.role, strings.Join(missing, ", "))
+	case f.superuser:
+		return more(divide, "role %s is a superuser, which is more than is needed", f.role)
+	case s.owns && s.divided:
+		return warn(inSQL("revoke %s from %s", name(f.owner), name(f.role)), "role %s is a member of %s, which owns schema pgcast: whoever is the server can do anything to the log", f.role, f.owner)
+	case s.owns && !s.local:
+		return warn(divide, "role %s owns schema pgcast, which is more than is needed", f.role)
+	case !s.reads:
+		return note(inSQL("grant pg_read_all_stats to %s", name(f.role)),
+			"role %s may do all that is needed; what other roles' sessions do is hidden from it, and from some of these checks", f.role)
+	case s.owns:
+		return ok("role %s owns schema pgcast and sees all sessions", f.role)
 	}
-	return one(ok("role %s owns schema pgcast and sees all sessions", x.facts.role))
+	return ok("role %s may do what servers do, and no more of what the owner may, and sees all sessions", f.role)
 }
 
 // checkGrants looks for doors that the migrations do not open.
@@ -66,10 +131,27 @@ func checkGrants(ctx context.Context, x *exam) ([]finding, error) {
 		select case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end, lower(g.privilege_type), c.oid::regclass::text, false
 		from pg_class c join pg_namespace n on n.oid = c.relnamespace, lateral aclexplode(c.relacl) g
 		where n.nspname = 'pgcast' and c.relkind = 'r' and g.grantee <> c.relowner and g.privilege_type in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+		union all
+		select case g.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(g.grantee)) end, lower(g.privilege_type) || ' (' || quote_ident(a.attname) || ')', c.oid::regclass::text, false
+		from pg_attribute a join pg_class c on c.oid = a.attrelid join pg_namespace n on n.oid = c.relnamespace, lateral aclexplode(a.attacl) g
+		where n.nspname = 'pgcast' and c.relkind = 'r' and g.grantee <> c.relowner and g.privilege_type in ('INSERT', 'UPDATE')
 		order by 3, 1, 2`)
 	if err != nil {
 		return nil, err
 	}
+	// A role that gives events their places is the servers', who also trim them.
+	servers, err := scalars[string](ctx, x, `select quote_ident(r.rolname) from pg_roles r join pg_class c on c.relnamespace = (select oid from pg_namespace where nspname = 'pgcast') and c.relname = 'replay',
+		lateral aclexplode(c.relacl) g where g.grantee = r.oid and g.privilege_type = 'INSERT' and r.oid <> c.relowner`)
+	if err != nil {
+		return nil, err
+	}
+	mayServers := map[string]bool{}
+	for _, r := range roles.ServerRights(true) {
+		mayServers[r.String()] = true
+	}
+	grants = slices.DeleteFunc(grants, func(g grant) bool {
+		return !g.Function && slices.Contains(servers, g.Grantee) && mayServers[g.Privilege+" on "+g.Object]
+	})
 	var list []finding
 	for _, g := range grants {
 		if g.Function {
@@ -79,7 +161,7 @@ func checkGrants(ctx context.Context, x *exam) ([]finding, error) {
 		}
 	}
 	if list == nil {
-		list = append(list, ok("nobody but the owner may write to the log or call what is not granted"))
+		list = append(list, ok("nobody but the owner, and servers, may write to the log or call what is not granted"))
 	}
 	return cut(list, x.limits.listed), nil
 }

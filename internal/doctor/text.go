@@ -17,6 +17,14 @@ func name(ident string) string { return pgx.Identifier{ident}.Sanitize() }
 // literal writes a text for SQL.
 func literal(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }
 
+// shell writes a text for a shell.
+func shell(text string) string {
+	if strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") == "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
 // oneLine is for errors that list every address they tried.
 func oneLine(err error) string {
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\t' }), " ")
@@ -64,6 +72,15 @@ func collect[T any](ctx context.Context, x *exam, query string, args ...any) ([]
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[T])
+}
+
+// scalars gives the rows of a query of one column.
+func scalars[T any](ctx context.Context, x *exam, query string, args ...any) ([]T, error) {
+	rows, err := x.tx.Query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[T])
 }
 
 // isDenied tells Postgres's "permission denied".

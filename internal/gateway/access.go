@@ -49,8 +49,9 @@ type Access struct {
 	// Revoked tells whether claims that were verified do not count any more, in a session by
 	// the key that others may know it by; nil: it is never asked.
 	Revoked func(claims *auth.Claims, session string) bool
-	// Lens gives how rows are shown to a caller; nil, or giving nil: as they are.
-	Lens func(claims *auth.Claims) fanout.Lens
+	// Lens gives how a topic's, or a pattern's, rows are shown to a caller; nil, or giving
+	// nil: as they are.
+	Lens func(claims *auth.Claims, topic string) fanout.Lens
 }
 
 // allow tells why claims do not allow something, or returns nil.
@@ -75,9 +76,9 @@ func (c *client) allow(ctx context.Context, verb auth.Verb, topic string) error 
 }
 
 // lens gives how a topic or pattern is shown to a caller.
-func (g *Gateway) lens(claims *auth.Claims) fanout.Lens {
+func (g *Gateway) lens(claims *auth.Claims, topic string) fanout.Lens {
 	if g.opts.Access == nil || g.opts.Access.Lens == nil {
 		return nil
 	}
-	return g.opts.Access.Lens(claims)
+	return g.opts.Access.Lens(claims, topic)
 }

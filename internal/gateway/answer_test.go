@@ -187,7 +187,7 @@ func TestStreamOfTooMany(t *testing.T) {
 		t.Errorf("three topics: %s", res.Status)
 	}
 	w.sse(t, "a", "topic=b", "").want("subscribed")
-	for _, c := range []struct{ method, want string }{{http.MethodPost, "there are none"}, {http.MethodGet, "there are after, id, asOf, limit, wait"}} {
+	for _, c := range []struct{ method, want string }{{http.MethodPost, "there are none"}, {http.MethodGet, "there are after, id, asOf, limit, wait, filter"}} {
 		if text := body(t, w.call(t, c.method, "a", "=x", "1")); !strings.Contains(text, c.want+`"`) {
 			t.Errorf("%s: %s", c.method, text)
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/auth"
+	"github.com/pgcast/pgcast/internal/filter"
 	"github.com/pgcast/pgcast/internal/wire"
 )
 
@@ -42,12 +43,13 @@ type client struct {
 	state sync.Mutex // held while a frame is served, and while rights are decided on anew
 
 	// Owned by run, and guarded by state.
-	seen    map[string]pgcast.Seq // by resume: where topics stood
-	doubted bool                  // seen comes from another cluster or timeline
-	bad     int32                 // frames; beside doubted it takes no room
-	names   map[string]struct{}   // subscriptions asked for; the session may not have come to them
-	message io.Reader             // the newest
-	id      string                // of the session; its owner's secret
+	seen    map[string]pgcast.Seq     // by resume: where topics stood
+	doubted bool                      // seen comes from another cluster or timeline
+	bad     int32                     // frames; beside doubted it takes no room
+	names   map[string]struct{}       // subscriptions asked for; the session may not have come to them
+	filters map[string]*filter.Filter // of those that have one
+	message io.Reader                 // the newest
+	id      string                    // of the session; its owner's secret
 	live    live
 	rights  *rights       // nil where there is no access control
 	limited *limited      // nil until something is
@@ -228,11 +230,7 @@ func (c *client) serve(f wire.Frame, bytes int) {
 	case wire.Resume:
 		c.resume(f)
 	case wire.Subscribe:
-		if f.Filter != nil {
-			c.fail(f.Ref, &pgcast.Error{Code: pgcast.CodeUnsupported, Message: "filter is not supported yet"})
-			return
-		}
-		c.subscribe(ctx, []wire.Place{{Topic: f.Topic, After: f.After, ID: f.ID, Snapshot: f.Snapshot, AsOf: f.AsOf}}, f.Ref)
+		c.subscribe(ctx, []wire.Place{{Topic: f.Topic, After: f.After, ID: f.ID, Snapshot: f.Snapshot, AsOf: f.AsOf, Filter: f.Filter}}, f.Ref)
 	case wire.SubscribeBatch:
 		c.subscribe(ctx, f.Topics, f.Ref)
 	case wire.Unsubscribe:
@@ -258,6 +256,7 @@ func (c *client) serve(f wire.Frame, bytes int) {
 // leave ends a subscription, and what comes with it.
 func (c *client) leave(topic string, ref json.RawMessage) {
 	delete(c.names, topic)
+	delete(c.filters, topic)
 	c.unwatch(topic)
 	c.depart(topic)
 	c.unsubscribe(topic, ref)

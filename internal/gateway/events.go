@@ -14,6 +14,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/auth"
+	"github.com/pgcast/pgcast/internal/filter"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
@@ -50,16 +51,15 @@ func (g *Gateway) getEvents(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = g.limitRequest(r, ratelimit.History, ratelimit.Ask{Topic: q.topic, Cost: historyCost(q.limit)})
 	}
+	if err == nil && g.opts.Identity() == "" {
+		err = errStarting
+	}
 	if err == nil {
 		err = g.mayRead(r, &q)
 	}
 	defer q.rights.close()
 	if err != nil {
 		g.refuse(w, err)
-		return
-	}
-	if g.opts.Identity() == "" {
-		g.refuse(w, errStarting)
 		return
 	}
 	g.answerAsked(w, r, q)
@@ -71,13 +71,16 @@ func (g *Gateway) mayRead(r *http.Request, q *question) error {
 	if err != nil {
 		return err
 	}
-	q.lens = g.lens(claims)
-	if q.wait == 0 {
-		return g.may(r.Context(), claims, q.topic, auth.History)
+	verbs := []auth.Verb{auth.History}
+	if q.wait > 0 {
+		q.rights = g.watchOver(func() *auth.Claims { return claims }, nil, nil, askingOf(r).checks)
+		q.rights.hold(q.topic)
+		verbs = append(verbs, auth.Subscribe)
 	}
-	q.rights = g.watchOver(func() *auth.Claims { return claims }, nil, nil, askingOf(r).checks)
-	q.rights.hold(q.topic)
-	return g.may(r.Context(), claims, q.topic, auth.History, auth.Subscribe)
+	if err = g.may(r.Context(), claims, q.topic, verbs...); err == nil {
+		q.lens, err = g.view(r.Context(), g.lens(claims, q.topic), q.topic, q.filter)
+	}
+	return err
 }
 
 // answerAsked asks the log and answers, at once or when there is something.
@@ -108,12 +111,13 @@ type question struct {
 	asOf    pgcast.AsOf // events that it holds are left out
 	limit   int
 	wait    time.Duration
-	lens    fanout.Lens
-	rights  *rights // where it waits
+	filter  *filter.Filter // nil: none
+	lens    fanout.Lens    // how the topic is seen; nil: as it is
+	rights  *rights        // where it waits
 }
 
 func readQuestion(r *http.Request) (q question, err error) {
-	v, err := parameters(r, "", "after", "id", "asOf", "limit", "wait")
+	v, err := parameters(r, "", "after", "id", "asOf", "limit", "wait", "filter")
 	if err != nil {
 		return q, err
 	}
@@ -143,6 +147,9 @@ func readQuestion(r *http.Request) (q question, err error) {
 	if q.limit, err = amount("limit", v.Get("limit"), wire.DefaultHistory, 1, wire.MaxHistory); err != nil {
 		return q, err
 	}
+	if q.filter, err = narrowed(v); err != nil {
+		return q, err
+	}
 	wait, err := amount("wait", v.Get("wait"), 0, 0, maxWait)
 	q.wait = time.Duration(wait) * time.Second
 	return q, err
@@ -169,20 +176,19 @@ func (g *Gateway) ask(ctx context.Context, q question) (f found, head *int64, er
 				Hint: fmt.Sprintf("throw away what you have and go on after %d", place)}
 		}
 	}
-	f.Page, err = g.page(ctx, g.opts.Whole, q.topic, q.after, q.limit)
-	if q.pattern {
-		// The place may have been seen at another server, before this one came to it.
-		f.Head = max(f.Head, pgcast.Seq(q.after))
-		f.next = int64(f.Head)
-	} else {
-		f.next = max(q.after, int64(f.Tail)-1)
-	}
-	// An answer is in memory until its reader has taken it.
-	f.Events = fitting(f.Events)
-	if n := len(f.Events); n > 0 && !q.asOf.IsZero() {
-		f.next = int64(f.Events[n-1].Seq)
-		f.Events = slices.DeleteFunc(f.Events, func(e pgcast.Event) bool { return q.asOf.Holds(e.XID) })
-	}
+	f.Page, f.next, err = g.sought(ctx, q.lens, q.after, func(after int64) (pgcast.Page, int64, error) {
+		page, err := g.page(ctx, g.opts.Whole, q.topic, after, q.limit)
+		// An answer is in memory until its reader has taken it.
+		page.Events = fitting(page.Events)
+		next := nextOf(page, after, q.pattern)
+		if q.pattern {
+			page.Head = max(page.Head, pgcast.Seq(after))
+		}
+		if !q.asOf.IsZero() {
+			page.Events = slices.DeleteFunc(page.Events, func(e pgcast.Event) bool { return q.asOf.Holds(e.XID) })
+		}
+		return page, next, err
+	})
 	return f, nil, err
 }
 
@@ -193,19 +199,17 @@ func eventsText(q question, f found) []byte {
 		size += len(e.Topic) + len(e.Name) + 2*len(e.Old) + len(e.Data) + 200
 	}
 	b := openEvents(make([]byte, 0, size), q.topic)
-	next := f.next
 	for i, e := range f.Events {
 		if i > 0 {
 			b = append(b, ',')
 		}
 		position := pgcast.Position(0)
-		next = max(next, int64(e.Seq))
 		if q.pattern {
-			position, next = e.Position, int64(e.Position)
+			position = e.Position
 		}
 		b = wire.AppendEventEnd(wire.AppendEventBody(b, e), position)
 	}
-	return finish(b, int64(f.Tail), int64(f.Head), next)
+	return finish(b, int64(f.Tail), int64(f.Head), f.next)
 }
 
 func openEvents(b []byte, topic string) []byte {

@@ -18,21 +18,24 @@ func TestGoldenFrames(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
 	answers := map[string][]wire.Type{
-		"client-hello":              nil,
-		"client-subscribe":          {wire.Subscribed},
-		"client-subscribe-after":    {wire.Subscribed, wire.Reset}, // there are no 41 events here
-		"client-subscribe-pattern":  {wire.Subscribed, wire.Reset},
-		"client-subscribe-batch":    {wire.Subscribed, wire.Subscribed, wire.Reset, wire.Subscribed},
-		"client-subscribe-as-of":    {wire.Subscribed, wire.Reset}, // of another cluster
-		"client-subscribe-snapshot": {wire.Subscribed, wire.Snapshot},
-		"client-unsubscribe":        {wire.Unsubscribed},
-		"client-resume":             {wire.Resumed},
-		"client-publish":            {wire.Published},
-		"client-history":            {wire.History},
-		"client-replay":             {wire.Event}, // only the end: there are no 40 events here
-		"client-hello-user":         nil,
-		"client-hello-token":        nil, // which nobody asks for here
-		"client-auth":               {wire.Authenticated},
+		"client-hello":                   nil,
+		"client-subscribe":               {wire.Subscribed},
+		"client-subscribe-after":         {wire.Subscribed, wire.Reset}, // there are no 41 events here
+		"client-subscribe-pattern":       {wire.Subscribed, wire.Reset},
+		"client-subscribe-batch":         {wire.Subscribed, wire.Subscribed, wire.Reset, wire.Subscribed},
+		"client-subscribe-as-of":         {wire.Subscribed, wire.Reset}, // of another cluster
+		"client-subscribe-snapshot":      {wire.Subscribed, wire.Snapshot},
+		"client-subscribe-filter":        {wire.Subscribed, wire.Snapshot},
+		"client-subscribe-filter-object": {wire.Subscribed},
+		"client-history-filter":          {wire.History},
+		"client-unsubscribe":             {wire.Unsubscribed},
+		"client-resume":                  {wire.Resumed},
+		"client-publish":                 {wire.Published},
+		"client-history":                 {wire.History},
+		"client-replay":                  {wire.Event}, // only the end: there are no 40 events here
+		"client-hello-user":              nil,
+		"client-hello-token":             nil, // which nobody asks for here
+		"client-auth":                    {wire.Authenticated},
 		// Live state this world does not serve.
 		"client-presence-join":   {wire.Error},
 		"client-presence-list":   {wire.Error},
@@ -94,7 +97,7 @@ func TestErrors(t *testing.T) {
 		{`{"type":"subscribe","ref":"x","topic":"a","after":"41"}`, `"x"`, pgcast.CodeBadFrame},
 		{`{"type":"subscribe","ref":2,"topic":"a","id":"2a-1"}`, "2", pgcast.CodeBadFrame},
 		{`{"type":"subscribe","ref":3,"topic":"a","snapshot":{}}`, "3", pgcast.CodeBadFrame},
-		{`{"type":"subscribe","ref":4,"topic":"a","filter":{"a":1}}`, "4", pgcast.CodeUnsupported},
+		{`{"type":"history","ref":4,"topic":"a","filter":{"a":[1]}}`, "4", pgcast.CodeInvalid},
 		{`{"type":"presence","ref":5,"topic":"a","op":"list"}`, "5", pgcast.CodeUnsupported},
 		{`{"type":"presence","ref":5.1,"topic":"a"}`, "5.1", pgcast.CodeBadFrame},
 		{`{"type":"` + strings.Repeat("t", 90) + `","ref":6}`, "6", pgcast.CodeUnsupported},

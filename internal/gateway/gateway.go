@@ -23,6 +23,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/auth"
+	"github.com/pgcast/pgcast/internal/filter"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
 
@@ -57,6 +58,7 @@ type Gateway struct {
 	history Historian
 	opts    Options
 	metrics *metrics
+	tables  *filter.Tables
 
 	slots chan struct{} // one for each request under way
 	large chan struct{} // one for each answer on its way that is larger than a frame
@@ -101,9 +103,11 @@ type Options struct {
 	// be read yet, when nobody can be told where they stand and so nobody is let in.
 	// Default: one that never changes.
 	Identity func() string
-	Live     Live
-	Access   *Access            // nil: whoever connects may do everything
-	Limits   *ratelimit.Limiter // nil: nothing is limited
+	// Tables gives the attached tables, for filters to be checked against; nil: there are none.
+	Tables func(context.Context) ([]pgcast.Table, error)
+	Live   Live
+	Access *Access            // nil: whoever connects may do everything
+	Limits *ratelimit.Limiter // nil: nothing is limited
 	// TrustedProxies are those whose X-Forwarded-For is believed.
 	TrustedProxies []netip.Prefix
 	Registerer     prometheus.Registerer // nil: no metrics
@@ -157,8 +161,14 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	return &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
+	g := &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
 		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, signIn: signInWithin, closeWait: closeWait, clients: map[transport]*fanout.Session{}, rights: map[*rights]struct{}{}, waiting: map[string]int{}, degraded: map[string]bool{}, empty: make(chan struct{})}
+	load := g.attached
+	if opts.Tables == nil {
+		load = nil
+	}
+	g.tables = filter.NewTables(load)
+	return g
 }
 
 // Slot is slot for those beside the gateway who ask the database for its clients.

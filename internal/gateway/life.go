@@ -131,13 +131,31 @@ func (c *client) authenticate(ctx context.Context, f wire.Frame, bytes int) {
 	} else {
 		c.lease.asked = now
 	}
+	old := c.claims.Load()
 	if err := c.renew(ctx, f.Token); err != nil {
 		c.refuse(bytes)
 		c.fail(f.Ref, err)
 		return
 	}
+	if c.seesOtherwise(old) {
+		c.session.End(fanout.ErrResume) // what it is being sent is seen as with the old claims
+		return
+	}
 	c.session.Send(authenticated(f.Ref, c.claims.Load()))
 	c.recheck(ctx)
+}
+
+// seesOtherwise tells whether the client has subscriptions in which other rows are seen now
+// than with the claims it had.
+func (c *client) seesOtherwise(old *auth.Claims) bool {
+	now := c.claims.Load()
+	for topic := range c.names {
+		was, is := c.g.lens(old, topic), c.g.lens(now, topic)
+		if was != nil && is != nil && was.Key() != is.Key() {
+			return true
+		}
+	}
+	return false
 }
 
 // renew takes a token in the place of what the session has shown before.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/filter"
 )
 
 // mark is the place of one topic or pattern of a stream of events.
@@ -19,7 +20,8 @@ type mark struct {
 	// It begins with a snapshot, if asked is nil; asOf is of the one it began with.
 	snapshot bool
 	asOf     pgcast.AsOf
-	barred   bool // nothing that is past is for whoever asks
+	barred   bool           // nothing that is past is for whoever asks
+	filter   *filter.Filter // nil: none
 }
 
 // The names of a stream's parameters.
@@ -31,7 +33,7 @@ const (
 // readMarks reads what a request for a stream asks for: its path's topic, those of its
 // query, and where each stands, from Last-Event-ID or the query.
 func (g *Gateway) readMarks(r *http.Request) ([]mark, error) {
-	q, err := parameters(r, "topic", "after", "id", "asOf", "snapshot", lastEventIDQuery)
+	q, err := parameters(r, "topic", "after", "id", "asOf", "snapshot", "filter", lastEventIDQuery)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +55,12 @@ func (g *Gateway) readMarks(r *http.Request) ([]mark, error) {
 	if err != nil {
 		return nil, err
 	}
+	narrow, err := narrowed(q)
+	if err != nil {
+		return nil, err
+	}
 	for i := range marks {
+		marks[i].filter = narrow
 		if marks[i].snapshot = snapshot && marks[i].asked == nil; marks[i].pattern != nil && (snapshot || !marks[i].asOf.IsZero()) {
 			return nil, errPatternSnapshot
 		}

@@ -316,6 +316,7 @@ func (c *client) doing() []auth.Ask {
 // lose does what comes with the end of a subscription that the session has lost.
 func (c *client) lose(topic string) {
 	delete(c.names, topic)
+	delete(c.filters, topic)
 	c.depart(topic)
 	if c.hearsOwn(topic) {
 		name, _ := groupOf(topic)

@@ -7,6 +7,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/auth"
+	"github.com/pgcast/pgcast/internal/filter"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
@@ -52,7 +53,10 @@ func (c *client) replay(ctx context.Context, f wire.Frame) {
 		err = c.allow(ctx, auth.History, f.Topic)
 	}
 	if err == nil {
-		err = c.session.Replay(ctx, fanout.Request{Topic: f.Topic, After: &after, Ref: reqID, Lens: c.g.lens(c.claims.Load())})
+		var lens fanout.Lens
+		if lens, err = c.g.view(ctx, c.g.lens(c.claims.Load(), f.Topic), f.Topic, c.filters[f.Topic]); err == nil {
+			err = c.session.Replay(ctx, fanout.Request{Topic: f.Topic, After: &after, Ref: reqID, Lens: lens})
+		}
 	}
 	if err != nil {
 		c.turnDown(f.Ref, err)
@@ -89,15 +93,25 @@ func (c *client) history(ctx context.Context, f wire.Frame) {
 	if err == nil {
 		err = c.allow(ctx, auth.History, f.Topic)
 	}
-	var page pgcast.Page
+	narrow, lens := (*filter.Filter)(nil), fanout.Lens(nil)
 	if err == nil {
-		page, err = c.g.page(ctx, c.g.history, f.Topic, after, min(limit, wire.MaxHistory))
+		narrow, err = filterOf(f.Filter)
+	}
+	if err == nil {
+		lens, err = c.g.view(ctx, c.g.lens(c.claims.Load(), f.Topic), f.Topic, narrow)
+	}
+	page, next := pgcast.Page{}, int64(0)
+	if err == nil {
+		page, next, err = c.g.pageThrough(ctx, f, lens, after, min(limit, wire.MaxHistory))
 	}
 	if err != nil {
 		c.turnDown(f.Ref, err)
 		return
 	}
-	c.session.Send(wire.AppendHistory(nil, f.Ref, f.Topic, fitting(page.Events), int64(page.Tail), int64(page.Head)))
+	if lens == nil {
+		next = 0 // which the events say
+	}
+	c.session.Send(wire.AppendHistory(nil, f.Ref, f.Topic, page.Events, int64(page.Tail), int64(page.Head), next))
 }
 
 // page reads a topic or a pattern.

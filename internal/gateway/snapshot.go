@@ -12,6 +12,7 @@ import (
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/auth"
+	"github.com/pgcast/pgcast/internal/filter"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
@@ -112,6 +113,8 @@ func reasonOf(err error) string {
 			return wire.ReasonNoSnapshot
 		case pgcast.CodeRateLimited:
 			return wire.ReasonRateLimited
+		case pgcast.CodeInvalid:
+			return wire.ReasonInvalidFilter
 		}
 	}
 	return wire.ReasonInternal
@@ -135,9 +138,13 @@ func (s *stream) appendSnapshot(b []byte, f *fanout.SnapshotFrame) []byte {
 // from there.
 func (g *Gateway) getSnapshot(w http.ResponseWriter, r *http.Request) {
 	topic := r.PathValue("topic")
-	_, err := parameters(r, "")
+	q, err := parameters(r, "", "filter")
 	if err == nil {
 		err = pgcast.CheckTopic(topic)
+	}
+	var f *filter.Filter
+	if err == nil {
+		f, err = narrowed(q)
 	}
 	if pgcast.IsPattern(topic) {
 		err = errPatternSnapshot
@@ -155,9 +162,13 @@ func (g *Gateway) getSnapshot(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = g.may(r.Context(), claims, topic, auth.Snapshot)
 	}
+	var lens fanout.Lens
+	if err == nil {
+		lens, err = g.view(r.Context(), g.lens(claims, topic), topic, f)
+	}
 	var s *fanout.SnapshotReader
 	if err == nil {
-		s, err = g.hub.Snapshot(r.Context(), topic, g.lens(claims), askTimeout)
+		s, err = g.hub.Snapshot(r.Context(), topic, lens, askTimeout)
 	}
 	switch {
 	case r.Context().Err() != nil: // nobody is there any more

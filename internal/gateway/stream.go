@@ -33,7 +33,6 @@ type stream struct {
 	marks []mark
 	over  error // why the stream cannot go on; nil while it can
 
-	lens   fanout.Lens
 	rights *rights
 }
 
@@ -88,7 +87,6 @@ func (s *stream) mayOpen(r *http.Request) error {
 	if err != nil || s.g.opts.Access == nil {
 		return err
 	}
-	s.lens = s.g.lens(claims)
 	s.rights = s.g.watchOver(func() *auth.Claims { return claims }, nil, nil, askingOf(r).checks)
 	var asks []auth.Ask
 	for _, m := range s.marks {
@@ -139,8 +137,11 @@ func (s *stream) open(w http.ResponseWriter, r *http.Request) (*fanout.Session, 
 	session := s.g.hub.NewSession(s)
 	ctx, cancel := context.WithTimeout(r.Context(), askTimeout)
 	defer cancel()
+	lenses, err := s.lenses(ctx, r)
+	if err != nil {
+		s.marks = nil // nothing is asked for
+	}
 	openings := make([]*fanout.Opening, len(s.marks))
-	var err error
 	opened, snapshots := 0, 0
 	open := func(upto int) {
 		for ; opened < upto; opened++ {
@@ -159,9 +160,9 @@ func (s *stream) open(w http.ResponseWriter, r *http.Request) (*fanout.Session, 
 			}
 		}
 		openings[i] = session.Ask(fanout.Request{Topic: m.name, After: m.asked, ID: m.id, Snapshot: m.snapshot, AsOf: m.asOf, Foreign: s.g.foreign(m.asOf),
-			Barred: m.barred, Lens: s.lens})
+			Barred: m.barred, Lens: lenses[i]})
 	}
-	open(len(s.marks))
+	open(len(openings))
 	s.rights.opened(session)
 	if err != nil {
 		s.g.refuseStream(w, r, err)
@@ -184,6 +185,18 @@ func (s *stream) open(w http.ResponseWriter, r *http.Request) (*fanout.Session, 
 		session.End(err)
 	}
 	return session, nil
+}
+
+// lenses gives how each topic and pattern is seen.
+func (s *stream) lenses(ctx context.Context, r *http.Request) ([]fanout.Lens, error) {
+	list := make([]fanout.Lens, len(s.marks))
+	for i, m := range s.marks {
+		var err error
+		if list[i], err = s.g.sight(ctx, r, m.name, m.filter); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
 }
 
 // streamHead is the answer up to its first event. Its body ends with the connection.

@@ -66,8 +66,14 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage, v v
 		c.release(p.Topic)
 		return func() { c.turnAwayAt(p, ref, err) }
 	}
-	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID, Snapshot: p.Snapshot, AsOf: p.AsOf, Foreign: c.g.foreign(p.AsOf),
-		Lens: c.g.lens(c.claims.Load())}
+	narrowed, lens, err := c.narrow(ctx, p)
+	if err != nil {
+		c.refuse(0)
+		c.release(p.Topic)
+		return func() { c.turnAwayAt(p, ref, err) }
+	}
+	was := c.filters[p.Topic]
+	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID, Snapshot: p.Snapshot, AsOf: p.AsOf, Foreign: c.g.foreign(p.AsOf), Lens: lens}
 	seq, seen := c.seen[p.Topic]
 	if p.Snapshot {
 		delete(c.seen, p.Topic)
@@ -80,12 +86,14 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage, v v
 	req.Barred = v.barred && req.After != nil
 	req.Keep = req.After == nil && !p.Snapshot && c.hearsOwn(p.Topic)
 	c.names[p.Topic] = struct{}{}
+	c.keepFilter(p.Topic, narrowed)
 	c.alias(p.Topic)
 	opening := c.session.Ask(req)
 	return func() {
 		err := c.session.Open(ctx, opening)
 		if err == nil {
 			c.names[p.Topic] = struct{}{}
+			c.keepFilter(p.Topic, narrowed)
 			c.rights.kept(p.Topic)
 			c.arrive(p.Topic, v)
 			if v.member {
@@ -100,7 +108,7 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage, v v
 			c.g.opts.Logger.Warn("gateway: subscribe failed", "error", err)
 		}
 		c.session.Deny(p.Topic, ref, reasonOf(err))
-		if !there {
+		if c.keepFilter(p.Topic, was); !there {
 			delete(c.names, p.Topic)
 			c.alias(p.Topic)
 			c.release(p.Topic)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -34,7 +35,8 @@ type setup struct {
 	heartbeat time.Duration
 	closeWait time.Duration
 	signIn    time.Duration
-	small     bool // the kernel takes little for a peer that does not read
+	small     bool            // the kernel takes little for a peer that does not read
+	trace     pgx.QueryTracer // of all that is asked of the database; nil: of nothing
 }
 
 // smallBuffers is a listener whose connections have small send buffers.
@@ -89,6 +91,16 @@ func newWorld(t testing.TB, change func(*setup)) *world {
 	}
 	w := &world{db: pgtest.New(t, nil), registry: prometheus.NewRegistry()}
 	w.pool = w.db.Pool(t)
+	if s.trace != nil {
+		cfg := w.pool.Config()
+		cfg.ConnConfig.Tracer = s.trace
+		traced, err := pgxpool.NewWithConfig(context.Background(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(traced.Close)
+		w.pool = traced
+	}
 	w.log = replay.NewLog(w.pool, &s.log)
 	s.hub.Encode, s.hub.Logger, s.hub.Registerer = wire.AppendEventBody, discard, w.registry
 	if s.hub.Snapshots.Encoding = SnapshotEncoding; s.hub.Snapshots.Source == nil {
@@ -104,6 +116,9 @@ func newWorld(t testing.TB, change func(*setup)) *world {
 		s.Logger = discard
 	}
 	s.Registerer = w.registry
+	if s.Tables == nil {
+		s.Tables = w.log.Tables
+	}
 	w.gate = New(w.hub, w.log, w.log, s.Options)
 	if s.heartbeat > 0 {
 		w.gate.heartbeat = s.heartbeat

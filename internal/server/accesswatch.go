@@ -122,6 +122,9 @@ func (w *accessWatch) begin(ctx context.Context) error {
 		return err
 	}
 	a := w.authority
+	if err := a.security.load(ctx); err != nil {
+		return err
+	}
 	a.chain.Keys.ForgetAll()
 	a.authorizer.Forget(nil)
 	a.authorizer.Halt(false)
@@ -206,6 +209,9 @@ func (w *accessWatch) hear(ctx context.Context, e accessEvent, changed *accessCh
 			w.gateway.Revoke(func(c *auth.Claims, _ string) bool { return c.Source == auth.FromAPIKey && c.TokenID == d.ID })
 			return nil
 		}
+	case "enforced":
+		w.authority.security.change()
+		return nil
 	case "unrevoked":
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()

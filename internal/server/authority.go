@@ -25,6 +25,7 @@ type authority struct {
 	revocations *auth.Revocations
 	anonymous   *auth.Claims
 	watch       *accessWatch
+	security    *security
 }
 
 // accessConns are the connections kept for deciding, beside those of everything else: who
@@ -41,7 +42,7 @@ func (s *Server) newAuthority(broken *breaker.Breaker) (*authority, error) {
 	setDefault(&o.Timeout, time.Second)
 	setDefault(&o.DecisionTTL, 30*time.Second)
 	setDefault(&o.TicketTTL, 30*time.Second)
-	a := &authority{opts: o, revocations: new(auth.Revocations),
+	a := &authority{opts: o, security: s.security, revocations: new(auth.Revocations),
 		store: accessStore{replay.NewAccess(s.pool, &replay.AccessOptions{Role: o.Role, Timeout: o.Timeout}), broken}}
 	var err error
 	if a.chain, err = newAuthenticator(&o, a.store, s.registry, s.opts.Logger); err != nil {
@@ -87,7 +88,7 @@ func (a *authority) run(ctx context.Context) error {
 // gateway gives what the gateway goes by.
 func (a *authority) gateway() *gateway.Access {
 	return &gateway.Access{Authenticator: a, Authorizer: a.authorizer, Tickets: a, Anonymous: a.anonymous, Revoked: a.revocations.Revoked, Cookie: a.opts.Cookie,
-		TicketTTL: a.opts.TicketTTL, DecisionTTL: a.opts.DecisionTTL}
+		TicketTTL: a.opts.TicketTTL, DecisionTTL: a.opts.DecisionTTL, Lens: a.security.lens}
 }
 
 var (

@@ -150,6 +150,14 @@ func (l asked) Knows(ctx context.Context, at pgcast.Position, id pgcast.ID) (boo
 	return l.Log.Knows(ctx, at, id)
 }
 
+// Tables is what filters are checked against.
+func (l asked) Tables(ctx context.Context) ([]pgcast.Table, error) {
+	if err := l.refused(); err != nil {
+		return nil, err
+	}
+	return l.Log.Tables(ctx)
+}
+
 // Snapshot implements [fanout.Snapshots].
 func (l asked) Snapshot(ctx context.Context, topic string, begin func(pgcast.Snapshot) error, take func(pgcast.Row) error) error {
 	if err := l.refused(); err != nil {

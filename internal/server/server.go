@@ -36,7 +36,7 @@ type Options struct {
 	// DirectDatabaseURL leads to the primary without a pooler in between; the sequencer
 	// needs a session of its own. Default: DatabaseURL.
 	DirectDatabaseURL string
-	PoolSize          int    // connections for reading and publishing, 2 or more; default 8. Snapshots may open 3 more
+	PoolSize          int    // connections for reading and publishing, 2 or more; default 8. Snapshots may open 5 more
 	Listen            string // of clients; default 127.0.0.1:8080
 	AdminListen       string // of metrics; default 127.0.0.1:9187
 	AllowedOrigins    []string
@@ -76,6 +76,7 @@ type Server struct {
 	sequencer *replay.Sequencer
 	gateway   *gateway.Gateway
 	live      *live
+	security  *security
 	authority *authority // nil: there is no access control
 	registry  *prometheus.Registry
 
@@ -116,7 +117,7 @@ func New(options *Options) (*Server, error) {
 			return nil, &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("allowed origin %q is not a pattern", pattern)}
 		}
 	}
-	cfg.MaxConns = int32(o.PoolSize) + snapshotReads + 1
+	cfg.MaxConns = int32(o.PoolSize) + 2*snapshotReads + 1 // a second one holds tables of which not all may be read
 	if o.Access.On {
 		cfg.MaxConns += accessConns
 	}
@@ -163,10 +164,16 @@ func (s *Server) build() (err error) {
 	requests := max(1, o.PoolSize-1-reads)
 	broken := s.databaseBreaker()
 	ours, theirs := source{s.log, broken}, asked{s.log, broken}
-	s.hub = fanout.NewHub(theirs, theirs, fanout.HubOptions{Encode: wire.AppendEventBody, Ring: o.RingSize, Reads: reads,
+	s.security = newSecurity(replay.NewSecurity(s.log, &replay.SecurityOptions{Registerer: s.registry, Logger: o.Logger}), o.Logger)
+	var stale func(string, fanout.Lens) bool
+	if o.Access.On {
+		stale = s.security.stale
+	}
+	s.hub = fanout.NewHub(theirs, theirs, fanout.HubOptions{Stale: stale, Encode: wire.AppendEventBody, Ring: o.RingSize, Reads: reads,
 		Snapshots: fanout.SnapshotOptions{Source: theirs, Encoding: gateway.SnapshotEncoding, Reads: snapshotReads,
 			Fresh: o.SnapshotFresh, Dir: o.SpoolDir},
 		Registerer: s.registry, Logger: o.Logger})
+	s.security.hub.Store(s.hub)
 	s.follower = fanout.NewFollower(ours, s.hub, &fanout.FollowerOptions{Logger: o.Logger,
 		OnConnect: func(ctx context.Context) error { return ours.failed(s.identify(ctx)) },
 		Moved:     func() bool { return s.dialed.Swap(false) }})
@@ -187,7 +194,7 @@ func (s *Server) build() (err error) {
 	}
 	s.gateway = gateway.New(s.hub, theirs, theirs, gateway.Options{Whole: whole, Origins: o.AllowedOrigins, MaxFrame: o.MaxFrame,
 		MaxSubscriptions: o.MaxSubscriptions, MaxSessions: o.MaxSessions, MaxRequests: requests, WriteTimeout: o.WriteTimeout,
-		PingInterval: o.PingInterval, Identity: s.identified, Live: s.live.gateway(&o.Live),
+		PingInterval: o.PingInterval, Identity: s.identified, Tables: theirs.Tables, Live: s.live.gateway(&o.Live),
 		Limits: s.live.limits, TrustedProxies: o.Live.TrustedProxies, Access: access,
 		Registerer: s.registry, Logger: o.Logger})
 	if s.authority != nil {
@@ -237,6 +244,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.sequencer.Run(engine) })
 	g.Go(func() error { return s.gateway.Run(engine) })
 	g.Go(func() error { return s.live.run(engine) })
+	g.Go(func() error { return s.security.run(engine, s.opts.Access.On) })
 	if s.authority != nil {
 		g.Go(func() error { return s.authority.run(engine) })
 	}

@@ -153,8 +153,9 @@ func AppendSnapshotClose(dst []byte, last *pgcast.Snapshot) []byte {
 func AppendRow(dst []byte, row []byte) []byte { return appendJSON(dst, row) }
 
 // AppendHistory appends the answer to a history frame. The events carry their
-// positions where topic is a pattern.
-func AppendHistory(dst []byte, ref json.RawMessage, topic string, events []pgcast.Event, tail, head int64) []byte {
+// positions where topic is a pattern. next, up to where a filter has looked, is left out when
+// it is 0.
+func AppendHistory(dst []byte, ref json.RawMessage, topic string, events []pgcast.Event, tail, head, next int64) []byte {
 	dst = open(dst, History)
 	dst = member(dst, "ref", ref)
 	dst = text(dst, "topic", topic)
@@ -173,6 +174,9 @@ func AppendHistory(dst []byte, ref json.RawMessage, topic string, events []pgcas
 	dst = append(dst, ']')
 	dst = number(dst, "tail", tail)
 	dst = number(dst, "head", head)
+	if next > 0 {
+		dst = number(dst, "next", next)
+	}
 	return append(dst, '}')
 }
 

@@ -124,7 +124,7 @@ func TestEventsComeBack(t *testing.T) {
 			batch = AppendEventEnd(AppendEventBody(batch, e), e.Position)
 		}
 		batch = append(batch, BatchClose...)
-		for _, text := range [][]byte{batch, AppendHistory(nil, json.RawMessage(`1`), "**", events, 1, 2)} {
+		for _, text := range [][]byte{batch, AppendHistory(nil, json.RawMessage(`1`), "**", events, 1, 2, 0)} {
 			f, err := ParseServer(text)
 			if err != nil {
 				t.Fatalf("%s: %v", text, err)

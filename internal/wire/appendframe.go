@@ -49,6 +49,7 @@ func AppendFrame(dst []byte, f *Frame) []byte {
 		if f.Limit != 0 {
 			dst = number(dst, "limit", int64(f.Limit))
 		}
+		dst = member(dst, "filter", f.Filter)
 	case Replay:
 		dst = text(dst, "topic", f.Topic)
 		if f.After != nil {
@@ -91,12 +92,12 @@ func appendSeqs(dst []byte, seqs map[string]pgcast.Seq) []byte {
 
 // appendItem appends an item of a subscribe-batch, in the short form where it will do.
 func appendItem(dst []byte, p Place) []byte {
-	if p.After == nil && !p.Snapshot {
+	if p.After == nil && !p.Snapshot && p.Filter == nil {
 		return appendString(dst, p.Topic)
 	}
 	dst = appendString(append(dst, `{"topic":`...), p.Topic)
 	dst = appendPlace(dst, p.After, p.ID)
-	return append(appendSnapshot(dst, p.Snapshot, p.AsOf), '}')
+	return append(member(appendSnapshot(dst, p.Snapshot, p.AsOf), "filter", p.Filter), '}')
 }
 
 func appendSnapshot(dst []byte, wanted bool, asOf pgcast.AsOf) []byte {

@@ -65,4 +65,5 @@ const (
 	ReasonUnauthenticated = "UNAUTHENTICATED"
 	ReasonForbidden       = "FORBIDDEN"
 	ReasonNoSnapshot      = "NO_SNAPSHOT"
+	ReasonInvalidFilter   = "INVALID_FILTER"
 )

@@ -116,6 +116,7 @@ type Place struct {
 	ID       pgcast.ID
 	Snapshot bool
 	AsOf     pgcast.AsOf
+	Filter   json.RawMessage // as it was written
 }
 
 // ServerFrame is one frame from the server. Members its type does not have are zero.
@@ -136,6 +137,7 @@ type ServerFrame struct {
 	After int64 // of gap
 	Tail  int64 // of gap and history
 	Head  int64 // of gap, reset and history
+	Next  int64 // of history through a filter: what it has looked at; else 0
 
 	ID        pgcast.ID // of published
 	SessionID string    // of welcome

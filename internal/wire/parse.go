@@ -174,6 +174,7 @@ func (r *reader) read(f *Frame, m *members) {
 		f.Topic = r.needText("topic", m.topic)
 		f.After = r.whole("after", m.after)
 		f.Limit = r.limit(m.limit)
+		f.Filter = m.filter
 	case Replay:
 		f.Topic = r.needText("topic", m.topic)
 		f.After = r.whole("since", m.since)
@@ -301,7 +302,7 @@ func (r *reader) topics(raw []byte) []Place {
 	return places
 }
 
-// item reads one item of topics: a name, or {topic, after, id, snapshot}.
+// item reads one item of topics: a name, or {topic, after, id, snapshot, filter}.
 func (r *reader) item(raw []byte) (p Place) {
 	if raw[0] != '{' {
 		p.Topic = r.text("the item", raw)
@@ -315,6 +316,7 @@ func (r *reader) item(raw []byte) (p Place) {
 	p.Topic = r.needText("topic", m.topic)
 	p.After, p.ID = r.place(m.after, m.id)
 	p.Snapshot, p.AsOf = r.snapshot(&m)
+	p.Filter = m.filter
 	return p
 }
 

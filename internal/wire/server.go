@@ -44,11 +44,11 @@ func ParseServer(text []byte) (ServerFrame, error) {
 // serverMembers are the members of a server frame, or of an event in one, as they
 // were written; nil when absent.
 type serverMembers struct {
-	typ, topic, ref, seq, id, after, tail, head []byte
-	event, data, old, oversize, position        []byte
-	events, sessionID, reason, code, message    []byte
-	retryAfter, op, group, expiresIn            []byte
-	table, rows, more, asOf                     []byte
+	typ, topic, ref, seq, id, after, tail, head, next []byte
+	event, data, old, oversize, position              []byte
+	events, sessionID, reason, code, message          []byte
+	retryAfter, op, group, expiresIn                  []byte
+	table, rows, more, asOf                           []byte
 }
 
 func (m *serverMembers) slot(name []byte) *[]byte {
@@ -69,6 +69,8 @@ func (m *serverMembers) slot(name []byte) *[]byte {
 		return &m.tail
 	case "head":
 		return &m.head
+	case "next":
+		return &m.next
 	case "event":
 		return &m.event
 	case "data":
@@ -164,6 +166,9 @@ func (r *reader) server(f *ServerFrame, m *serverMembers) {
 		f.Events = r.events(m.events)
 		f.Tail = r.needWhole("tail", m.tail)
 		f.Head = r.needWhole("head", m.head)
+		if n := r.whole("next", m.next); n != nil {
+			f.Next = *n
+		}
 	case Published:
 		f.Ref = r.ref(m.ref)
 		f.ID = pgcast.ID(r.needText("id", m.id))
