@@ -68,7 +68,7 @@ func checkObjects(ctx context.Context, x *exam) ([]finding, error) {
 		where c.relnamespace = 'pgcast'::regnamespace and not (i.indisvalid and i.indisready)
 		union all
 		select format('table %s is unlogged: a crash empties it', c.oid::regclass), format('alter table %s set logged', c.oid::regclass)
-		from pg_class c where c.relnamespace = 'pgcast'::regnamespace and c.relkind = 'r' and c.relpersistence = 'u' and c.relname <> 'stage'
+		from pg_class c where c.relnamespace = 'pgcast'::regnamespace and c.relkind = 'r' and c.relpersistence = 'u' and c.relname not in ('stage', 'ticket')
 		union all
 		select format('numbers of events are handed out %s at a time, so that their order is lost', s.seqcache), 'alter sequence pgcast.event_log_id_seq cache 1'
 		from pg_sequence s where s.seqrelid = 'pgcast.event_log_id_seq'::regclass and s.seqcache <> 1

@@ -31,8 +31,8 @@ var relations = []object{
 	{name: "stage", server: "select", wal: "insert, delete"},
 	{name: "enforcement", server: "select"},
 	// What servers know of credentials: which are revoked, and the hashes of keys and tickets.
-	// Rules they ask authorize() about, which reads them with the owner's rights.
-	{name: "rule"},
+	// Rules they only show; authorize() reads them with the owner's rights.
+	{name: "rule", server: "select"},
 	{name: "revocation", server: "select, delete"},
 	{name: "api_key", server: "select, update (last_used_at)"},
 	{name: "ticket", server: "select, insert, delete"},
