@@ -119,7 +119,7 @@ func New(options *Options) (*Server, error) {
 	}
 	cfg.MaxConns = int32(o.PoolSize) + snapshotReads + 1
 	if o.Access.On {
-		cfg.MaxConns += accessConns
+		cfg.MaxConns += accessConns + securityChecks
 	}
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
@@ -164,7 +164,7 @@ func (s *Server) build() (err error) {
 	requests := max(1, o.PoolSize-1-reads)
 	broken := s.databaseBreaker()
 	ours, theirs := source{s.log, broken}, asked{s.log, broken}
-	s.security = newSecurity(replay.NewSecurity(s.log, &replay.SecurityOptions{Registerer: s.registry, Logger: o.Logger}), o.Logger)
+	s.security = newSecurity(replay.NewSecurity(s.log, &replay.SecurityOptions{Checks: securityChecks, Registerer: s.registry, Logger: o.Logger}), o.Logger)
 	var stale func(string, fanout.Lens) bool
 	if o.Access.On {
 		stale = s.security.stale
