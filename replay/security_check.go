@@ -88,6 +88,16 @@ const (
 	maxFailures = 10_000
 )
 
+// slot waits for a place among the checks under way.
+func (s *Security) slot(ctx context.Context) (release func(), err error) {
+	select {
+	case s.slots <- struct{}{}:
+		return func() { <-s.slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // visible tells the numbers of the keys whose rows are visible. What fails is not tried
 // again at once, whoever asks: one caller's claims may make a policy fail, or take long.
 func (l *RowLens) visible(ctx context.Context, t *secured, keys []string) (map[int]bool, error) {
@@ -103,12 +113,11 @@ func (l *RowLens) visible(ctx context.Context, t *secured, keys []string) (map[i
 	if last != nil && time.Now().Before(last.until) {
 		return nil, last.err
 	}
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	release, err := s.slot(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer release()
 	began := time.Now()
 	// Not with the caller's own ctx: to break off a check costs a connection to the database.
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.Timeout+5*time.Second)

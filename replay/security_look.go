@@ -113,6 +113,11 @@ func (a *asking) read(ctx context.Context, s *Security) error {
 	}
 	if len(unread) > 0 {
 		// Their payload was left out.
+		release, err := s.slot(ctx)
+		if err != nil {
+			return err
+		}
+		defer release()
 		rows, err := s.log.queries.EnforcementKeys(ctx, db.EnforcementKeysParams{Key: a.table.Key, Positions: unread})
 		if err != nil {
 			return unavailable("read the keys of large events", err)

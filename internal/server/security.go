@@ -19,6 +19,10 @@ const (
 	securityAgain = 250 * time.Millisecond // after a failure, and where a table was altered
 )
 
+// securityChecks is how many checks of rows are under way at once. Others decide how long
+// they take, so their connections are beside those that everything else has.
+const securityChecks = 4
+
 // security shows rows as the tables' policies have it. Its methods are safe for concurrent
 // use once run has begun.
 type security struct {

@@ -38,9 +38,9 @@ func (c *counter) Close(error) {}
 // subscribe.
 func TestRowSecurityFigure(t *testing.T) {
 	const subscribers = 3000
-	changes := 300
+	changes := 150
 	if testing.Short() {
-		changes = 30
+		changes = 20
 	}
 	for _, users := range []int{1, 100} {
 		t.Run(fmt.Sprintf("%d users", users), func(t *testing.T) {

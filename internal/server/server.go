@@ -145,7 +145,7 @@ func New(options *Options) (*Server, error) {
 	}
 	cfg.MaxConns = int32(o.PoolSize) + 2*snapshotReads + 1 // a second one holds tables of which not all may be read
 	if o.Access.On {
-		cfg.MaxConns += accessConns
+		cfg.MaxConns += accessConns + securityChecks
 	}
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = 5 * time.Second
@@ -192,7 +192,7 @@ func (s *Server) build() (err error) {
 	requests := max(1, o.PoolSize-1-reads)
 	broken := s.databaseBreaker()
 	ours, theirs := source{s.log, broken}, asked{s.log, broken}
-	s.security = newSecurity(replay.NewSecurity(s.log, &replay.SecurityOptions{Registerer: s.registry, Logger: o.Logger}), o.Logger)
+	s.security = newSecurity(replay.NewSecurity(s.log, &replay.SecurityOptions{Checks: securityChecks, Registerer: s.registry, Logger: o.Logger}), o.Logger)
 	var stale func(string, fanout.Lens) bool
 	if o.Access.On {
 		stale = s.security.stale
