@@ -68,7 +68,8 @@ type remain struct {
 const remainsQuery = `
 	select 'captured', t.tgrelid::regclass::text, count(*) || case when count(*) = 1 then ' trigger' else ' triggers' end, '', 1 as n
 	from pg_trigger t join pg_proc f on f.oid = t.tgfoid join pg_namespace s on s.oid = f.pronamespace
-	where s.nspname = 'pgcast' and not exists (select from pg_inherits i join pg_trigger p on p.tgrelid = i.inhparent and p.tgfoid = t.tgfoid where i.inhrelid = t.tgrelid)
+	where s.nspname = 'pgcast' and t.tgrelid not in (select c.oid from pg_class c where c.relnamespace = s.oid)
+		and not exists (select from pg_inherits i join pg_trigger p on p.tgrelid = i.inhparent and p.tgfoid = t.tgfoid where i.inhrelid = t.tgrelid)
 	group by t.tgrelid
 	union all
 	select 'captured', r.prrelid::regclass::text, 'from the WAL' || case when c.relreplident = 'f' then '; keeps REPLICA IDENTITY FULL' else '' end, '', 1

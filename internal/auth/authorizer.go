@@ -40,9 +40,14 @@ type AuthorizerOptions struct {
 
 const (
 	maxTTL     = 30 * time.Second
-	askWorkers = 2   // calls of the store at the same time
+	askWorkers = 2   // calls of the store at the same time, and one more for suspects
 	askBatch   = 256 // questions in one call
 	askTries   = 5   // of a question whose answer was overtaken by a change
+
+	// Those about whom the store has failed to decide are asked about apart for a while, so
+	// that what fails or takes long for them takes nothing from the others.
+	suspectFor  = 30 * time.Second
+	maxSuspects = 10_000
 )
 
 // Authorizer decides what callers may do, and remembers what was decided for their claims, a
@@ -58,9 +63,23 @@ type Authorizer struct {
 	halted  bool
 	decided *simplelru.LRU[decision, decided]
 	pending map[decision]*pending
+	waiting int // in both lanes
+	lanes   [2]lane
+	suspect *simplelru.LRU[string, time.Time] // until when, by the hash of the claims
+}
+
+// lane is a queue of questions, and those who ask them.
+type lane struct {
 	queue   []*pending
 	workers int
+	most    int // workers
 }
+
+// The lanes.
+const (
+	usual = iota
+	slow  // for suspects
+)
 
 // decision is what is decided by one question.
 type decision struct {
@@ -103,7 +122,9 @@ func NewAuthorizer(store Store, options *AuthorizerOptions) *Authorizer {
 	if o.Timeout <= 0 {
 		o.Timeout = 5 * time.Second
 	}
+	a.lanes[usual].most, a.lanes[slow].most = askWorkers, 1
 	a.decided, _ = simplelru.NewLRU[decision, decided](o.Decisions, nil) // it fails for 0 only
+	a.suspect, _ = simplelru.NewLRU[string, time.Time](maxSuspects, nil)
 	a.metrics = newAuthorizerMetrics(o.Registerer)
 	return a
 }
@@ -189,24 +210,35 @@ func (a *Authorizer) ask(claims *Claims, asks []Ask, errs []error) (waits []*pen
 				errs[i] = ErrForbidden
 				continue
 			}
-			if len(a.queue) >= a.opts.Decisions {
+			if a.waiting >= a.opts.Decisions {
 				errs[i] = errUndecided
 				continue
 			}
 			p = &pending{key: key, question: Question{claims, ask}, done: make(chan struct{})}
 			a.pending[key] = p
-			a.queue = append(a.queue, p)
+			a.enqueue(p, now)
 		}
 		if waits == nil {
 			waits = make([]*pending, len(asks))
 		}
 		waits[i] = p
 	}
-	for a.workers < min(askWorkers, (len(a.queue)+askBatch-1)/askBatch) {
-		a.workers++
-		go a.work()
+	for i := range a.lanes {
+		for l := &a.lanes[i]; l.workers < min(l.most, (len(l.queue)+askBatch-1)/askBatch); l.workers++ {
+			go a.work(l)
+		}
 	}
 	return waits
+}
+
+// enqueue is called with a.mu held.
+func (a *Authorizer) enqueue(p *pending, now time.Time) {
+	l := &a.lanes[usual]
+	if until, ok := a.suspect.Get(p.key.hash); ok && now.Before(until) {
+		l = &a.lanes[slow]
+	}
+	l.queue = append(l.queue, p)
+	a.waiting++
 }
 
 // askable keeps from the store what has one answer whatever the rules.
@@ -226,18 +258,19 @@ func answer(allowed bool) error {
 }
 
 // work asks the store until nothing is left to ask. What comes meanwhile goes together.
-func (a *Authorizer) work() {
+func (a *Authorizer) work(l *lane) {
 	for {
 		a.mu.Lock()
-		if len(a.queue) == 0 {
-			a.workers--
-			a.queue = nil
+		if len(l.queue) == 0 {
+			l.workers--
+			l.queue = nil
 			a.mu.Unlock()
 			return
 		}
-		n := min(len(a.queue), askBatch)
-		batch := slices.Clone(a.queue[:n])
-		a.queue = a.queue[n:]
+		n := min(len(l.queue), askBatch)
+		batch := slices.Clone(l.queue[:n])
+		l.queue = l.queue[n:]
+		a.waiting -= n
 		questions := make([]Question, n)
 		for i, p := range batch {
 			p.asked, p.stale = true, false
@@ -255,17 +288,21 @@ func (a *Authorizer) work() {
 
 		a.mu.Lock()
 		for i, p := range batch {
-			a.settle(p, allowed[i], errs[i], at)
+			a.settle(l, p, allowed[i], errs[i], at)
 		}
 		a.mu.Unlock()
 	}
 }
 
 // settle is called with a.mu held.
-func (a *Authorizer) settle(p *pending, allowed bool, err error, at time.Time) {
+func (a *Authorizer) settle(l *lane, p *pending, allowed bool, err error, at time.Time) {
 	p.asked = false
+	if err != nil {
+		a.suspect.Add(p.key.hash, time.Now().Add(suspectFor))
+	}
 	if p.stale && p.tries < askTries {
-		a.queue = append(a.queue, p) // the answer is one from before the change
+		l.queue = append(l.queue, p) // the answer is one from before the change
+		a.waiting++
 		return
 	}
 	switch {

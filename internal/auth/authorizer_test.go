@@ -116,6 +116,42 @@ func TestFailuresAreNoAndNotRemembered(t *testing.T) {
 	}
 }
 
+// Somebody about whom it takes for ever to decide holds up nobody else.
+func TestSuspectsHoldUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		r := &ruler{}
+		r.decide = func(q Question) (bool, error) {
+			if q.Claims.Subject != "eve" {
+				return true, nil
+			}
+			if q.Topic != "first" {
+				<-hold
+			}
+			return false, errors.New("too late")
+		}
+		a := NewAuthorizer(r, nil)
+		eve := claimsOf(t, `{"sub":"eve"}`)
+		_ = one(a, eve, Subscribe, "first")
+		var wg sync.WaitGroup
+		for i := range 1000 {
+			wg.Go(func() { _ = one(a, eve, Subscribe, fmt.Sprint("x", i)) })
+		}
+		synctest.Wait()
+		for i := range 100 {
+			if err := one(a, claimsOf(t, `{"sub":"ann"}`), Subscribe, fmt.Sprint("a", i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		close(hold)
+		wg.Wait()
+		time.Sleep(2 * suspectFor) // of the bubble's clock
+		if err := one(a, eve, Subscribe, "first"); !errors.Is(err, pgcast.ErrUnavailable) {
+			t.Error(err)
+		}
+	})
+}
+
 // Whatever the rules, some things are forbidden, and nobody is asked about them.
 func TestForbiddenWithoutAsking(t *testing.T) {
 	r := &ruler{decide: func(Question) (bool, error) { return true, nil }}

@@ -168,20 +168,25 @@ func (g *Gateway) getSnapshot(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, err)
 	default:
 		defer s.Close()
-		g.answerSnapshot(w, topic, s)
+		g.answerSnapshot(w, topic, s, claims.Expires)
 	}
 }
 
 // answerSnapshot sends a snapshot piece by piece, each with the write timeout's time to be
-// taken. Of what cannot be read to its end the answer is cut off, for the client to see.
-func (g *Gateway) answerSnapshot(w http.ResponseWriter, topic string, s *fanout.SnapshotReader) {
+// taken, and none after the caller's claims have expired. Of what cannot be read, or sent, to
+// its end the answer is cut off, for the client to see.
+func (g *Gateway) answerSnapshot(w http.ResponseWriter, topic string, s *fanout.SnapshotReader, expires time.Time) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	c := http.NewResponseController(w)
 	err := writeSnapshot(topic, s, func(piece []byte) error {
-		_ = c.SetWriteDeadline(time.Now().Add(g.opts.WriteTimeout))
+		deadline := time.Now().Add(g.opts.WriteTimeout)
+		if !expires.IsZero() && expires.Before(deadline) {
+			deadline = expires
+		}
+		_ = c.SetWriteDeadline(deadline)
 		_, err := w.Write(piece)
 		return err
 	})

@@ -87,7 +87,7 @@ func (w *accessWatch) follow(ctx context.Context) error {
 		case <-tick.C:
 			tick.Reset(w.every)
 			w.authority.revocations.Trim(time.Now())
-			w.forget(everybody)
+			w.forget(nil)
 		case <-sink.wake:
 			heard, missed, ended := sink.take()
 			if ended {
@@ -99,8 +99,16 @@ func (w *accessWatch) follow(ctx context.Context) error {
 				}
 				continue
 			}
+			var changed accessChanges
 			for _, e := range heard {
-				if err := w.hear(ctx, e); err != nil {
+				if err := w.hear(ctx, e, &changed); err != nil {
+					return err
+				}
+			}
+			if match, any := changed.match(); any {
+				w.forget(match)
+				// What comes very often is done together.
+				if err := rechecked(ctx); err != nil {
 					return err
 				}
 			}
@@ -144,10 +152,25 @@ func (w *accessWatch) load(ctx context.Context) error {
 
 func everybody(*auth.Claims) bool { return true }
 
-// forget has it decided anew what those may do whose claims match.
+// forget has it decided anew what those may do whose claims match, or all if match is nil.
 func (w *accessWatch) forget(match func(*auth.Claims) bool) {
 	w.authority.authorizer.Forget(match)
+	if match == nil {
+		match = everybody
+	}
 	w.gateway.Recheck(match)
+}
+
+// recheckPause is how long it takes at least from one look at the sessions to the next.
+const recheckPause = 20 * time.Millisecond
+
+func rechecked(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(recheckPause):
+		return nil
+	}
 }
 
 // accessEvent is what the database tells.
@@ -158,16 +181,15 @@ type accessEvent struct {
 
 // hear does what an event says. What it does not understand may be anything: then everything
 // is read anew.
-func (w *accessWatch) hear(ctx context.Context, e accessEvent) error {
+func (w *accessWatch) hear(ctx context.Context, e accessEvent, changed *accessChanges) error {
 	switch e.name {
 	case "rules":
-		w.authority.authorizer.Forget(nil)
-		w.gateway.Recheck(everybody)
+		changed.all = true
 		return nil
 	case "recheck":
 		var d struct{ Claims map[string]json.RawMessage }
 		if json.Unmarshal(e.data, &d) == nil {
-			w.forget(func(c *auth.Claims) bool { return c.Contain(d.Claims) })
+			changed.add(d.Claims)
 			return nil
 		}
 	case "revoked":

@@ -29,7 +29,7 @@ type authority struct {
 
 // accessConns are the connections kept for deciding, beside those of everything else: who
 // asks for something has one of those already, maybe.
-const accessConns = 3
+const accessConns = 4
 
 var (
 	_ gateway.Authenticator = (*authority)(nil)
