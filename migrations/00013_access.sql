@@ -250,6 +250,8 @@ begin
     where rule_allows.verb = any (u.verbs) and rule_allows.claims @> u.claims
       and (u.role is null or rule_allows.claims->'role' = to_jsonb(u.role)
            or jsonb_typeof(rule_allows.claims->'roles') = 'array' and rule_allows.claims->'roles' @> to_jsonb(u.role))
+      -- What comes before the first placeholder or wildcard, to look closer at few.
+      and (rule_allows.verb = 'connect' or starts_with(rule_allows.topic, split_part(split_part(u.topic, '{', 1), '*', 1)))
   loop
     if verb = 'connect' or pgcast.rule_selects(r.topic, claims, topic) then
       return true;

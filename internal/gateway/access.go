@@ -46,6 +46,9 @@ type Access struct {
 	// DecisionTTL is for how long a session goes on as it was while what it is doing cannot be
 	// decided on anew; default 30 s.
 	DecisionTTL time.Duration
+	// Revoked tells whether claims that were verified do not count any more, in a session by
+	// the key that others may know it by; nil: it is never asked.
+	Revoked func(claims *auth.Claims, session string) bool
 	// Lens gives how rows are shown to a caller; nil, or giving nil: as they are.
 	Lens func(claims *auth.Claims) fanout.Lens
 }

@@ -286,6 +286,10 @@ func (c *client) resume(f wire.Frame) {
 		// To others it is who it was, and stays it the next time.
 		c.id = own
 		c.named()
+		if c.g.revokedAt(c.whose()) { // it comes back as the session that was
+			c.g.end(connected{c, c.session}, errRevoked)
+			return
+		}
 		c.knownAs(own, c.live.said)
 		c.session.Send(wire.AppendWelcome(nil, c.g.sessionID(own, false)))
 	}

@@ -220,6 +220,12 @@ func (g *Gateway) Revoke(match func(claims *auth.Claims, session string) bool) {
 	}
 }
 
+// revokedAt tells whether claims, shown in a session, were revoked at some time.
+func (g *Gateway) revokedAt(claims *auth.Claims, session string) bool {
+	a := g.opts.Access
+	return a != nil && a.Revoked != nil && claims != nil && a.Revoked(claims, session)
+}
+
 // revocations counts them.
 func (g *Gateway) revocations() int64 {
 	g.mu.Lock()

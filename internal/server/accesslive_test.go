@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base32"
 	"net/http"
 	"strings"
 	"testing"
@@ -100,6 +102,40 @@ func TestAccessEndsWhatIsLive(t *testing.T) {
 			t.Errorf("closed with %d %s", code, reason)
 		}
 	}
+}
+
+// A session that was revoked ends, the same user's other one does not, and it does not come
+// back by resuming.
+func TestRevokedSessionStaysAway(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t, nil)
+	servers := guard(t, db, 2, nil)
+	token := servers[0].token(t, "ann")
+	kept := servers[0].enter(t, token)
+	ws, _, err := websocket.Dial(t.Context(), "ws://"+servers[0].listen+"/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Authorization": {"Bearer " + token}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	gone := &peer{t, ws}
+	id := gone.want(wire.Welcome).SessionID
+	own, _, _ := strings.Cut(id, ".")
+	sum := sha256.Sum256([]byte(own))
+	key := strings.ToLower(base32.StdEncoding.EncodeToString(sum[:10])) // as it is in presence
+	db.Exec(t, `select pgcast.revoke(session => $1)`, key)
+	if code, reason := gone.closed(); code != 4401 {
+		t.Errorf("closed with %d %s", code, reason)
+	}
+	soon(t, "the other server knows, too", func() bool { return servers[1].authority.revocations.Revoked(servers[1].who(t, token), key) })
+	again := servers[1].enter(t, token)
+	again.send(`{"type":"resume","sessionId":"` + id + `","lastSeenSeqs":{}}`)
+	if code, reason := again.closed(); code != 4401 {
+		t.Errorf("resumed, and closed with %d %s", code, reason)
+	}
+	db.Exec(t, `select pgcast.allow('{subscribe}', 'a')`)
+	soon(t, "it is allowed", func() bool { return servers[0].may(t, servers[0].who(t, token), "subscribe", "a") })
+	kept.send(`{"type":"subscribe","topic":"a","ref":1}`)
+	kept.want(wire.Subscribed)
 }
 
 // What an order about access cannot be is refused, and the rules can be looked at.

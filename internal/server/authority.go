@@ -86,7 +86,7 @@ func (a *authority) run(ctx context.Context) error {
 
 // gateway gives what the gateway goes by.
 func (a *authority) gateway() *gateway.Access {
-	return &gateway.Access{Authenticator: a, Authorizer: a.authorizer, Tickets: a, Anonymous: a.anonymous, Cookie: a.opts.Cookie,
+	return &gateway.Access{Authenticator: a, Authorizer: a.authorizer, Tickets: a, Anonymous: a.anonymous, Revoked: a.revocations.Revoked, Cookie: a.opts.Cookie,
 		TicketTTL: a.opts.TicketTTL, DecisionTTL: a.opts.DecisionTTL}
 }
 
