@@ -270,7 +270,7 @@ func (w *world) startServer(ctx context.Context, databaseURL string, flags ...st
 	type addresses struct{ Msg, Listen, Admin string }
 	serving := make(chan addresses, 1)
 	args := append([]string{"serve", "--database-url", databaseURL, "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0",
-		"--log-format", "json", "--drain-timeout", "1s"}, flags...)
+		"--log-format", "json", "--drain-timeout", "1s", "--max-sessions-per-address", "10000000"}, flags...) // all come from here
 	if w.opts.Profiles != "" {
 		args = append(args, "--pprof")
 	}

@@ -63,7 +63,7 @@ func attack(t *testing.T, number, what string, do func(s *judge.Server)) {
 // dialer gives up soon: a full listen queue is the attacker's own trouble.
 var dialer = net.Dialer{Timeout: 10 * time.Second}
 
-const handshake = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
+const handshake = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 
 // Very many handshakes that never end: each connection is closed a few seconds later, and
@@ -112,7 +112,7 @@ func TestFaultAttackSlowLoris(t *testing.T) {
 				defer c.Close()
 				text := handshake + strings.Repeat("X-A: b\r\n", 100)
 				if i%2 == 1 { // a body, whose end never comes
-					text = "POST /topics/a/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nPgcast-Event: e\r\nContent-Length: 1000\r\n\r\n"
+					text = "POST /topics/a/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nPgcast-Event: e\r\nContent-Length: 1000\r\n\r\n"
 				}
 				if i%2 == 1 {
 					_, _ = io.WriteString(c, text)

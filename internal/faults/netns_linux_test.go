@@ -171,7 +171,7 @@ func TestFault09LostPackets(t *testing.T) {
 	}
 	ports := relay(t, l, func() (net.Conn, error) { return net.Dial("tcp", postgres) })
 	u.Host = l.Addr().String()
-	server, err := in(t, n.server, func() (*judge.Server, error) { return judge.StartServer(t, u.String()), nil })
+	server, err := in(t, n.server, func() (*judge.Server, error) { return judge.StartServer(t, u.String(), "--insecure-database"), nil })
 	if err != nil {
 		t.Fatal(err)
 	}
