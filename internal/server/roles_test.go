@@ -201,7 +201,7 @@ func TestServerRole(t *testing.T) {
 		return pgtest.Value[int](t, w.db, `select count(*)::int from pgcast.event_log where topic = 'room:1'`) == 1
 	})
 	w.mayAll()
-	w.apply() // the new column too
+	w.apply()                                              // the new column too
 	w.healthy(replay.WakeNotify, "triggers", "durability") // the cluster does without fsync
 }
 
