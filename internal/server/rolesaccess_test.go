@@ -97,9 +97,7 @@ func TestServerRoleAccess(t *testing.T) {
 	if status, text := get(t, "http://"+g.admin+"/access"); status != http.StatusOK || strings.Count(text, `"verbs"`) != 3 {
 		t.Errorf("what the server goes by: %d %s", status, text)
 	}
-	for _, line := range w.lines() {
-		t.Errorf("the server logs %s", line)
-	}
+	w.mayAll()
 	w.healthy(replay.WakeNotify, "durability")
 	// It is not the reader until it becomes him.
 	server := w.connect(w.roles.Server)
