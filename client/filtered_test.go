@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"maps"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,20 +40,23 @@ func testFilteredRows(t *testing.T, db *pgtest.DB) {
 		t.Fatal(err)
 	}
 	background(t, c.Run)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	wrote := make(chan struct{})
+	begun, wrote := make(chan struct{}), make(chan struct{})
+	begin := sync.OnceFunc(func() { close(begun) })
 	go func() {
 		defer close(wrote)
+		select {
+		case <-begun: // the client has its rows
+		case <-ctx.Done():
+			return
+		}
 		conn := db.Conn(t)
 		for i := range 250 {
 			if _, err := conn.Exec(ctx, `with u as (update public.t set n = (n * 7 + $1) % 20 where id % 5 = $1 % 5 returning id),
 				d as (delete from public.t where id = $1 % 41 and id % 5 <> $1 % 5)
 				insert into public.t values (100 + $1, $1 % 20)`, i); err != nil {
 				t.Error(err)
-			}
-			if i%20 == 19 {
-				c.Cut()
 			}
 		}
 		if _, err := conn.Exec(ctx, `insert into public.t values (1000, 0)`); err != nil {
@@ -68,7 +72,7 @@ func testFilteredRows(t *testing.T, db *pgtest.DB) {
 		rows[r.ID] = r.N
 		return r.ID
 	}
-	seen := map[string]int{}
+	seen, events := map[string]int{}, 0
 	for done := false; !done; {
 		it, err := c.Next(ctx)
 		if err != nil {
@@ -82,7 +86,13 @@ func testFilteredRows(t *testing.T, db *pgtest.DB) {
 			for _, row := range it.Rows {
 				done = take(row) == 1000
 			}
+			if it.Last {
+				begin()
+			}
 		case client.Event:
+			if events++; events%40 == 0 {
+				c.Cut()
+			}
 			switch seen[it.Name]++; it.Name {
 			case "created", "updated", "entered":
 				done = take(it.Data) == 1000
