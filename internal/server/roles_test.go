@@ -174,8 +174,9 @@ func TestServerRole(t *testing.T) {
 		t.Errorf("publish: %d %s", status, text)
 	}
 	p.told("room:1", "said", `{"a": 1}`)
-	w.exec(w.writer, `select pgcast.publish('room:1', 'said', '2'); select pgcast.create_group('lobby')`)
+	w.exec(w.writer, `select pgcast.publish('room:1', 'said', '2')`)
 	p.told("room:1", "said", `2`)
+	w.exec(w.writer, `select pgcast.create_group('lobby')`)
 	if f := p.want(wire.Event); f.Events[0].Topic != "group:lobby" || f.Events[0].Name != "created" {
 		t.Errorf("of the group: %+v", f.Events)
 	}
