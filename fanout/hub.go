@@ -63,7 +63,7 @@ type HubOptions struct {
 	Snapshots  SnapshotOptions
 	// Stale tells whether a topic or pattern has to be seen otherwise by now than through a
 	// lens, which may be nil; nil: never. It is called often, and must not wait.
-	Stale func(topic string, lens Lens) bool
+	Stale      func(topic string, lens Lens) bool
 	Registerer prometheus.Registerer // nil: no metrics
 	Logger     *slog.Logger          // default slog.Default()
 }
