@@ -140,9 +140,13 @@ end $$;
 -- +goose StatementEnd
 comment on function pgcast.tell_enforced is 'Tells the servers that the rows of other tables, or other rows, are to be shown.';
 
-create trigger enforcement_told after insert or update or delete or truncate on pgcast.enforcement
+-- For each row: that a table goes which is not in it is a statement on it, too.
+create trigger changed after insert or update or delete on pgcast.enforcement
+  for each row execute function pgcast.tell_enforced();
+comment on trigger changed on pgcast.enforcement is 'Servers learn of it from the log, with everything else in order.';
+create trigger truncated after truncate on pgcast.enforcement
   for each statement execute function pgcast.tell_enforced();
-comment on trigger enforcement_told on pgcast.enforcement is 'Servers learn of it from the log, with everything else in order.';
+comment on trigger truncated on pgcast.enforcement is 'As for each row.';
 
 -- +goose StatementBegin
 create function pgcast.guard_enforced() returns trigger

@@ -66,7 +66,7 @@ func TestCaptureNames(t *testing.T) {
 			exec(`do $x$ begin
 				assert (select count(*) = 2 and bool_and(topic = 'x:r' and data->>'later' = '5') from pgcast.event_log where data::jsonb ? 'later');
 				perform pgcast.detach(relation) from pgcast.attachment;
-				assert not exists (select from pg_trigger where tgname <> 'changed') and not exists (select from pg_proc where proname like 'capture\_%\_________');
+				assert not exists (select from pg_trigger t join pg_class c on c.oid = t.tgrelid where c.relnamespace <> 'pgcast'::regnamespace) and not exists (select from pg_proc where proname like 'capture\_%\_________');
 			end $x$`)
 		})
 	}

@@ -234,7 +234,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if a.claims != nil && c.refusal == nil {
 		c.take(a.claims)
 	}
-	c.rights = g.watchOver(c.claims.Load, c.session, c, a.checks)
+	g.watchOver(c.claims.Load, c.session, c, a.checks)
 	g.attach(c, c.session)
 	g.settle(c, c.session, a.since)
 	if c.refusal == nil {

@@ -44,6 +44,9 @@ func (g *Gateway) watchOver(claims func() *auth.Claims, session *fanout.Session,
 		return nil
 	}
 	r := &rights{g: g, claims: claims, session: session, client: c, topics: map[string]bool{}}
+	if c != nil {
+		c.rights = r // before anybody can have it decided on anew
+	}
 	g.mu.Lock()
 	g.rights[r] = struct{}{}
 	missed := g.checks != checks
