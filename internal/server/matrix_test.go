@@ -107,8 +107,10 @@ func (c caller) expect(needs []string, topics bool, topic string) string {
 }
 
 // Whatever is asked by whom, in which way, of which server: the answer is what the rules say.
-// S9, S11.
+// S9, S11. Under the race detector, or with -short, it is a tenth of it.
 func TestMatrix(t *testing.T) {
+	t.Parallel()
+	few := testing.Short() || underRace
 	db := pgtest.New(t, nil)
 	put(t, db, grants)
 	servers := guard(t, db, 2, func(o *Options) {
@@ -116,7 +118,7 @@ func TestMatrix(t *testing.T) {
 		o.SnapshotFresh, o.MaxSubscriptions = time.Hour, 2000
 	})
 	all, topics := callers(t, db, servers[0]), matrixTopics()
-	if testing.Short() {
+	if few {
 		all, topics = all[:6], topics[:30]
 	}
 	there := map[string]bool{}
@@ -140,7 +142,7 @@ func TestMatrix(t *testing.T) {
 	}
 	_ = g.Wait()
 	t.Logf("%d cells, %d of them yes, %d wrong, in %v: %v", count.cells, count.yes, count.wrong, time.Since(began).Round(time.Millisecond), count.by)
-	if !testing.Short() && count.cells < 100_000 {
+	if !few && count.cells < 100_000 {
 		t.Errorf("only %d cells", count.cells)
 	}
 }
