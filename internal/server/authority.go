@@ -55,7 +55,7 @@ func (s *Server) newAuthority(broken *breaker.Breaker) (*authority, error) {
 	}
 	// Long enough for some that take all the time they may.
 	a.authorizer = auth.NewAuthorizer(a.store, &auth.AuthorizerOptions{TTL: o.DecisionTTL, Decisions: o.Decisions, Timeout: 4 * o.Timeout,
-		Revocations: a.revocations, Registerer: s.registry})
+		Revocations: a.revocations, Keys: a.chain.Keys, Registerer: s.registry})
 	a.authorizer.Halt(true) // until the watch has begun
 	a.watch = &accessWatch{authority: a, hub: s.hub, every: o.DecisionTTL, logger: s.opts.Logger}
 	return a, nil
