@@ -79,7 +79,7 @@ type foundKey struct {
 }
 
 // lookups is how many ask the store at the same time; anybody can make up keys.
-const lookups = 4
+const lookups = 2
 
 // NewKeys makes the keys of a store. options may be nil.
 func NewKeys(store KeyStore, options *KeysOptions) *Keys {

@@ -28,9 +28,11 @@ type authority struct {
 	security    *security
 }
 
-// accessConns are the connections kept for deciding, beside those of everything else: who
-// asks for something has one of those already, maybe.
-const accessConns = 4
+// accessConns are the connections kept for access, beside those of everything else: who asks
+// for something has one of those already, maybe, and strangers must not take them up. Three
+// are for deciding, two for looking up API keys, two for redeeming tickets, and one for what
+// the watch and orders do.
+const accessConns = 8
 
 var (
 	_ gateway.Authenticator = (*authority)(nil)
