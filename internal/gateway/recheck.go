@@ -159,13 +159,9 @@ func (r *rights) settle(undecided bool) {
 
 // late tells whether it has gone on for too long that something could not be decided.
 func (r *rights) late() bool {
-	ttl := r.g.opts.Access.DecisionTTL
-	if ttl <= 0 {
-		ttl = decisionTTL
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.since.IsZero() && time.Since(r.since) > ttl
+	return !r.since.IsZero() && time.Since(r.since) > r.g.opts.Access.DecisionTTL
 }
 
 // decide decides on the connection and the subscriptions, and ends those that are lost. It
