@@ -130,6 +130,10 @@ type Ask struct {
 // reason, and whether or not there is such a topic.
 var ErrForbidden = &pgcast.Error{Code: pgcast.CodeForbidden, Message: "this is not allowed", Hint: "ask whoever runs the server for a rule that allows it"}
 
+// ErrTicket is the answer to a ticket that stands for nobody.
+var ErrTicket = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "the ticket is not valid, or was used already",
+	Hint: "ask for a new one: POST /tickets"}
+
 // ErrUnauthenticated is the answer to those who do not say who they are.
 var ErrUnauthenticated = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "who are you?",
 	Hint: "send a token: Authorization: Bearer …, or in the first hello frame"}
