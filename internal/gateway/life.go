@@ -176,6 +176,9 @@ func (c *client) renew(ctx context.Context, token string) error {
 	if old.Source != auth.Anonymous && (old.Source != claims.Source || old.Subject != claims.Subject) {
 		return errOtherUser
 	}
+	if err := c.limitSubject(ctx, claims); err != nil {
+		return err
+	}
 	if err := c.g.allow(ctx, claims, auth.Connect, ""); err != nil {
 		return err
 	}
