@@ -51,7 +51,7 @@ type Claims struct {
 	Raw     json.RawMessage // an object: a token's payload, or what stands for it
 	Subject string          // sub
 	TokenID string          // jti, or the id of an API key
-	Issued  time.Time       // zero: not known
+	Issued  time.Time       // not after they were verified; zero: not known
 	Expires time.Time       // from then on nothing is allowed any more; zero: never
 	Scopes  []Scope         // of an API key: all it may do
 
