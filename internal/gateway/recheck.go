@@ -236,9 +236,9 @@ func (r *rights) shut(session *fanout.Session, reason error) {
 	case !denied:
 		session.End(errUndecided)
 	case r.client != nil && errors.Is(reason, pgcast.ErrUnauthenticated):
-		session.End(errNotKnown)
+		r.g.end(connected{r.client, session}, errNotKnown)
 	case r.client != nil:
-		session.End(errLost)
+		r.g.end(connected{r.client, session}, errLost)
 	default:
 		r.mu.Lock()
 		lost := r.lost()
