@@ -24,7 +24,8 @@ type policy struct {
 	mu     sync.Mutex
 	rules  map[rule]bool
 	banned map[string]bool
-	down   bool // nothing can be decided
+	down   bool      // nothing can be decided
+	unsure auth.Verb // about this one nothing can be decided
 	asked  []auth.Ask
 }
 
@@ -77,7 +78,7 @@ func (p *policy) Decide(_ context.Context, claims *auth.Claims, asks []auth.Ask)
 	errs := make([]error, len(asks))
 	for i, ask := range asks {
 		switch {
-		case p.down:
+		case p.down, ask.Verb == p.unsure:
 			errs[i] = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "it cannot be decided right now"}
 		case !p.allows(claims.Subject, ask):
 			errs[i] = auth.ErrForbidden
@@ -104,13 +105,15 @@ func (p *policy) allows(sub string, ask auth.Ask) bool {
 	return false
 }
 
-// Authenticate implements [Authenticator]: a token is the name of who shows it.
+// Authenticate implements [Authenticator]: a token is the name of who shows it, or that, @ and
+// a team.
 func (p *policy) Authenticate(_ context.Context, token string) (*auth.Claims, error) {
 	return claimsOf(token), nil
 }
 
-func claimsOf(sub string) *auth.Claims {
-	c, err := auth.NewClaims(auth.FromToken, fmt.Appendf(nil, `{"sub":%q}`, sub))
+func claimsOf(token string) *auth.Claims {
+	sub, team, _ := strings.Cut(token, "@")
+	c, err := auth.NewClaims(auth.FromToken, fmt.Appendf(nil, `{"sub":%q,"team":%q}`, sub, team))
 	if err != nil {
 		panic(err)
 	}

@@ -149,7 +149,7 @@ func (c *client) authenticate(ctx context.Context, f wire.Frame, bytes int) {
 // than with the claims it had.
 func (c *client) seesOtherwise(old *auth.Claims) bool {
 	now := c.claims.Load()
-	for topic := range c.names {
+	for _, topic := range c.rights.names() { // also what a group's own topic brings
 		was, is := c.g.lens(old, topic), c.g.lens(now, topic)
 		if was != nil && is != nil && was.Key() != is.Key() {
 			return true

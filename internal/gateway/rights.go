@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -118,6 +119,13 @@ func (r *rights) opened(session *fanout.Session) {
 	session.Forbid(lost...)
 }
 
+// names are the topics and patterns that are held.
+func (r *rights) names() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.topics))
+}
+
 // lost are the topics and patterns whose right was lost; mu is held.
 func (r *rights) lost() (names []string) {
 	for name, lost := range r.topics {
@@ -214,7 +222,11 @@ func (c *client) needs(p wire.Place, v *verdict, ask func(verb auth.Verb, topic 
 	case p.Snapshot && !pgcast.IsPattern(p.Topic):
 		ask(auth.Snapshot, p.Topic, must)
 	case p.After != nil || seen && !p.Snapshot:
-		ask(auth.History, p.Topic, func(error) { v.barred = true })
+		ask(auth.History, p.Topic, func(err error) {
+			if v.barred = forbidden(err); !v.barred { // what it may still have is not to become a gap
+				must(err)
+			}
+		})
 	}
 	if pgcast.IsPattern(p.Topic) {
 		return true
