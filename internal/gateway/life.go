@@ -213,9 +213,10 @@ func refusal(err error) error {
 
 // revocation ends the sessions of somebody.
 type revocation struct {
-	n     int64
-	at    time.Time
-	match func(*auth.Claims, string) bool
+	n      int64
+	at     time.Time
+	match  func(*auth.Claims, string) bool
+	reason error
 }
 
 // revokedKept is for how long a revocation counts for those who were about to connect when it
@@ -225,15 +226,25 @@ const revokedKept = time.Minute
 // Revoke ends all sessions that match, by their claims and by the key that others may know
 // the session by, which is empty where it has none; those that are just being opened as well.
 func (g *Gateway) Revoke(match func(claims *auth.Claims, session string) bool) {
+	g.revoke(match, errRevoked)
+}
+
+// ComeBack is Revoke for those who may still be who they are: their clients are told to come
+// back, and to say it anew.
+func (g *Gateway) ComeBack(match func(*auth.Claims) bool) {
+	g.revoke(func(claims *auth.Claims, _ string) bool { return match(claims) }, fanout.ErrResume)
+}
+
+func (g *Gateway) revoke(match func(*auth.Claims, string) bool, reason error) {
 	now := time.Now()
 	g.mu.Lock()
 	g.revokes++
 	g.revoked = slices.DeleteFunc(g.revoked, func(r revocation) bool { return now.Sub(r.at) > revokedKept })
-	g.revoked = append(g.revoked, revocation{g.revokes, now, match})
+	g.revoked = append(g.revoked, revocation{g.revokes, now, match, reason})
 	g.mu.Unlock()
 	for _, c := range g.all() {
 		if claims, session := c.whose(); claims != nil && match(claims, session) {
-			g.end(c, errRevoked)
+			g.end(c, reason)
 		}
 	}
 }
@@ -265,7 +276,9 @@ func (g *Gateway) settle(t transport, session *fanout.Session, since int64) {
 	}
 	g.mu.Unlock()
 	claims, key := t.whose()
-	if claims != nil && slices.ContainsFunc(missed, func(r revocation) bool { return r.match(claims, key) }) {
-		g.end(connected{t, session}, errRevoked)
+	for _, r := range missed {
+		if claims != nil && r.match(claims, key) {
+			g.end(connected{t, session}, r.reason)
+		}
 	}
 }

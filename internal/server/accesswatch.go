@@ -52,6 +52,7 @@ func (w *accessWatch) run(ctx context.Context) error {
 		if !errors.Is(err, errWatchOver) {
 			w.logger.Warn("access: nobody is let in until changes can be followed", "error", err)
 		}
+		w.gateway.Recheck(everybody) // what is live ends if it takes longer than what was decided holds
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -129,12 +130,15 @@ func (w *accessWatch) begin(ctx context.Context) error {
 	a.authorizer.Forget(nil)
 	a.authorizer.Halt(false)
 	w.gateway.Revoke(a.revocations.Revoked)
+	// Of a key that has changed meanwhile nothing tells but the key itself.
+	w.gateway.ComeBack(func(c *auth.Claims) bool { return c.Source == auth.FromAPIKey })
 	w.gateway.Recheck(everybody)
 	return nil
 }
 
 // again is begin where something may have been missed.
 func (w *accessWatch) again(ctx context.Context) error {
+	w.authority.authorizer.Halt(true)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	return w.begin(ctx)
