@@ -101,10 +101,7 @@ func NewKeys(store KeyStore, options *KeysOptions) *Keys {
 	return k
 }
 
-var (
-	errKey      = unauthenticated("the API key is not valid", "")
-	errNoLookup = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "the API key cannot be looked up right now", Hint: "try again soon", RetryAfter: time.Second}
-)
+var errKey = unauthenticated("the API key is not valid", "")
 
 // Authenticate verifies an API key. Errors are *[pgcast.Error] with code unauthenticated, or
 // unavailable where the store cannot be asked.
@@ -115,48 +112,23 @@ func (k *Keys) Authenticate(ctx context.Context, credential string) (*Claims, er
 	}
 	f, err := k.find(ctx, id)
 	if err != nil {
-		return nil, errNoLookup
+		return nil, &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "the API key cannot be looked up right now", Hint: "try again soon", RetryAfter: time.Second}
 	}
 	hash, stored := sha256.Sum256([]byte(credential)), make([]byte, sha256.Size)
 	if f != nil {
 		stored = f.record.Hash
 	}
 	// Only the holder of a key learns more about it.
-	if subtle.ConstantTimeCompare(hash[:], stored) != 1 || f == nil {
+	switch same := subtle.ConstantTimeCompare(hash[:], stored) == 1; {
+	case !same || f == nil:
 		return nil, errKey
-	}
-	if err := f.counts(); err != nil {
-		return nil, err
+	case f.record.Revoked:
+		return nil, unauthenticated("the API key has been revoked", "")
+	case f.claims.Expired(time.Now()):
+		return nil, unauthenticated("the API key has expired", "make a new one with pgcast.create_api_key()")
 	}
 	k.note(id, f)
 	return f.claims, nil
-}
-
-// Claims gives what a key may do by now that was shown before, given its id, as for a ticket
-// that stands for it. Errors are as Authenticate has them.
-func (k *Keys) Claims(ctx context.Context, id string) (*Claims, error) {
-	f, err := k.find(ctx, id)
-	switch {
-	case err != nil:
-		return nil, errNoLookup
-	case f == nil:
-		return nil, errKey
-	}
-	if err := f.counts(); err != nil {
-		return nil, err
-	}
-	return f.claims, nil
-}
-
-// counts tells why a key does not count any more, or returns nil.
-func (f *foundKey) counts() error {
-	switch {
-	case f.record.Revoked:
-		return unauthenticated("the API key has been revoked", "")
-	case f.claims.Expired(time.Now()):
-		return unauthenticated("the API key has expired", "make a new one with pgcast.create_api_key()")
-	}
-	return nil
 }
 
 // maxKeyID bounds the id of a key, in bytes.

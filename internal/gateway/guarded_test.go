@@ -105,15 +105,13 @@ func (p *policy) allows(sub string, ask auth.Ask) bool {
 	return false
 }
 
-// Authenticate implements [Authenticator]: a token is the name of who shows it, or that, @ and
-// a team.
+// Authenticate implements [Authenticator]: a token is the name of who shows it.
 func (p *policy) Authenticate(_ context.Context, token string) (*auth.Claims, error) {
 	return claimsOf(token), nil
 }
 
-func claimsOf(token string) *auth.Claims {
-	sub, team, _ := strings.Cut(token, "@")
-	c, err := auth.NewClaims(auth.FromToken, fmt.Appendf(nil, `{"sub":%q,"team":%q}`, sub, team))
+func claimsOf(sub string) *auth.Claims {
+	c, err := auth.NewClaims(auth.FromToken, fmt.Appendf(nil, `{"sub":%q}`, sub))
 	if err != nil {
 		panic(err)
 	}

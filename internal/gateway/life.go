@@ -149,7 +149,7 @@ func (c *client) authenticate(ctx context.Context, f wire.Frame, bytes int) {
 // than with the claims it had.
 func (c *client) seesOtherwise(old *auth.Claims) bool {
 	now := c.claims.Load()
-	for _, topic := range c.rights.names() { // also what a group's own topic brings
+	for topic := range c.names {
 		was, is := c.g.lens(old, topic), c.g.lens(now, topic)
 		if was != nil && is != nil && was.Key() != is.Key() {
 			return true
@@ -213,10 +213,9 @@ func refusal(err error) error {
 
 // revocation ends the sessions of somebody.
 type revocation struct {
-	n      int64
-	at     time.Time
-	match  func(*auth.Claims, string) bool
-	reason error
+	n     int64
+	at    time.Time
+	match func(*auth.Claims, string) bool
 }
 
 // revokedKept is for how long a revocation counts for those who were about to connect when it
@@ -226,25 +225,15 @@ const revokedKept = time.Minute
 // Revoke ends all sessions that match, by their claims and by the key that others may know
 // the session by, which is empty where it has none; those that are just being opened as well.
 func (g *Gateway) Revoke(match func(claims *auth.Claims, session string) bool) {
-	g.revoke(match, errRevoked)
-}
-
-// ComeBack is Revoke for those who may still be who they are: their clients are told to come
-// back, and to say it anew.
-func (g *Gateway) ComeBack(match func(*auth.Claims) bool) {
-	g.revoke(func(claims *auth.Claims, _ string) bool { return match(claims) }, fanout.ErrResume)
-}
-
-func (g *Gateway) revoke(match func(*auth.Claims, string) bool, reason error) {
 	now := time.Now()
 	g.mu.Lock()
 	g.revokes++
 	g.revoked = slices.DeleteFunc(g.revoked, func(r revocation) bool { return now.Sub(r.at) > revokedKept })
-	g.revoked = append(g.revoked, revocation{g.revokes, now, match, reason})
+	g.revoked = append(g.revoked, revocation{g.revokes, now, match})
 	g.mu.Unlock()
 	for _, c := range g.all() {
 		if claims, session := c.whose(); claims != nil && match(claims, session) {
-			g.end(c, reason)
+			g.end(c, errRevoked)
 		}
 	}
 }
@@ -276,9 +265,7 @@ func (g *Gateway) settle(t transport, session *fanout.Session, since int64) {
 	}
 	g.mu.Unlock()
 	claims, key := t.whose()
-	for _, r := range missed {
-		if claims != nil && r.match(claims, key) {
-			g.end(connected{t, session}, r.reason)
-		}
+	if claims != nil && slices.ContainsFunc(missed, func(r revocation) bool { return r.match(claims, key) }) {
+		g.end(connected{t, session}, errRevoked)
 	}
 }

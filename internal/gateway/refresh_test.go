@@ -1,55 +1,13 @@
 package gateway
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"testing"
 
-	"github.com/pgcast/pgcast"
-	"github.com/pgcast/pgcast/fanout"
 	"github.com/pgcast/pgcast/internal/auth"
-	"github.com/pgcast/pgcast/internal/wire"
 )
-
-// team is how those of a team see a topic.
-type team string
-
-func (l team) Key() string { return string(l) }
-
-func (l team) Look(_ context.Context, events []*pgcast.Event) ([]*pgcast.Event, error) {
-	return events, nil
-}
-
-func (l team) Snapshot(context.Context, string, func(pgcast.Snapshot) error, func(pgcast.Row) error) error {
-	return errNoSnapshot
-}
-
-// Who sees other rows with a new token comes back to see those, whatever has brought the
-// subscription; who sees the same stays.
-func TestRefreshSeesOtherRows(t *testing.T) {
-	t.Parallel()
-	w, rules := guarded(t, func(s *setup) {
-		s.Access.Lens = func(claims *auth.Claims, _ string) fanout.Lens { return team(claims.Decided()) }
-	})
-	rules.let("ann subscribe,group **")
-	for _, topic := range []string{"a:1", "a:*", "__group:g"} {
-		p := w.dialBy(t, "ann@red")
-		if got := p.try(fmt.Sprintf(`{"type":"subscribe","topic":%q,"ref":1}`, topic)); got != "subscribed" {
-			t.Fatalf("%s: %s", topic, got)
-		}
-		if got := p.try(`{"type":"auth","token":"ann@red","ref":1}`); got != "authenticated" {
-			t.Errorf("%s: with another token of the same claims: %s", topic, got)
-		}
-		p.raw(`{"type":"auth","token":"ann@blue","ref":2}`)
-		p.wantClosed(wire.CloseStalled)
-	}
-	p := w.dialBy(t, "ann@red")
-	if got := p.try(`{"type":"auth","token":"ann@blue","ref":1}`); got != "authenticated" {
-		t.Errorf("without a subscription: %s", got)
-	}
-}
 
 // While it cannot be decided whether somebody may have what is past, he is told to try again,
 // and not that it is lost to him.

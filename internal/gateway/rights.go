@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -117,13 +116,6 @@ func (r *rights) opened(session *fanout.Session) {
 	lost := r.lost()
 	r.mu.Unlock()
 	session.Forbid(lost...)
-}
-
-// names are the topics and patterns that are held.
-func (r *rights) names() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Collect(maps.Keys(r.topics))
 }
 
 // lost are the topics and patterns whose right was lost; mu is held.

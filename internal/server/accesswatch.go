@@ -130,8 +130,6 @@ func (w *accessWatch) begin(ctx context.Context) error {
 	a.authorizer.Forget(nil)
 	a.authorizer.Halt(false)
 	w.gateway.Revoke(a.revocations.Revoked)
-	// Of a key that has changed meanwhile nothing tells but the key itself.
-	w.gateway.ComeBack(func(c *auth.Claims) bool { return c.Source == auth.FromAPIKey })
 	w.gateway.Recheck(everybody)
 	return nil
 }

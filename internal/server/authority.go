@@ -149,8 +149,6 @@ func (a *authority) Redeem(ctx context.Context, ticket string) (*auth.Claims, er
 		return nil, errBadTicket
 	case a.revocations.Revoked(claims, ""):
 		return nil, errRevoked
-	case claims.Source == auth.FromAPIKey: // which may have changed, or be revoked, by now
-		return a.chain.Keys.Claims(ctx, claims.TokenID)
 	}
 	return claims, nil
 }
