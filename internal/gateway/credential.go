@@ -220,12 +220,12 @@ func cutTicket(r *http.Request, strict bool) (string, *http.Request, error) {
 	return tickets[0], r, nil
 }
 
-// redeem gives the claims of a ticket.
+// redeem gives the claims of a ticket, which is used up.
 func (g *Gateway) redeem(ctx context.Context, ticket string) (*auth.Claims, error) {
 	if len(ticket) > maxTicket || g.opts.Access.Tickets == nil {
 		return nil, errNoTicket
 	}
-	ctx, release, err := g.slot(ctx)
+	ctx, release, err := among(ctx, g.tickets)
 	if err != nil {
 		return nil, err
 	}
