@@ -53,10 +53,22 @@ func partOf(text []byte, part json.RawMessage) json.RawMessage {
 	if len(part) == 0 {
 		return part
 	}
-	if i := bytes.Index(text, part); i >= 0 {
-		return text[i : i+len(part) : i+len(part)]
+	i := bytes.Index(text, part)
+	if i < 0 {
+		line := bytes.Map(inLine, part)
+		if i = bytes.Index(text, line); i < 0 || len(line) != len(part) {
+			return part
+		}
 	}
-	return part
+	return text[i : i+len(part) : i+len(part)]
+}
+
+// inLine is how what an encoder makes one line of comes to stand there.
+func inLine(r rune) rune {
+	if r == '\n' || r == '\r' {
+		return ' '
+	}
+	return r
 }
 
 // Text is the event frame for subscriptions by topic. It must not be changed.
@@ -66,6 +78,9 @@ func (f *Frame) Text() []byte { return f.text }
 func (f *Frame) Positioned() []byte { return f.positioned() }
 
 func (f *Frame) size() int { return len(f.text) }
+
+// frameBytes is about what a frame takes in memory beside its text.
+const frameBytes = 500
 
 // Item is one thing a session sends: an event, a notice about a subscription, or raw
 // text its transport made itself.

@@ -19,11 +19,11 @@ func (s *Session) replay(o *Opening) {
 		again := &Subscription{session: s, feed: o.feed, place: o.place,
 			lens: o.req.Lens, sight: s.hub.sights.acquire(o.feed.key, o.req.Lens)}
 		defer s.hub.sights.release(o.feed.key, o.req.Lens)
-		if s.hub.stale(again) {
-			s.End(ErrResume)
-			return
-		}
 		for more := true; more && !s.over(); {
+			if s.hub.stale(again) { // which nobody else looks at: it is no member
+				s.End(ErrResume)
+				return
+			}
 			items, m, retry := s.pull(s.ctx, again, position)
 			more = m
 			kept := items[:0]

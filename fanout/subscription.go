@@ -240,14 +240,13 @@ func (s *Session) pull(ctx context.Context, sub *Subscription, limit pgcast.Posi
 	}
 	sub.page = p.key.after
 	items = s.gapOf(sub, p)
-	next := p.next
-	size, beyond := 0, false
+	size, whole, beyond := 0, true, false
 	for _, fr := range p.frames {
 		if sub.feed.number(fr) <= sub.place {
 			continue
 		}
 		if beyond = fr.Position > limit; beyond || len(frames) >= pullEvents || size >= pullBytes {
-			next = 0
+			whole = false
 			break
 		}
 		frames, size = append(frames, fr), size+fr.size()
@@ -259,15 +258,15 @@ func (s *Session) pull(ctx context.Context, sub *Subscription, limit pgcast.Posi
 	}
 	sub.retries = 0
 	items = append(items, seen...)
-	if next == 0 {
+	if !whole {
 		return items, !beyond, 0
 	}
-	if next <= sub.place && len(items) == 0 && len(frames) == 0 {
+	if p.next <= sub.place && len(items) == 0 && len(frames) == 0 {
 		// Nothing there although the ring begins later: the feed learned of its first
 		// event, or lost its ring, while we looked. The hub comes to it in a moment.
 		return nil, false, 20 * time.Millisecond
 	}
-	sub.place = max(sub.place, next)
+	sub.place = max(sub.place, p.next)
 	return items, true, 0
 }
 

@@ -149,9 +149,17 @@ func (c *client) authenticate(ctx context.Context, f wire.Frame, bytes int) {
 // than with the claims it had.
 func (c *client) seesOtherwise(old *auth.Claims) bool {
 	now := c.claims.Load()
-	for topic := range c.names {
+	differs := func(topic string) bool {
 		was, is := c.g.lens(old, topic), c.g.lens(now, topic)
-		if was != nil && is != nil && was.Key() != is.Key() {
+		return was != nil && is != nil && was.Key() != is.Key()
+	}
+	for topic := range c.names {
+		if differs(topic) {
+			return true
+		}
+	}
+	for name, s := range c.live.seats {
+		if s.own && differs(pgcast.GroupTopic(name)) {
 			return true
 		}
 	}
