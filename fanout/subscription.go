@@ -59,6 +59,7 @@ type Subscription struct {
 	due     time.Time    // when the log is to be read again, after it could not be; else zero
 	gone    bool         // it has ended, though it may still be queued
 	over    bool         // nothing behind place is sent any more; see Forbid
+	past    bool         // it still sends what was there before it; see Session.Past
 	asOf    *pgcast.AsOf // events that it holds are left out; nil: none
 	begin   *beginning   // the snapshot that is still to be sent; else nil
 }
@@ -227,6 +228,9 @@ func (s *Session) pull(ctx context.Context, sub *Subscription, limit pgcast.Posi
 	if !behind {
 		if items, err := s.itemsOf(ctx, sub, frames); err == nil {
 			sub.retries = 0
+			if !more {
+				s.caughtUp(sub)
+			}
 			return items, more, 0
 		}
 		return nil, false, sub.again()

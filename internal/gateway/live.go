@@ -281,7 +281,7 @@ func (c *client) attend(ctx context.Context, topic string, ref json.RawMessage) 
 			c.session.Deny(topic, ref, reasonOf(err))
 			c.release(about)
 		} else {
-			c.rights.kept(about)
+			c.rights.kept(about, c.judged)
 		}
 		return
 	case auth.Cursor:
