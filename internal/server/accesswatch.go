@@ -106,6 +106,9 @@ func (w *accessWatch) follow(ctx context.Context) error {
 					return err
 				}
 			}
+			if changed.revoked { // once for all: there may be very many
+				w.gateway.Revoke(w.authority.revocations.Revoked)
+			}
 			if match, any := changed.match(); any {
 				w.forget(match)
 				// What comes very often is done together.
@@ -200,7 +203,7 @@ func (w *accessWatch) hear(ctx context.Context, e accessEvent, changed *accessCh
 	case "revoked":
 		if r, ok := revocation(e.data); ok {
 			w.authority.revocations.Add(r)
-			w.gateway.Revoke(r.Covers)
+			changed.revoked = true
 			return nil
 		}
 	case "keys":
