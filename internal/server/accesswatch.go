@@ -101,13 +101,15 @@ func (w *accessWatch) follow(ctx context.Context) error {
 				continue
 			}
 			var changed accessChanges
-			for _, e := range heard {
-				if err := w.hear(ctx, e, &changed); err != nil {
-					return err
-				}
+			var err error
+			for i := 0; i < len(heard) && err == nil; i++ {
+				err = w.hear(ctx, heard[i], &changed)
 			}
 			if changed.revoked { // once for all: there may be very many
 				w.gateway.Revoke(w.authority.revocations.Revoked)
+			}
+			if err != nil {
+				return err
 			}
 			if match, any := changed.match(); any {
 				w.forget(match)
