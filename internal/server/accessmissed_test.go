@@ -57,3 +57,15 @@ func TestNothingGoesOnUnfollowed(t *testing.T) {
 	await(t, "changes are followed again", func() bool { return !g.authority.authorizer.Halted() })
 	g.enter(t, token)
 }
+
+// What was revoked without anybody's being told counts all the same, only later.
+func TestUntoldRevocation(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t, nil)
+	g := guard(t, db, 1, func(o *Options) { o.Access.DecisionTTL = 200 * time.Millisecond })[0]
+	ann := g.enter(t, g.token(t, "ann"))
+	db.Exec(t, `insert into pgcast.revocation (kind, value, until) values ('sub', 'ann', now() + interval '1 hour')`)
+	if code, reason := ann.closed(); code != 4401 {
+		t.Errorf("closed with %d %s", code, reason)
+	}
+}

@@ -88,6 +88,9 @@ func (w *accessWatch) follow(ctx context.Context) error {
 		case <-tick.C:
 			tick.Reset(w.every)
 			w.authority.revocations.Trim(time.Now())
+			if err := w.lately(ctx); err != nil { // what is known goes on to hold
+				w.logger.Warn("access: revocations could not be read anew", "error", err)
+			}
 			w.forget(nil)
 		case <-sink.wake:
 			heard, missed, ended := sink.take()
@@ -148,16 +151,40 @@ func (w *accessWatch) again(ctx context.Context) error {
 }
 
 func (w *accessWatch) load(ctx context.Context) error {
-	list, err := w.authority.store.Revocations(ctx)
+	known, err := w.revoked(ctx, 0)
 	if err != nil {
 		return err
 	}
+	w.authority.revocations.Replace(known)
+	return nil
+}
+
+// revoked reads what is revoked, of the latest while; 0: all of it.
+func (w *accessWatch) revoked(ctx context.Context, latest time.Duration) ([]auth.Revocation, error) {
+	list, err := w.authority.store.Revocations(ctx, latest)
 	known := make([]auth.Revocation, len(list))
 	for i, r := range list {
 		known[i] = auth.Revocation{Kind: auth.RevokedBy(r.Kind), Value: r.Value, At: r.At, Until: r.Until}
 	}
-	w.authority.revocations.Replace(known)
-	return nil
+	return known, err
+}
+
+// revokedLately is how far back it is looked now and then whether somebody was revoked; a
+// transaction may have taken that long.
+const revokedLately = 15 * time.Minute
+
+// lately adds what was revoked of late: should the log be late, it is known all the same.
+func (w *accessWatch) lately(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	known, err := w.revoked(ctx, revokedLately)
+	for _, r := range known {
+		w.authority.revocations.Add(r)
+	}
+	if len(known) > 0 {
+		w.gateway.Revoke(w.authority.revocations.Revoked)
+	}
+	return err
 }
 
 func everybody(*auth.Claims) bool { return true }
