@@ -1,20 +1,13 @@
 package gateway
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pgcast/pgcast"
-	"github.com/pgcast/pgcast/fanout"
-	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/internal/wire"
-	"github.com/pgcast/pgcast/presence"
-	"github.com/pgcast/pgcast/presence/group"
 )
 
 // What was trimmed from a pattern's events is told also where a filter lets nothing through of
@@ -56,46 +49,5 @@ func TestFilterBesideGroup(t *testing.T) {
 		p.raw(fmt.Sprintf(`{"type":"unsubscribe","topic":%q}`, topic))
 		p.raw(`{"type":"subscribe","topic":"__group:x","ref":3}`)
 		p.hears(`"subscribed"`, `"__group:x"`)
-	}
-}
-
-// ofTeam is how callers with a claim see everything.
-type ofTeam string
-
-func (l ofTeam) Key() string { return string(l) }
-
-func (ofTeam) Look(_ context.Context, events []*pgcast.Event) ([]*pgcast.Event, error) {
-	return events, nil
-}
-
-func (ofTeam) Snapshot(context.Context, string, func(pgcast.Snapshot) error, func(pgcast.Row) error) error {
-	return errNoSnapshot
-}
-
-// With claims by which other rows are seen a session does not go on, also where it hears a
-// topic under the server's own name only.
-func TestOtherClaimsOfGroup(t *testing.T) {
-	t.Parallel()
-	d := newDoor(t, func(s *setup) {
-		withPresence(t, 0)(s)
-		s.Access.Lens = func(claims *auth.Claims, _ string) fanout.Lens {
-			var who struct{ Team string }
-			if err := json.Unmarshal(claims.Raw, &who); err != nil {
-				t.Error(err)
-			}
-			return ofTeam(who.Team)
-		}
-	})
-	groups := group.New(presence.NewRosters(&presence.Options{Kind: "group", Every: time.Millisecond}), d.log, &group.Options{Grace: -1, Logger: discard})
-	running(t, groups.Run)
-	d.gate.opts.Live.Groups = groups
-	for _, topic := range []string{"group:x", "__group:x"} {
-		p := d.as(t, d.token(t, "ann", map[string]any{"team": "a"}))
-		p.raw(fmt.Sprintf(`{"type":"subscribe","topic":%q,"ref":1}`, topic))
-		p.hears(`"subscribed"`)
-		p.raw(fmt.Sprintf(`{"type":"auth","token":%q,"ref":2}`, d.token(t, "ann", map[string]any{"team": "a", "more": 1})))
-		p.hears(`"authenticated"`)
-		p.raw(fmt.Sprintf(`{"type":"auth","token":%q,"ref":3}`, d.token(t, "ann", map[string]any{"team": "b"})))
-		p.wantClosed(wire.CloseStalled)
 	}
 }

@@ -166,6 +166,9 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 		if own.TicketTTL <= 0 {
 			own.TicketTTL = 30 * time.Second
 		}
+		if own.DecisionTTL <= 0 {
+			own.DecisionTTL = decisionTTL
+		}
 		opts.Access = &own
 	}
 	if opts.Logger == nil {

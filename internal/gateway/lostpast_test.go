@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -29,30 +28,6 @@ func TestUndecidedHistoryIsNoGap(t *testing.T) {
 	rules.set(func() { rules.unsure = "" })
 	ann.subscribe("a:1", at(0), "")
 	ann.stream("a:1", 1, 3)
-}
-
-// A snapshot over HTTP that its reader has not taken when the right to it is lost is cut off.
-func TestSnapshotEndsWithRight(t *testing.T) {
-	t.Parallel()
-	w, rules := guarded(t, func(s *setup) { s.small = true })
-	rules.let("ann snapshot room:1")
-	const rows, size = 1000, 10_000
-	w.db.Exec(t, fmt.Sprintf(`create table public.big (id int primary key, room int, body text); select pgcast.attach('public.big', topic => 'room:{room}');
-		insert into public.big select i, 1, repeat('x', %d) from generate_series(1, %d) i`, size, rows))
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.http.URL+"/topics/room:1/snapshot", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header = bearing("ann")
-	res, err := http.DefaultTransport.RoundTrip(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	rules.forbid("ann snapshot room:1")
-	if n, err := io.Copy(io.Discard, res.Body); res.StatusCode != http.StatusOK || err == nil || n >= rows*size {
-		t.Errorf("%s, and %d bytes came, %v", res.Status, n, err)
-	}
 }
 
 // Who loses the right to the history, or to the snapshot, while he is being sent it gets no more

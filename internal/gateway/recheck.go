@@ -159,13 +159,9 @@ func (r *rights) settle(undecided bool) {
 
 // late tells whether it has gone on for too long that something could not be decided.
 func (r *rights) late() bool {
-	ttl := r.g.opts.Access.DecisionTTL
-	if ttl <= 0 {
-		ttl = decisionTTL
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.since.IsZero() && time.Since(r.since) > ttl
+	return !r.since.IsZero() && time.Since(r.since) > r.g.opts.Access.DecisionTTL
 }
 
 // decide decides on the connection and the subscriptions, and ends those that are lost. It
@@ -261,9 +257,9 @@ func (r *rights) shut(session *fanout.Session, reason error) {
 	case !denied:
 		session.End(errUndecided)
 	case r.client != nil && errors.Is(reason, pgcast.ErrUnauthenticated):
-		session.End(errNotKnown)
+		r.g.end(connected{r.client, session}, errNotKnown)
 	case r.client != nil:
-		session.End(errLost)
+		r.g.end(connected{r.client, session}, errLost)
 	default:
 		r.mu.Lock()
 		lost := r.lost()

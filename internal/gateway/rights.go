@@ -317,6 +317,25 @@ func (g *Gateway) may(ctx context.Context, claims *auth.Claims, topic string, ve
 	return worst(g.allowEach(ctx, claims, asks))
 }
 
+// remains gives what tells why a caller may not go on with something that takes long, or returns
+// nil. What cannot be decided goes on, no longer than DecisionTTL.
+func (g *Gateway) remains(ctx context.Context, claims *auth.Claims, verb auth.Verb, topic string) func() error {
+	asks, since := []auth.Ask{{Verb: auth.Connect}, {Verb: verb, Topic: topic}}, time.Time{}
+	return func() error {
+		err := worst(g.allowEach(ctx, claims, asks))
+		switch {
+		case err == nil:
+			since = time.Time{}
+		case forbidden(err):
+		case since.IsZero():
+			since, err = time.Now(), nil
+		case time.Since(since) < g.opts.Access.DecisionTTL:
+			err = nil
+		}
+		return err
+	}
+}
+
 // worst gives an error that says no for good, if there is one, else another, else nil.
 func worst(errs []error) error {
 	if i := slices.IndexFunc(errs, forbidden); i >= 0 {

@@ -96,8 +96,7 @@ func (a *authority) gateway() *gateway.Access {
 var (
 	errNotYet = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "who may do what is not known here yet",
 		Hint: "try again in a moment", RetryAfter: time.Second}
-	errRevoked   = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "the token has been revoked", Hint: "sign in again"}
-	errBadTicket = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "the ticket is not valid, or was used already", Hint: "ask for a new one: POST /tickets"}
+	errRevoked = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "the token has been revoked", Hint: "sign in again"}
 )
 
 // Authenticate implements [gateway.Authenticator].
@@ -137,7 +136,7 @@ func (a *authority) Redeem(ctx context.Context, ticket string) (*auth.Claims, er
 		return nil, errNotYet
 	}
 	if ticket == "" || len(ticket) > maxTicket {
-		return nil, errBadTicket
+		return nil, auth.ErrTicket
 	}
 	text, err := a.store.RedeemTicket(ctx, ticket)
 	if err != nil {
@@ -148,7 +147,7 @@ func (a *authority) Redeem(ctx context.Context, ticket string) (*auth.Claims, er
 	case err != nil:
 		return nil, err
 	case claims.Expired(time.Now()):
-		return nil, errBadTicket
+		return nil, auth.ErrTicket
 	case a.revocations.Revoked(claims, ""):
 		return nil, errRevoked
 	}
