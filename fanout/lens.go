@@ -216,7 +216,7 @@ func (s *Session) seenOf(v *sight, frames []*Frame) []*Frame {
 func eventsOf(frames []*Frame) []*pgcast.Event {
 	events := make([]*pgcast.Event, len(frames))
 	for i, fr := range frames {
-		events[i] = &fr.event
+		events[i] = &fr.Event
 	}
 	return events
 }

@@ -56,7 +56,7 @@ func TestFrameKeepsItsEventOnce(t *testing.T) {
 	for _, data := range []string{`{"a": 1}`, "{\n  \"a\": \"ä\",\r\n  \"b\": 2\n}"} {
 		e := pgcast.Event{Topic: "a", Name: "updated", Data: []byte(data), Old: []byte("{\n\"id\": 7}"), Seq: 1}
 		f := newFrame(e, wire.AppendEventBody)
-		for _, part := range [][]byte{f.event.Data, f.event.Old} {
+		for _, part := range [][]byte{f.Data, f.Old} {
 			if i := strings.Index(string(f.text), string(part)); i < 0 || &f.text[i] != &part[0] {
 				t.Errorf("%q is kept beside %s", part, f.text)
 			}

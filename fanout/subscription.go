@@ -316,7 +316,7 @@ func (s *Session) taken(sub *Subscription, frames, seen []*Frame) []Item {
 	pattern := sub.feed.pattern != nil
 	for i, fr := range frames {
 		sub.place = sub.feed.number(fr)
-		if seen[i] == nil || sub.asOf != nil && sub.asOf.Holds(fr.event.XID) || pattern && s.covered(sub, fr) {
+		if seen[i] == nil || sub.asOf != nil && sub.asOf.Holds(fr.XID) || pattern && s.covered(sub, fr) {
 			continue
 		}
 		items = append(items, Item{Frame: seen[i], Pattern: pattern})
