@@ -176,6 +176,9 @@ func (s *Session) open(o *Opening) {
 			s.bring(sub, settled, false)
 		}
 	}
+	if sub.begin != nil || o.req.After != nil && !o.reset && !o.req.Barred {
+		s.setPast(sub, sub.begin != nil)
+	}
 	sub.start = sub.place
 	s.orders++
 	s.subs[o.feed.key] = sub
@@ -210,6 +213,7 @@ func (s *Session) remove(sub *Subscription) {
 	sub.gone = true
 	sub.feed.leave(sub)
 	s.begun(sub)
+	s.caughtUp(sub)
 	s.setBehind(sub, false)
 	s.hub.release(sub.feed)
 	s.hub.sights.release(sub.feed.key, sub.lens)

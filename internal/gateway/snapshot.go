@@ -116,6 +116,8 @@ func reasonOf(err error) string {
 			return wire.ReasonRateLimited
 		case pgcast.CodeInvalid:
 			return wire.ReasonInvalidFilter
+		case pgcast.CodeTooMany:
+			return wire.ReasonTooMany
 		}
 	}
 	return wire.ReasonInternal

@@ -106,9 +106,12 @@ func (s *stream) mayOpen(r *http.Request) error {
 	defer cancel()
 	errs := s.g.allowEach(ctx, claims, asks)
 	for i, m := range resumed {
-		m.barred = errs[musts+i] != nil
+		// What cannot be decided is no reason to make a gap of what it may still have.
+		if m.barred = forbidden(errs[musts+i]); m.barred {
+			errs[musts+i] = nil
+		}
 	}
-	return worst(errs[:musts])
+	return worst(errs)
 }
 
 // refuseStream answers a request for a stream with an error. A browser's EventSource gives
