@@ -70,7 +70,7 @@ func (w *accessWatch) follow(ctx context.Context) error {
 	defer session.End(nil)
 	open, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := session.Subscribe(open, fanout.Request{Topic: accessTopic}); err != nil {
+	if err := session.Subscribe(open, fanout.Request{Topic: accessTopic, Own: true}); err != nil {
 		return fmt.Errorf("subscribe to %s: %w", accessTopic, err)
 	}
 	// What has committed before that is read; what commits later is heard.
