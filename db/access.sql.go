@@ -291,11 +291,13 @@ func (q *Queries) RevocationExpired(ctx context.Context) (int64, error) {
 }
 
 const RevocationList = `-- name: RevocationList :many
-select r.kind, r.value, r.revoked_at, r.until from pgcast.revocation r where r.until > now()
+select r.kind, r.value, r.revoked_at, r.until from pgcast.revocation r
+where r.until > now() and ($1::float8 = 0 or r.revoked_at > now() - make_interval(secs => $1::float8))
 `
 
-func (q *Queries) RevocationList(ctx context.Context) ([]PgcastRevocation, error) {
-	rows, err := q.db.Query(ctx, RevocationList)
+// Those that hold, of so many seconds; 0: all.
+func (q *Queries) RevocationList(ctx context.Context, seconds float64) ([]PgcastRevocation, error) {
+	rows, err := q.db.Query(ctx, RevocationList, seconds)
 	if err != nil {
 		return nil, err
 	}

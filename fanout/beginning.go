@@ -124,6 +124,7 @@ func (s *Session) pullSnapshot(sub *Subscription) (items []Item, more bool, retr
 			f.AsOf = *sub.asOf
 		}
 		s.begun(sub)
+		s.caughtUp(sub)
 	}
 	return []Item{{Snapshot: f}}, true, 0
 }

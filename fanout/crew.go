@@ -140,6 +140,9 @@ func (s *Session) offer(sub *Subscription, d *delivered) bool {
 		}
 	}
 	items := s.taken(sub, frames, seen)
+	if !more {
+		s.caughtUp(sub)
+	}
 	if len(items) == 0 {
 		return true
 	}

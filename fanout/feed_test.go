@@ -46,7 +46,7 @@ func TestFeed(t *testing.T) {
 				if !f.known {
 					rt.Skip()
 				}
-				f.append(&Frame{Seq: pgcast.Seq(seq), Position: pgcast.Position(position)})
+				f.append(&Frame{Event: pgcast.Event{Seq: pgcast.Seq(seq), Position: pgcast.Position(position)}})
 			},
 			"miss": func(*rapid.T) { // events that the ring is not given
 				seq, position, given = seq+2, position+2, nil

@@ -95,6 +95,32 @@ func TestForbid(t *testing.T) {
 	await(t, "it is sent again", func() bool { return slices.Contains(p.told(), "a#21") })
 }
 
+// What is still sent of the past is known for as long as it is.
+func TestPast(t *testing.T) {
+	t.Parallel()
+	s := newWorld(t).server(t, HubOptions{Ring: 4})
+	s.mustPublish(t, 500, 10, "a:1", "b")
+	s.came(t)
+	p := s.newPeer(t)
+	p.must(t, Request{Topic: "c"})
+	p.sink.hold()
+	for _, r := range []Request{{Topic: "a:1", After: after(0)}, {Topic: "a:*", After: after(0)}, {Topic: "b"}, {Topic: "d", Snapshot: true}} {
+		if err := p.subscribe(request{Request: r}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.mustPublish(t, 10, 10, "b") // the session is in the middle of a write
+	await(t, "what is past is known", func() bool { return p.session.Past() != nil })
+	p.sink.release()
+	await(t, "all is sent", func() bool { return slices.Contains(p.told(), "a:1#500") && slices.Contains(p.told(), "b#510") })
+	await(t, "nothing is past any more", func() bool { return p.session.Past() == nil })
+	s.mustPublish(t, 1000, 10, "a:1") // to catch up with what came later is not
+	await(t, "all is sent", func() bool { return slices.Contains(p.told(), "a:1#1500") })
+	if past := p.session.Past(); past != nil {
+		t.Errorf("past is %v", past)
+	}
+}
+
 // Where a pattern selects what is forbidden as a topic of its own, it sends that from where
 // the topic has ended: each event once.
 func TestForbidBesidePattern(t *testing.T) {

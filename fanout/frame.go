@@ -13,7 +13,6 @@ import (
 	"encoding/json"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/pgcast/pgcast"
 )
@@ -24,26 +23,19 @@ type Encode func(dst []byte, e pgcast.Event) []byte
 
 // Frame is one event, encoded once and shared by every session that gets it.
 type Frame struct {
-	Topic     string
-	Seq       pgcast.Seq
-	Position  pgcast.Position
-	ID        pgcast.ID
-	CreatedAt time.Time
-	Oversize  bool // its payload was left out
-
-	event      pgcast.Event // as it was encoded, for lenses; its payload lies in text
-	text       []byte       // complete, without position
-	positioned func() []byte
+	pgcast.Event        // as it was encoded; its payload lies in text
+	text         []byte // complete, without position
+	positioned   func() []byte
 }
 
 func newFrame(e pgcast.Event, encode Encode) *Frame {
-	f := &Frame{Topic: e.Topic, Seq: e.Seq, Position: e.Position, ID: e.ID, CreatedAt: e.CreatedAt, Oversize: e.Oversize, event: e}
+	f := &Frame{Event: e}
 	f.text = append(encode(make([]byte, 0, 96+len(e.Topic)+len(e.Data)+len(e.Old)), e), '}')
-	f.event.Data, f.event.Old = partOf(f.text, e.Data), partOf(f.text, e.Old)
-	f.positioned = sync.OnceValue(func() []byte {
+	f.Data, f.Old = partOf(f.text, e.Data), partOf(f.text, e.Old)
+	f.positioned = sync.OnceValue(func() []byte { // of f: what it names is kept
 		b := append(make([]byte, 0, len(f.text)+32), f.text[:len(f.text)-1]...)
 		b = append(b, `,"position":`...)
-		return append(strconv.AppendInt(b, int64(e.Position), 10), '}')
+		return append(strconv.AppendInt(b, int64(f.Position), 10), '}')
 	})
 	return f
 }
@@ -53,10 +45,22 @@ func partOf(text []byte, part json.RawMessage) json.RawMessage {
 	if len(part) == 0 {
 		return part
 	}
-	if i := bytes.Index(text, part); i >= 0 {
-		return text[i : i+len(part) : i+len(part)]
+	i := bytes.Index(text, part)
+	if i < 0 {
+		line := bytes.Map(inLine, part)
+		if i = bytes.Index(text, line); i < 0 || len(line) != len(part) {
+			return part
+		}
 	}
-	return part
+	return text[i : i+len(part) : i+len(part)]
+}
+
+// inLine is how what an encoder makes one line of comes to stand there.
+func inLine(r rune) rune {
+	if r == '\n' || r == '\r' {
+		return ' '
+	}
+	return r
 }
 
 // Text is the event frame for subscriptions by topic. It must not be changed.
@@ -66,6 +70,9 @@ func (f *Frame) Text() []byte { return f.text }
 func (f *Frame) Positioned() []byte { return f.positioned() }
 
 func (f *Frame) size() int { return len(f.text) }
+
+// frameBytes is about what a frame takes in memory beside its text.
+const frameBytes = 400
 
 // Item is one thing a session sends: an event, a notice about a subscription, or raw
 // text its transport made itself.

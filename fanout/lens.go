@@ -35,8 +35,12 @@ type QuickLens interface {
 // decides may be elsewhere, and may change.
 const lookFresh = time.Second
 
-// maxLooked bounds the events whose look is kept.
-const maxLooked = 1024
+// What bounds the events whose look is kept: of one sight, and of all.
+const (
+	maxLooked      = 1024
+	maxLookedBytes = 1 << 20
+	maxAllLooked   = 16 << 20
+)
 
 // sight is what is seen of one feed through the lenses of one key.
 type sight struct {
@@ -44,14 +48,18 @@ type sight struct {
 	turn  chan struct{} // held by who looks; the others then find it looked at
 
 	// Owned by who has the turn.
-	at   time.Time
-	seen map[*Frame]*Frame // nil: nothing is seen
+	at    time.Time
+	seen  map[*Frame]*Frame // nil: nothing is seen
+	bytes int64             // about what seen keeps in memory
 }
 
 // sights are all there are.
 type sights struct {
-	mu  sync.Mutex
-	all map[string]*sight
+	bytes atomic.Int64 // of all
+
+	mu    sync.Mutex
+	all   map[string]*sight
+	swept time.Time
 }
 
 // keyOf names what is seen of a topic or pattern through a lens.
@@ -91,6 +99,37 @@ func (v *sights) release(topic string, lens Lens) {
 	if w := v.all[key]; w != nil {
 		if w.users.Add(-1) == 0 {
 			delete(v.all, key)
+			v.forget(w) // nobody has the turn
+		}
+	}
+}
+
+// forget lets go of what was looked at. It is called by who has the turn.
+func (v *sights) forget(w *sight) {
+	v.bytes.Add(-w.bytes)
+	if w.bytes = 0; len(w.seen) > 16 {
+		w.seen = map[*Frame]*Frame{} // a map that has grown does not shrink
+		return
+	}
+	clear(w.seen)
+}
+
+// sweep lets go of what nobody has come to look at for a while, now and then.
+func (v *sights) sweep(now time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if now.Sub(v.swept) < lookFresh {
+		return
+	}
+	v.swept = now
+	for _, w := range v.all {
+		select {
+		case w.turn <- struct{}{}:
+			if now.Sub(w.at) > lookFresh {
+				v.forget(w)
+			}
+			<-w.turn
+		default:
 		}
 	}
 }
@@ -105,7 +144,7 @@ func (s *Session) look(ctx context.Context, sub *Subscription, frames []*Frame) 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	unseen := v.unseen(frames)
+	unseen := s.hub.sights.unseen(v, frames)
 	if len(unseen) > 0 {
 		events := eventsOf(unseen)
 		list, err := sub.lens.Look(ctx, events)
@@ -113,7 +152,7 @@ func (s *Session) look(ctx context.Context, sub *Subscription, frames []*Frame) 
 			s.hub.metrics.errors.Inc()
 			return nil, fmt.Errorf("look at %d events: %w", len(events), err)
 		}
-		s.hub.keep(unseen, events, list, v.seen)
+		s.hub.keep(v, unseen, events, list)
 	}
 	return s.seenOf(v, frames), nil
 }
@@ -127,7 +166,7 @@ func (s *Session) glance(sub *Subscription, frames []*Frame) ([]*Frame, bool) {
 	default:
 		return nil, false
 	}
-	if unseen := v.unseen(frames); len(unseen) > 0 {
+	if unseen := s.hub.sights.unseen(v, frames); len(unseen) > 0 {
 		quick, is := sub.lens.(QuickLens)
 		if !is {
 			return nil, false
@@ -137,19 +176,19 @@ func (s *Session) glance(sub *Subscription, frames []*Frame) ([]*Frame, bool) {
 		if !ok {
 			return nil, false
 		}
-		s.hub.keep(unseen, events, list, v.seen)
+		s.hub.keep(v, unseen, events, list)
 	}
 	return s.seenOf(v, frames), true
 }
 
 // unseen gives those of frames that are to be looked at. It is called by who has the turn.
-func (v *sight) unseen(frames []*Frame) (list []*Frame) {
-	if now := time.Now(); now.Sub(v.at) > lookFresh || len(v.seen) > maxLooked {
-		v.forget()
-		v.at = now
+func (v *sights) unseen(w *sight, frames []*Frame) (list []*Frame) {
+	if now := time.Now(); now.Sub(w.at) > lookFresh || len(w.seen) > maxLooked || w.bytes > maxLookedBytes {
+		v.forget(w)
+		w.at = now
 	}
 	for _, fr := range frames {
-		if _, known := v.seen[fr]; !known {
+		if _, known := w.seen[fr]; !known {
 			list = append(list, fr)
 		}
 	}
@@ -163,41 +202,43 @@ func (s *Session) seenOf(v *sight, frames []*Frame) []*Frame {
 		list = append(list, v.seen[fr])
 	}
 	s.seen = list[:0]
-	if v.users.Load() == 1 {
-		v.forget() // nobody else is to find it looked at
+	all := &s.hub.sights
+	full := all.bytes.Load() > maxAllLooked
+	if full || v.users.Load() == 1 { // else others are to find it looked at
+		all.forget(v)
+	}
+	if full {
+		all.sweep(time.Now())
 	}
 	return list
-}
-
-// forget lets go of what was looked at. It is called by who has the turn.
-func (v *sight) forget() {
-	if len(v.seen) > 16 {
-		v.seen = map[*Frame]*Frame{} // a map that has grown does not shrink
-		return
-	}
-	clear(v.seen)
 }
 
 func eventsOf(frames []*Frame) []*pgcast.Event {
 	events := make([]*pgcast.Event, len(frames))
 	for i, fr := range frames {
-		events[i] = &fr.event
+		events[i] = &fr.Event
 	}
 	return events
 }
 
-// keep keeps what a lens has seen of frames, encoded.
-func (h *Hub) keep(frames []*Frame, events, list []*pgcast.Event, seen map[*Frame]*Frame) {
+// keep keeps what a lens has seen of frames, encoded. It is called by who has the turn.
+func (h *Hub) keep(v *sight, frames []*Frame, events, list []*pgcast.Event) {
+	before := v.bytes
 	for i, e := range list {
+		fr := frames[i]
+		v.bytes += int64(fr.size()) + frameBytes // the ring, or the page, may have let go of it
 		switch {
 		case e == nil:
-			seen[frames[i]] = nil
+			v.seen[fr] = nil
 		case e == events[i]:
-			seen[frames[i]] = frames[i]
+			v.seen[fr] = fr
 		default:
-			seen[frames[i]] = newFrame(*e, h.opts.Encode)
+			other := newFrame(*e, h.opts.Encode)
+			v.seen[fr] = other
+			v.bytes += int64(other.size()) + frameBytes
 		}
 	}
+	h.sights.bytes.Add(v.bytes - before)
 }
 
 // Refocus ends, with [ErrResume], the sessions that have a subscription whose lens is stale;
@@ -228,5 +269,5 @@ func (h *Hub) Refocus() {
 
 // stale reports whether a subscription is seen otherwise than it was asked for.
 func (h *Hub) stale(sub *Subscription) bool {
-	return h.opts.Stale != nil && h.opts.Stale(sub.feed.key, sub.lens)
+	return h.opts.Stale != nil && !sub.own && h.opts.Stale(sub.feed.key, sub.lens)
 }

@@ -156,7 +156,7 @@ func (s *Session) open(o *Opening) {
 		s.remove(s.subs[o.feed.key])
 	}
 	sub := &Subscription{session: s, feed: o.feed, order: s.orders, place: place,
-		lens: o.req.Lens, sight: s.hub.sights.acquire(o.feed.key, o.req.Lens)}
+		lens: o.req.Lens, sight: s.hub.sights.acquire(o.feed.key, o.req.Lens), own: o.req.Own}
 	if !o.asOf.IsZero() {
 		asOf := o.asOf // without the rest of the opening
 		sub.asOf = &asOf
@@ -175,6 +175,9 @@ func (s *Session) open(o *Opening) {
 		} else if settled > 0 {
 			s.bring(sub, settled, false)
 		}
+	}
+	if sub.begin != nil || o.req.After != nil && !o.reset && !o.req.Barred {
+		s.setPast(sub, sub.begin != nil)
 	}
 	sub.start = sub.place
 	s.orders++
@@ -210,6 +213,7 @@ func (s *Session) remove(sub *Subscription) {
 	sub.gone = true
 	sub.feed.leave(sub)
 	s.begun(sub)
+	s.caughtUp(sub)
 	s.setBehind(sub, false)
 	s.hub.release(sub.feed)
 	s.hub.sights.release(sub.feed.key, sub.lens)

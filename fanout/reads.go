@@ -227,7 +227,7 @@ func newPage(key pageKey, events []pgcast.Event, encode Encode) *page {
 	for _, e := range events {
 		fr := newFrame(e, encode)
 		p.frames = append(p.frames, fr)
-		p.bytes += fr.size() + 200
+		p.bytes += fr.size() + frameBytes
 	}
 	return p
 }

@@ -11,7 +11,8 @@ func (s *Session) replay(o *Opening) {
 		return // the session has ended
 	}
 	// Up to one position both: what is sent live behind it is what was not replayed.
-	if live := s.subs[o.feed.key]; live != nil {
+	live := s.subs[o.feed.key]
+	if live != nil {
 		s.bring(live, position, true)
 	}
 	truncated := o.reset
@@ -19,11 +20,15 @@ func (s *Session) replay(o *Opening) {
 		again := &Subscription{session: s, feed: o.feed, place: o.place,
 			lens: o.req.Lens, sight: s.hub.sights.acquire(o.feed.key, o.req.Lens)}
 		defer s.hub.sights.release(o.feed.key, o.req.Lens)
-		if s.hub.stale(again) {
-			s.End(ErrResume)
-			return
+		if live == nil || !live.past {
+			s.setPast(again, false)
+			defer s.caughtUp(again)
 		}
 		for more := true; more && !s.over(); {
+			if s.hub.stale(again) { // which nobody else looks at: it is no member
+				s.End(ErrResume)
+				return
+			}
 			items, m, retry := s.pull(s.ctx, again, position)
 			more = m
 			kept := items[:0]
@@ -41,6 +46,7 @@ func (s *Session) replay(o *Opening) {
 			}
 		}
 		s.setBehind(again, false)
+		truncated = truncated || s.isForbidden(o.feed.key) // meanwhile
 	}
 	s.emit(Item{Notice: &Notice{Kind: Replayed, Topic: o.feed.key, Ref: o.req.Ref, Truncated: truncated}})
 }

@@ -49,7 +49,8 @@ type Session struct {
 	reason  error
 	// What Forbid has been told of and the pump has not come to yet, and how often.
 	forbidden map[string]int
-	barred    atomic.Bool // there is some; written with mu held
+	barred    atomic.Bool     // there is some; written with mu held
+	past      map[string]bool // see Past; nil: nothing
 
 	// Owned by the pump, or by the crew in its place.
 	subs       map[string]*Subscription

@@ -31,6 +31,8 @@ type Request struct {
 	Barred bool
 	// Lens is how the topic is seen; nil: as it is.
 	Lens Lens
+	// Own says that it is this server itself that looks, which never has to see otherwise.
+	Own bool
 	// Keep leaves a subscription that there is already where it is, and has it answered with
 	// its place.
 	Keep bool
@@ -43,6 +45,7 @@ type Subscription struct {
 	order   int // of creation, within the session
 	lens    Lens
 	sight   *sight // through lens
+	own     bool   // it is never stale
 
 	// Guarded by session.mu.
 	queued bool
@@ -59,6 +62,7 @@ type Subscription struct {
 	due     time.Time    // when the log is to be read again, after it could not be; else zero
 	gone    bool         // it has ended, though it may still be queued
 	over    bool         // nothing behind place is sent any more; see Forbid
+	past    bool         // it still sends what was there before it; see Session.Past
 	asOf    *pgcast.AsOf // events that it holds are left out; nil: none
 	begin   *beginning   // the snapshot that is still to be sent; else nil
 }
@@ -227,6 +231,9 @@ func (s *Session) pull(ctx context.Context, sub *Subscription, limit pgcast.Posi
 	if !behind {
 		if items, err := s.itemsOf(ctx, sub, frames); err == nil {
 			sub.retries = 0
+			if !more {
+				s.caughtUp(sub)
+			}
 			return items, more, 0
 		}
 		return nil, false, sub.again()
@@ -240,14 +247,13 @@ func (s *Session) pull(ctx context.Context, sub *Subscription, limit pgcast.Posi
 	}
 	sub.page = p.key.after
 	items = s.gapOf(sub, p)
-	next := p.next
-	size, beyond := 0, false
+	size, whole, beyond := 0, true, false
 	for _, fr := range p.frames {
 		if sub.feed.number(fr) <= sub.place {
 			continue
 		}
 		if beyond = fr.Position > limit; beyond || len(frames) >= pullEvents || size >= pullBytes {
-			next = 0
+			whole = false
 			break
 		}
 		frames, size = append(frames, fr), size+fr.size()
@@ -259,15 +265,15 @@ func (s *Session) pull(ctx context.Context, sub *Subscription, limit pgcast.Posi
 	}
 	sub.retries = 0
 	items = append(items, seen...)
-	if next == 0 {
+	if !whole {
 		return items, !beyond, 0
 	}
-	if next <= sub.place && len(items) == 0 && len(frames) == 0 {
+	if p.next <= sub.place && len(items) == 0 && len(frames) == 0 {
 		// Nothing there although the ring begins later: the feed learned of its first
 		// event, or lost its ring, while we looked. The hub comes to it in a moment.
 		return nil, false, 20 * time.Millisecond
 	}
-	sub.place = max(sub.place, next)
+	sub.place = max(sub.place, p.next)
 	return items, true, 0
 }
 
@@ -313,7 +319,7 @@ func (s *Session) taken(sub *Subscription, frames, seen []*Frame) []Item {
 	pattern := sub.feed.pattern != nil
 	for i, fr := range frames {
 		sub.place = sub.feed.number(fr)
-		if seen[i] == nil || sub.asOf != nil && sub.asOf.Holds(fr.event.XID) || pattern && s.covered(sub, fr) {
+		if seen[i] == nil || sub.asOf != nil && sub.asOf.Holds(fr.XID) || pattern && s.covered(sub, fr) {
 			continue
 		}
 		items = append(items, Item{Frame: seen[i], Pattern: pattern})

@@ -6,7 +6,7 @@ create table pgcast.revocation (
   kind       text collate "C" not null check (kind in ('sub', 'jti', 'session')),
   value      text collate "C" not null check (octet_length(value) between 1 and 8192),
   revoked_at timestamptz not null default clock_timestamp(),
-  until      timestamptz not null,
+  until      timestamptz not null check (isfinite(until)),
   primary key (kind, value)
 );
 create index revocation_until on pgcast.revocation (until);
@@ -27,7 +27,7 @@ declare
 begin
   if num_nonnulls(sub, jti, session) <> 1 or octet_length(v_value) not between 1 and 8192 then
     raise exception 'pgcast: what is to be revoked?' using errcode = '22023', hint = 'Give one: sub => ''ann'', jti => ''…'' or session => ''…''.';
-  elsif until is null or until <= interval '0' then
+  elsif until is null or until <= interval '0' or not isfinite(until) then
     raise exception 'pgcast: a revocation must hold for some time' using errcode = '22023', hint = 'Give as long as tokens live: until => ''1 day''.';
   end if;
   insert into pgcast.revocation as t (kind, value, until) values (v_kind, v_value, clock_timestamp() + revoke.until)
@@ -66,7 +66,7 @@ create table pgcast.api_key (
   topics       text[] collate "C" not null,
   claims       jsonb not null default '{}',
   created_at   timestamptz not null default clock_timestamp(),
-  expires_at   timestamptz,
+  expires_at   timestamptz check (isfinite(expires_at)),
   revoked_at   timestamptz,
   last_used_at timestamptz
 );
@@ -90,11 +90,13 @@ begin
   return null;
 end $$;
 -- +goose StatementEnd
-comment on function pgcast.key_changed is 'Tells all servers that an API key is not what it was.';
+comment on function pgcast.key_changed is 'Tells all servers that an API key, or, without an id, any of them, is not what it was.';
 
 create trigger changed after update of id, name, hash, verbs, topics, claims, expires_at, revoked_at or delete on pgcast.api_key
   for each row execute function pgcast.key_changed();
 comment on trigger changed on pgcast.api_key is 'Tells the servers.';
+create trigger emptied after truncate on pgcast.api_key for each statement execute function pgcast.key_changed();
+comment on trigger emptied on pgcast.api_key is 'Tells the servers, without an id: all keys.';
 
 -- +goose StatementBegin
 create function pgcast.create_api_key(name text, verbs text[], topics text[], expires_at timestamptz default null, claims jsonb default '{}') returns text
@@ -123,7 +125,7 @@ begin
     end if;
   end loop;
   insert into pgcast.api_key (id, name, hash, verbs, topics, claims, expires_at)
-    values (key_id, create_api_key.name, sha256(convert_to(key, 'UTF8')), create_api_key.verbs, create_api_key.topics, create_api_key.claims, create_api_key.expires_at);
+    values (key_id, create_api_key.name, sha256(convert_to(key, 'UTF8')), create_api_key.verbs, create_api_key.topics, create_api_key.claims, nullif(create_api_key.expires_at, 'infinity'));
   return key;
 end $$;
 -- +goose StatementEnd

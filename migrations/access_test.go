@@ -161,6 +161,13 @@ func TestRules(t *testing.T) {
 func TestAccessRefuses(t *testing.T) {
 	t.Parallel()
 	conn := pgtest.New(t, nil).Conn(t)
+	for _, sql := range []string{ // servers read them as moments
+		`insert into pgcast.revocation (kind, value, until) values ('sub', 'ann', 'infinity')`, `insert into pgcast.api_key (id, name, hash, verbs, topics, expires_at) values ('k', 'a', '', '{publish}', '{a}', 'infinity')`,
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err == nil || !strings.Contains(err.Error(), "23514") {
+			t.Errorf("%s: %v; want 23514", sql, err)
+		}
+	}
 	for _, call := range []string{
 		`select pgcast.allow('{}', 'a')`, `select pgcast.allow(null, 'a')`, `select pgcast.allow('{subscribe,null}', 'a')`, `select pgcast.allow('{read}', 'a')`,
 		`select pgcast.allow('{{subscribe},{publish}}', 'a')`, `select pgcast.allow('{subscribe}', null)`, `select pgcast.allow('{subscribe}', '')`,
@@ -197,6 +204,8 @@ func TestAccessIsTold(t *testing.T) {
 		{`update pgcast.api_key set last_used_at = now()`, nil},
 		{`do $$ begin assert pgcast.revoke_api_key('k'); assert not pgcast.revoke_api_key('k'); end $$; delete from pgcast.api_key`,
 			[]string{`__access keys {"id": "k"}`, `__access keys {"id": "k"}`}},
+		{`truncate pgcast.api_key`, []string{`__access keys {"id": null}`}},
+		{`select pgcast.create_api_key('a', '{publish}', '{a}', expires_at => 'infinity'); do $$ begin assert (select expires_at is null from pgcast.api_key); end $$`, nil},
 		{`do $$ begin perform pgcast.publish('__access', 'rules'); assert false; exception when invalid_parameter_value then end $$`, nil},
 	})
 }

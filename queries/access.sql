@@ -27,7 +27,9 @@ delete from pgcast.rule where id = sqlc.arg(id)::bigint;
 select pgcast.recheck(sqlc.arg(claims)::text::jsonb);
 
 -- name: RevocationList :many
-select r.kind, r.value, r.revoked_at, r.until from pgcast.revocation r where r.until > now();
+-- Those that hold, of so many seconds; 0: all.
+select r.kind, r.value, r.revoked_at, r.until from pgcast.revocation r
+where r.until > now() and (sqlc.arg(seconds)::float8 = 0 or r.revoked_at > now() - make_interval(secs => sqlc.arg(seconds)::float8));
 
 -- name: RevocationAdd :exec
 select pgcast.revoke(sqlc.narg(sub)::text, sqlc.narg(jti)::text, sqlc.narg(session)::text, make_interval(secs => sqlc.arg(seconds)::float8));

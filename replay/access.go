@@ -135,9 +135,9 @@ type Revocation struct {
 	At, Until time.Time // of a sub, what was issued after At counts
 }
 
-// Revocations lists those that hold.
-func (a *Access) Revocations(ctx context.Context) ([]Revocation, error) {
-	rows, err := a.queries.RevocationList(ctx)
+// Revocations lists those that hold, of this latest while; 0: all.
+func (a *Access) Revocations(ctx context.Context, latest time.Duration) ([]Revocation, error) {
+	rows, err := a.queries.RevocationList(ctx, latest.Seconds())
 	if err != nil {
 		return nil, unavailable("read the revocations", err)
 	}

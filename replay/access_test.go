@@ -200,7 +200,7 @@ func TestAccessRetention(t *testing.T) {
 	if e := new(pgcast.Error); !errors.As(access.Revoke(ctx, "name", "x", time.Hour), &e) || e.Code != pgcast.CodeInvalid {
 		t.Error("something else was revoked")
 	}
-	list, err := access.Revocations(ctx)
+	list, err := access.Revocations(ctx, 0)
 	if err != nil || len(list) != 3 || list[0].Until.Sub(list[0].At) < time.Hour-time.Second {
 		t.Errorf("%+v, %v", list, err)
 	}

@@ -88,6 +88,16 @@ const (
 	maxFailures = 10_000
 )
 
+// paused tells that it is not yet tried again; nil: it has not failed.
+func (f *failure) paused() bool { return f != nil && time.Now().Before(f.until) }
+
+// failed gives the newest failure of a table and claims; nil: there is none.
+func (s *Security) failed(name string) *failure {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failures[name]
+}
+
 // slot waits for a place among the checks under way.
 func (s *Security) slot(ctx context.Context) (release func(), err error) {
 	select {
@@ -106,11 +116,8 @@ func (l *RowLens) visible(ctx context.Context, t *secured, keys []string) (map[i
 	}
 	s := l.security
 	e := l.eyes(t)
-	name := strconv.FormatInt(t.Relation, 10) + e.role + "\x00" + e.claims
-	s.mu.Lock()
-	last := s.failures[name]
-	s.mu.Unlock()
-	if last != nil && time.Now().Before(last.until) {
+	name := fmt.Sprintf("%d %q %q %s", t.Relation, t.Key, e.role, e.claims)
+	if last := s.failed(name); last.paused() {
 		return nil, last.err
 	}
 	release, err := s.slot(ctx)
@@ -118,6 +125,10 @@ func (l *RowLens) visible(ctx context.Context, t *secured, keys []string) (map[i
 		return nil, err
 	}
 	defer release()
+	last := s.failed(name)
+	if last.paused() { // the same was asked meanwhile, as about another topic
+		return nil, last.err
+	}
 	began := time.Now()
 	// Not with the caller's own ctx: to break off a check costs a connection to the database.
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.opts.Timeout+5*time.Second)
@@ -156,7 +167,9 @@ func (l *RowLens) visible(ctx context.Context, t *secured, keys []string) (map[i
 func (s *Security) check(ctx context.Context, t *secured, e *eyes, keys []string) (map[int]bool, error) {
 	statement := t.Statement
 	if now := s.state.Load().of(t.Relation); now != nil {
-		statement = now.Statement
+		if statement = now.Statement; !slices.Equal(now.Key, t.Key) {
+			statement = "" // which has the values of the key by their numbers
+		}
 	}
 	if statement == "" {
 		return nil, errors.New("its key is another one than when enforce() was called")

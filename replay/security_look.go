@@ -69,6 +69,19 @@ func (l *RowLens) Look(ctx context.Context, events []*pgcast.Event) ([]*pgcast.E
 	return seen, nil
 }
 
+// Try implements fanout's QuickLens: events of other tables, and of none, need no check.
+func (l *RowLens) Try(events []*pgcast.Event) ([]*pgcast.Event, bool) {
+	if len(l.tables) == 0 {
+		return nil, false
+	}
+	for _, e := range events {
+		if t, _ := l.of(e.Topic); t != nil {
+			return nil, false
+		}
+	}
+	return events, true
+}
+
 var errNotLoaded = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "it is not known yet whose rows may be shown to whom", Hint: "try again in a moment"}
 
 // of gives the table that a topic's events are of; nil for any other topic. Only of a hashed

@@ -51,5 +51,6 @@ func TestAccessCommands(t *testing.T) {
 		t.Errorf("keys:\n%s", out)
 	}
 	s.run(t, "keys", "create", "a b", "publish", "x").fails(t, 1, "is not the name of an API key")
+	s.run(t, "keys", "create", "a", "publish", "x", "--for", "-1h").fails(t, 2, "--for is -1h")
 	s.run(t, "keys", "make").fails(t, 2, "unknown command")
 }

@@ -60,7 +60,7 @@ func (a *app) doctor(ctx context.Context, o doctorOptions) error {
 	}
 	s := a.set
 	options := &doctor.Options{DatabaseURL: s.DatabaseURL, DirectDatabaseURL: s.directURL(), Wake: s.Wake,
-		PoolSize: s.PoolSize, RetentionEvery: s.RetentionEvery,
+		PoolSize: s.PoolSize, Access: s.access().On, RetentionEvery: s.RetentionEvery,
 		RedisURL: s.Live.RedisURL, RedisPrefix: s.Live.RedisPrefix, RedisCAFile: s.Live.RedisCAFile}
 	if s.given("max-sessions") {
 		options.MaxSessions = s.MaxSessions

@@ -43,7 +43,10 @@ func (a *app) createKeyCommand() *cobra.Command {
 			if !json.Valid(k.Claims) {
 				return usage(invalid(`quote it for the shell: --claims '{"team": 7}'`, "the claims are not JSON"))
 			}
-			if holds != 0 {
+			if holds < 0 {
+				return usage(invalid("write after how long it expires, as 720h, or leave it out", "--for is %s", holds))
+			}
+			if holds > 0 {
 				k.Expires = time.Now().Add(holds)
 			}
 			return a.withAccess(cmd.Context(), func(access *replay.Access) error {

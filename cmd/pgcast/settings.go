@@ -124,7 +124,7 @@ var mainSettings = []setting{
 		help: "how to learn of new events: auto, notify, wal or poll",
 		read: choice(func(s *settings) *replay.Wake { return &s.Wake }, "auto", "notify", "wal", "poll")},
 	{name: "pool-size", value: "10", kind: "number", scope: forServer,
-		help: "most connections to Postgres at a time, besides the sequencer's own and three for snapshots",
+		help: "most connections to Postgres at a time, besides the sequencer's own, five for snapshots and twelve for access control",
 		read: number(func(s *settings) *int { return &s.PoolSize }, 2, 10_000)},
 	{name: "retention-every", value: "1m", kind: "duration", scope: forServer,
 		help: "how often to trim what is older than pgcast.retention allows",

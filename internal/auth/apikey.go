@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,7 +79,7 @@ type foundKey struct {
 }
 
 // lookups is how many ask the store at the same time; anybody can make up keys.
-const lookups = 4
+const lookups = 2
 
 // NewKeys makes the keys of a store. options may be nil.
 func NewKeys(store KeyStore, options *KeysOptions) *Keys {
@@ -101,7 +102,10 @@ func NewKeys(store KeyStore, options *KeysOptions) *Keys {
 	return k
 }
 
-var errKey = unauthenticated("the API key is not valid", "")
+var (
+	errKey       = unauthenticated("the API key is not valid", "")
+	errKeyLookup = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "the API key cannot be looked up right now", Hint: "try again soon", RetryAfter: time.Second}
+)
 
 // Authenticate verifies an API key. Errors are *[pgcast.Error] with code unauthenticated, or
 // unavailable where the store cannot be asked.
@@ -112,7 +116,7 @@ func (k *Keys) Authenticate(ctx context.Context, credential string) (*Claims, er
 	}
 	f, err := k.find(ctx, id)
 	if err != nil {
-		return nil, &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "the API key cannot be looked up right now", Hint: "try again soon", RetryAfter: time.Second}
+		return nil, errKeyLookup
 	}
 	hash, stored := sha256.Sum256([]byte(credential)), make([]byte, sha256.Size)
 	if f != nil {
@@ -129,6 +133,25 @@ func (k *Keys) Authenticate(ctx context.Context, credential string) (*Claims, er
 	}
 	k.note(id, f)
 	return f.claims, nil
+}
+
+// Current tells why the claims of an API key that was shown before do not count any more, or
+// returns nil: it is still there, and what it was. Errors are as of Authenticate.
+func (k *Keys) Current(ctx context.Context, claims *Claims) error {
+	switch f, err := k.find(ctx, claims.TokenID); {
+	case err != nil:
+		return errKeyLookup
+	case f == nil || f.record.Revoked || !f.claims.same(claims):
+		return errKey
+	}
+	return nil
+}
+
+// same tells whether claims of API keys allow the same, for as long.
+func (c *Claims) same(other *Claims) bool {
+	return c.hash == other.hash && c.Expires.Equal(other.Expires) && slices.EqualFunc(c.Scopes, other.Scopes, func(a, b Scope) bool {
+		return slices.Equal(a.Verbs, b.Verbs) && slices.EqualFunc(a.Topics, b.Topics, func(a, b pgcast.Pattern) bool { return a.String() == b.String() })
+	})
 }
 
 // maxKeyID bounds the id of a key, in bytes.

@@ -215,7 +215,7 @@ func TestAPIKeysThatAreMadeUp(t *testing.T) {
 		})
 	}
 	work.Wait()
-	if m.most > 4 {
+	if m.most > 2 {
 		t.Errorf("%d ask the store at the same time", m.most)
 	}
 	if _, err := k.Authenticate(t.Context(), good); err != nil || m.count(m.asked, "good") != 1 {
@@ -225,10 +225,12 @@ func TestAPIKeysThatAreMadeUp(t *testing.T) {
 	if n := len(m.asked); n != 20_001 {
 		t.Errorf("the store was asked for %d ids", n)
 	}
-	for id, n := range m.asked {
-		if n > 1 {
-			t.Errorf("it was asked %d times for %s", n, id)
-		}
+	again := 0
+	for _, n := range m.asked {
+		again += n - 1
+	}
+	if again > 400 { // whoever has to wait for long between two may find that others took the place
+		t.Errorf("it was asked %d times once more", again)
 	}
 	m.asked = map[string]int{} // what the store itself holds
 	m.mu.Unlock()

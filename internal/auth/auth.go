@@ -51,7 +51,7 @@ type Claims struct {
 	Raw     json.RawMessage // an object: a token's payload, or what stands for it
 	Subject string          // sub
 	TokenID string          // jti, or the id of an API key
-	Issued  time.Time       // zero: not known
+	Issued  time.Time       // not after they were verified; zero: not known
 	Expires time.Time       // from then on nothing is allowed any more; zero: never
 	Scopes  []Scope         // of an API key: all it may do
 
@@ -129,6 +129,10 @@ type Ask struct {
 // ErrForbidden is the answer where something is not allowed. It says the same whatever the
 // reason, and whether or not there is such a topic.
 var ErrForbidden = &pgcast.Error{Code: pgcast.CodeForbidden, Message: "this is not allowed", Hint: "ask whoever runs the server for a rule that allows it"}
+
+// ErrTicket is the answer to a ticket that stands for nobody.
+var ErrTicket = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "the ticket is not valid, or was used already",
+	Hint: "ask for a new one: POST /tickets"}
 
 // ErrUnauthenticated is the answer to those who do not say who they are.
 var ErrUnauthenticated = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "who are you?",

@@ -35,7 +35,10 @@ type AuthorizerOptions struct {
 	Timeout time.Duration
 	// Revocations take from callers what their claims would allow; nil: there are none.
 	Revocations *Revocations
-	Registerer  prometheus.Registerer // default none
+	// Keys tell, of the claims of an API key that wants to connect, or is to stay so, whether
+	// they are still what it is; nil: they are taken as they are.
+	Keys       *Keys
+	Registerer prometheus.Registerer // default none
 }
 
 const (
@@ -133,7 +136,8 @@ var errUndecided = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "who may
 	Hint: "try again in a moment", RetryAfter: time.Second}
 
 // Decide gives for each ask nil, [ErrForbidden], or an error with code unavailable, which
-// allows nothing either. What is not the name of a topic or a pattern is forbidden, and so is
+// allows nothing either; for Connect also one with code unauthenticated, where an API key is
+// not what it was when it was shown. What is not the name of a topic or a pattern is forbidden, and so is
 // everything to claims that have expired or are revoked.
 func (a *Authorizer) Decide(ctx context.Context, claims *Claims, asks []Ask) []error {
 	errs := make([]error, len(asks))
@@ -145,7 +149,9 @@ func (a *Authorizer) Decide(ctx context.Context, claims *Claims, asks []Ask) []e
 	}
 	if claims.Scopes != nil {
 		for i, ask := range asks {
-			errs[i] = within(claims.Scopes, ask)
+			if errs[i] = within(claims.Scopes, ask); errs[i] == nil && ask.Verb == Connect && a.opts.Keys != nil {
+				errs[i] = a.opts.Keys.Current(ctx, claims)
+			}
 		}
 		return errs
 	}

@@ -27,7 +27,7 @@ type keyFile struct {
 	keys            atomic.Pointer[[]key]
 
 	// Owned by who looks.
-	text   []byte // that keys were read from, or that could not be read
+	text   []byte // that keys were read from
 	failed string // what is wrong with the file now; empty: nothing
 }
 

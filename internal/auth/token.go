@@ -41,7 +41,7 @@ type TokenOptions struct {
 
 	// FilesEvery is how often files are looked at; default 5 s.
 	FilesEvery time.Duration
-	// FetchEvery is how often the JWKS is fetched; default 10 min.
+	// FetchEvery is how often the JWKS is fetched; default 10 min, and FetchPause at least.
 	FetchEvery time.Duration
 	// FetchPause is between two fetches, whoever wants them; default 10 s.
 	FetchPause time.Duration
@@ -82,6 +82,7 @@ func NewVerifier(options *TokenOptions) (*Verifier, error) {
 	setDefault(&o.FetchPause, 10*time.Second)
 	setDefault(&o.FetchTimeout, 5*time.Second)
 	setDefault(&o.KeepFor, 24*time.Hour)
+	o.FetchEvery = max(o.FetchEvery, o.FetchPause)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -286,10 +287,15 @@ func (v *Verifier) accept(p *payload) (*Claims, error) {
 	if err != nil {
 		return nil, unauthenticated(err.Error(), "")
 	}
+	now := time.Now()
 	exp, _ := p.GetExpirationTime() // it was read before
 	c.Expires = exp.Add(v.opts.Leeway)
 	if iat, _ := p.GetIssuedAt(); iat != nil {
-		c.Issued = iat.Time
+		// A clock that goes ahead, within the leeway, does not put it out of reach of what is
+		// revoked now.
+		if c.Issued = iat.Time; c.Issued.After(now) {
+			c.Issued = now
+		}
 	}
 	if c.Subject, err = p.GetSubject(); err == nil {
 		c.TokenID, err = p.text("jti")

@@ -354,3 +354,20 @@ func TestTokensAreNotLogged(t *testing.T) {
 		t.Errorf("there is a log: %s", log.String())
 	}
 }
+
+// A token of a clock that goes ahead can be revoked as soon as it was shown.
+func TestIssuedAhead(t *testing.T) {
+	key := authtest.New(t, "HS256")
+	v, err := auth.NewVerifier(&auth.TokenOptions{Secret: key.Secret(), Leeway: 30 * time.Second, Logger: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	c, err := v.Authenticate(t.Context(), key.Token(t, map[string]any{"sub": "ann", "iat": now.Add(20 * time.Second).Unix(), "exp": now.Add(time.Hour).Unix()}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := (auth.Revocation{Kind: auth.BySubject, Value: "ann", At: time.Now()}); !r.Covers(c, "") {
+		t.Errorf("issued %v, it is not revoked at %v", c.Issued, r.At)
+	}
+}

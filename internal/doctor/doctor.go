@@ -59,6 +59,7 @@ type Options struct {
 	DirectDatabaseURL string // default DatabaseURL
 	Wake              replay.Wake
 	PoolSize          int           // default 10
+	Access            bool          // there is access control
 	MaxSessions       int           // 0: the default of 100,000, which not everybody needs
 	RetentionEvery    time.Duration // default 1 minute
 	// RedisURL is that of live state; "" where each server has its own. RedisPrefix and

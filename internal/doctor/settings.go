@@ -163,9 +163,12 @@ func checkConnections(ctx context.Context, x *exam) ([]finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Besides the pool: the sequencer's line, two snapshots that are read and one who looks
-	// after them, and what a server uses now and then.
-	wants := x.opts.PoolSize + 6
+	// Besides the pool: the sequencer's line, two snapshots that are read, each of which may hold
+	// its tables by another one, one who looks after them, and what a server uses now and then.
+	wants := x.opts.PoolSize + 8
+	if x.opts.Access {
+		wants += 12 // who decides on callers and on rows
+	}
 	free := most - reserved - used + 1 // this one goes
 	found := fmt.Sprintf("%d of %d in use, %d of them by servers; a server may want %d", used, most, ours, wants)
 	raise := inSQL("alter system set max_connections = %d -- and restart Postgres; or lower pool-size", most+2*wants)

@@ -27,8 +27,9 @@ func TestSessionLimits(t *testing.T) {
 	rs.mends(t, conn, "session-limits")
 	examine(t, url, nil, "session-limits").want(t, "session-limits", OK)
 
-	rs.want(t, "max-connections", OK, "of 500 in use", "may want 16")
-	examine(t, url, func(d *Doctor) { d.opts.PoolSize = 1000 }, "max-connections").want(t, "max-connections", Warn, "may want 1006", "max_connections = 2512")
+	rs.want(t, "max-connections", OK, "of 500 in use", "may want 18")
+	examine(t, url, func(d *Doctor) { d.opts.PoolSize = 1000 }, "max-connections").want(t, "max-connections", Warn, "may want 1008", "max_connections = 2516")
+	examine(t, url, func(d *Doctor) { d.opts.Access = true }, "max-connections").want(t, "max-connections", OK, "may want 30")
 	run(t, conn, "alter role "+name+" connection limit 5")
 	rs = examine(t, url, nil, "max-connections")
 	rs.want(t, "max-connections", Warn, "limited to 5 connections")

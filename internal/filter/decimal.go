@@ -6,15 +6,19 @@ import (
 	"strings"
 )
 
-// maxExponent is the largest exponent a number of a filter may have, either way.
+// maxExponent is the largest exponent a number of a filter may have, either way, with one digit
+// before the point.
 const maxExponent = 100_000
+
+// farExponent is beyond all that can be compared with; which of two such numbers is larger
+// does not matter.
+const farExponent = 1 << 40
 
 // decimal is a number by its digits, of any size and precision: 0.d1d2d3… × 10^scale.
 type decimal struct {
 	negative bool
 	digits   []byte // from the first that is not 0 on, with a point somewhere; empty: it is 0
 	scale    int64
-	wide     bool // its exponent is beyond maxExponent
 }
 
 // readDecimal reads a JSON number, without copying it.
@@ -25,10 +29,8 @@ func readDecimal(raw []byte) (d decimal) {
 	exponent := int64(0)
 	if i := bytes.IndexAny(raw, "eE"); i >= 0 {
 		n, err := strconv.ParseInt(strings.TrimPrefix(string(raw[i+1:]), "+"), 10, 64)
-		if err != nil || n > maxExponent || n < -maxExponent {
-			d.wide = true
-			// Beyond all that can be compared with; which of two such is larger does not matter.
-			if n = 1 << 40; i+1 < len(raw) && raw[i+1] == '-' {
+		if err != nil || n > farExponent || n < -farExponent {
+			if n = farExponent; i+1 < len(raw) && raw[i+1] == '-' {
 				n = -n
 			}
 		}
@@ -42,7 +44,7 @@ func readDecimal(raw []byte) (d decimal) {
 		}
 	}
 	if first < 0 {
-		return decimal{wide: d.wide}
+		return decimal{}
 	}
 	point := bytes.IndexByte(raw, '.')
 	if point < 0 {
@@ -54,6 +56,11 @@ func readDecimal(raw []byte) (d decimal) {
 		d.scale = int64(point-first+1) + exponent
 	}
 	return d
+}
+
+// wide tells whether its exponent is beyond maxExponent.
+func (d decimal) wide() bool {
+	return len(d.digits) > 0 && (d.scale-1 > maxExponent || d.scale-1 < -maxExponent)
 }
 
 // compare tells which of two is larger.

@@ -76,7 +76,8 @@ func TestString(t *testing.T) {
 		`a=1`: `a = 1`, ` A  = 01e0`: ``, `((a = 1))`: `a = 1`, `(a=1 and b=2) and c=3`: `a = 1 and b = 2 and c = 3`, `(a=1 or b=2) and c=3`: `(a = 1 or b = 2) and c = 3`,
 		`a=1 or (b=2 and c=3)`: `a = 1 or b = 2 and c = 3`, `not(a=1)`: `not a = 1`, `not(a=1 or b=2)`: `not (a = 1 or b = 2)`, `"a" <> -0.50`: `a != -0.5`, `"and" = 'x''y'`: `"and" = 'x''y'`,
 		`a in(1,'b',TRUE)`: `a in (1, 'b', true)`, `a IS NOT NULL`: `a is not null`, `Starts2 starts WITH 'x'`: `Starts2 starts with 'x'`, `"a b".c = 1e3`: `"a b".c = 1000`, `a.is = 1`: ``, `a."is" = 1`: `a."is" = 1`,
-		`a = 1e30`: `a = 1e30`, `a = 123456e-12`: `a = 123456e-12`, `a = -0`: `a = 0`, `"" = 1`: `"" = 1`,
+		`a = 1e30`: `a = 1e30`, `a = 123456e-12`: `a = 123456e-12`, `a = -0`: `a = 0`, `a = 0e9999999`: `a = 0`,
+		`a = 100e99998`: `a = 1e100000`, `a = 100e99999`: ``, `a = 0.15e-99999`: `a = 15e-100001`, `a = 0.15e-100000`: ``, `"" = 1`: `"" = 1`,
 	} {
 		f, err := Parse(text)
 		switch {
@@ -84,6 +85,10 @@ func TestString(t *testing.T) {
 			t.Errorf("%s was read as %s", text, f)
 		case want != "" && (err != nil || f.String() != want):
 			t.Errorf("%s: %v, %v; want %s", text, f, err, want)
+		case want != "":
+			if again, err := Parse(want); err != nil || again.String() != want {
+				t.Errorf("%s reads as %v, %v", want, again, err)
+			}
 		}
 	}
 }

@@ -305,7 +305,7 @@ func (p *parser) operand(what string) (o operand, err error) {
 		o = operand{kind: text, text: t.text}
 	case t.kind == num:
 		d := readDecimal([]byte(t.text))
-		if d.wide {
+		if d.wide() {
 			return o, invalid("", "at byte %d is a number whose exponent is beyond ±%d", p.from, maxExponent)
 		}
 		o = operand{kind: number, text: d.String()}

@@ -66,7 +66,7 @@ func object(raw json.RawMessage) (*expr, error) {
 			v = operand{kind: text, text: value}
 		case json.Number:
 			d := readDecimal([]byte(value))
-			if d.wide {
+			if d.wide() {
 				return nil, invalid("", "the exponent of member %.60q is beyond ±%d", key, maxExponent)
 			}
 			v = operand{kind: number, text: d.String()}

@@ -2,7 +2,6 @@ package filter
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/pgcast/pgcast"
@@ -21,10 +20,14 @@ const (
 type Tables struct {
 	load func(context.Context) ([]pgcast.Table, error)
 
-	mu   sync.Mutex // held while they are looked up: the others then find them
-	list []pgcast.Table
-	at   time.Time
-	took time.Duration
+	turn chan struct{} // held by who looks them up; the others then find them, or why not
+
+	// Owned by who has the turn.
+	list   []pgcast.Table
+	at     time.Time
+	took   time.Duration
+	failed time.Time
+	err    error // of then
 }
 
 // NewTables makes Tables that are looked up by load; nil: there are none.
@@ -32,7 +35,7 @@ func NewTables(load func(context.Context) ([]pgcast.Table, error)) *Tables {
 	if load == nil {
 		load = func(context.Context) ([]pgcast.Table, error) { return nil, nil }
 	}
-	return &Tables{load: load}
+	return &Tables{load: load, turn: make(chan struct{}, 1)}
 }
 
 // all gives them, also when they cannot be looked up right now but once could.
@@ -46,28 +49,42 @@ func (t *Tables) all(ctx context.Context) ([]pgcast.Table, error) {
 
 // known gives them if that takes no waiting.
 func (t *Tables) known() (list []pgcast.Table, ok bool) {
-	if !t.mu.TryLock() {
+	select {
+	case t.turn <- struct{}{}:
+	default:
 		return nil, false
 	}
-	defer t.mu.Unlock()
+	defer func() { <-t.turn }()
 	return t.list, t.fresh(tablesMost)
 }
 
-// fresh tells whether they are believed, if they are no older than that; mu is held.
+// fresh tells whether they are believed, if they are no older than that. It is called by who has
+// the turn.
 func (t *Tables) fresh(most time.Duration) bool {
 	return !t.at.IsZero() && time.Since(t.at) < min(max(tablesFresh, tablesShare*t.took), most)
 }
 
 // since gives them as of no longer ago than that; with an error, as they were before.
 func (t *Tables) since(ctx context.Context, most time.Duration) ([]pgcast.Table, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.fresh(most) {
+	asked := time.Now()
+	select {
+	case t.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-t.turn }()
+	switch {
+	case t.fresh(most):
 		return t.list, nil
+	case t.failed.After(asked):
+		return t.list, t.err // each would wait for the database as long as the others have
 	}
 	began := time.Now()
 	list, err := t.load(ctx)
 	if err != nil {
+		if ctx.Err() == nil { // else it was the caller's time
+			t.failed, t.err = time.Now(), err
+		}
 		return t.list, err
 	}
 	t.list, t.at, t.took = list, time.Now(), time.Since(began)

@@ -18,7 +18,8 @@ type Authenticator interface {
 // Authorizer decides what callers may do.
 type Authorizer interface {
 	// Decide gives for each ask nil, [auth.ErrForbidden], or an error with code unavailable,
-	// which allows nothing either.
+	// which allows nothing either; for [auth.Connect] also one with code unauthenticated, where
+	// the claims are no longer what was shown.
 	Decide(ctx context.Context, claims *auth.Claims, asks []auth.Ask) []error
 }
 

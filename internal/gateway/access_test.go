@@ -66,7 +66,7 @@ func (k *tickets) Redeem(_ context.Context, ticket string) (*auth.Claims, error)
 	claims := k.all[ticket]
 	delete(k.all, ticket)
 	if claims == nil {
-		return nil, errNoTicket
+		return nil, auth.ErrTicket
 	}
 	return claims, nil
 }

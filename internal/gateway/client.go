@@ -52,6 +52,7 @@ type client struct {
 	id      string                    // of the session; its owner's secret
 	live    live
 	rights  *rights       // nil where there is no access control
+	judged  int           // rounds of rights when the frame at hand was decided on
 	limited *limited      // nil until something is
 	lease   *lease        // nil while nothing ends it
 	refused int           // frames, and places of a subscribe-batch, in all

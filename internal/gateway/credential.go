@@ -146,7 +146,6 @@ var (
 	errNoBearer     = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "the header Authorization has no bearer token",
 		Hint: "send Authorization: Bearer …, once"}
 	errTwoTokens = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "there are two tokens", Hint: "send one"}
-	errNoTicket  = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "the ticket is not valid, or has been used", Hint: "get another one: POST /tickets"}
 	errTokenURL  = &pgcast.Error{Code: pgcast.CodeInvalid, Message: "a token or a key stands in the URL, where others can read it",
 		Hint: "send Authorization: Bearer …, or a ticket of POST /tickets as ticket=; and have this one revoked"}
 )
@@ -220,12 +219,12 @@ func cutTicket(r *http.Request, strict bool) (string, *http.Request, error) {
 	return tickets[0], r, nil
 }
 
-// redeem gives the claims of a ticket.
+// redeem gives the claims of a ticket, which is used up.
 func (g *Gateway) redeem(ctx context.Context, ticket string) (*auth.Claims, error) {
 	if len(ticket) > maxTicket || g.opts.Access.Tickets == nil {
-		return nil, errNoTicket
+		return nil, auth.ErrTicket
 	}
-	ctx, release, err := g.slot(ctx)
+	ctx, release, err := among(ctx, g.tickets)
 	if err != nil {
 		return nil, err
 	}

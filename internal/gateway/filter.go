@@ -142,6 +142,15 @@ func (c *client) fitsBeside(topic string, filtered bool) error {
 	return nil
 }
 
+// hearsWhole tells why a session may not have everything of a group's topic under the server's own
+// name, or returns nil: it has subscribed to a part of it.
+func (c *client) hearsWhole(topic string) error {
+	if c.filters[topic] != nil {
+		return &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("%q has a filter in this session, and would be heard in part only", topic), Hint: "use another session for one of them"}
+	}
+	return c.fitsBeside(topic, false)
+}
+
 // keepFilter notes through which filter a subscription is seen; nil: none.
 func (c *client) keepFilter(topic string, f *filter.Filter) {
 	switch {
@@ -155,13 +164,16 @@ func (c *client) keepFilter(topic string, f *filter.Filter) {
 }
 
 // sought reads on, page by page, until a lens lets something through or there is no more; ask
-// gives a page and where the next one begins.
+// gives a page and where the next one begins. What is missing is told of all of them.
 func (g *Gateway) sought(ctx context.Context, lens fanout.Lens, after int64, ask func(after int64) (page pgcast.Page, next int64, err error)) (pgcast.Page, int64, error) {
+	tail := pgcast.Seq(0)
 	for n := 1; ; n++ {
 		page, next, err := ask(after)
 		if err != nil {
 			return page, next, err
 		}
+		tail = max(tail, page.Tail)
+		page.Tail = tail
 		read := len(page.Events)
 		if page.Events, err = g.through(ctx, lens, page.Events); err != nil {
 			return page, next, err

@@ -60,8 +60,9 @@ type Gateway struct {
 	metrics *metrics
 	tables  *filter.Tables
 
-	slots chan struct{} // one for each request under way
-	large chan struct{} // one for each answer on its way that is larger than a frame
+	slots   chan struct{} // one for each request under way
+	tickets chan struct{} // one for each ticket that is being redeemed
+	large   chan struct{} // one for each answer on its way that is larger than a frame
 
 	heartbeat time.Duration // a session that was sent nothing for so long is sent hb
 	signIn    time.Duration // within which a client has to say who it is
@@ -165,13 +166,16 @@ func New(hub *fanout.Hub, publish Publisher, history Historian, opts Options) *G
 		if own.TicketTTL <= 0 {
 			own.TicketTTL = 30 * time.Second
 		}
+		if own.DecisionTTL <= 0 {
+			own.DecisionTTL = decisionTTL
+		}
 		opts.Access = &own
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
 	g := &Gateway{hub: hub, publish: publish, history: history, opts: opts, metrics: newMetrics(opts.Registerer),
-		slots: make(chan struct{}, opts.MaxRequests), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, signIn: signInWithin, closeWait: closeWait, clients: map[transport]*fanout.Session{}, crowd: newCrowd(opts.MaxSessionsPerAddress, opts.MaxSessionsPerSubject), rights: map[*rights]struct{}{}, waiting: map[string]int{}, degraded: map[string]bool{}, empty: make(chan struct{})}
+		slots: make(chan struct{}, opts.MaxRequests), tickets: make(chan struct{}, redeemers), large: make(chan struct{}, opts.MaxRequests), heartbeat: heartbeatEvery, signIn: signInWithin, closeWait: closeWait, clients: map[transport]*fanout.Session{}, crowd: newCrowd(opts.MaxSessionsPerAddress, opts.MaxSessionsPerSubject), rights: map[*rights]struct{}{}, waiting: map[string]int{}, degraded: map[string]bool{}, empty: make(chan struct{})}
 	load := g.attached
 	if opts.Tables == nil {
 		load = nil

@@ -160,14 +160,6 @@ func groupOf(topic string) (name string, ok bool) {
 	return strings.CutPrefix(topic, pgcast.GroupTopic(""))
 }
 
-// denial is why there is no subscription to a group's own topic.
-func denial(err error) string {
-	if err == errTooManyLive {
-		return wire.ReasonTooMany
-	}
-	return wire.ReasonInternal
-}
-
 // seat finds or opens the session's place in a group; vacate must follow where it is not
 // kept.
 func (c *client) seat(name string) (*seat, error) {

@@ -24,7 +24,8 @@ type policy struct {
 	mu     sync.Mutex
 	rules  map[rule]bool
 	banned map[string]bool
-	down   bool // nothing can be decided
+	down   bool      // nothing can be decided
+	unsure auth.Verb // about this one nothing can be decided
 	asked  []auth.Ask
 }
 
@@ -77,7 +78,7 @@ func (p *policy) Decide(_ context.Context, claims *auth.Claims, asks []auth.Ask)
 	errs := make([]error, len(asks))
 	for i, ask := range asks {
 		switch {
-		case p.down:
+		case p.down, ask.Verb == p.unsure:
 			errs[i] = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "it cannot be decided right now"}
 		case !p.allows(claims.Subject, ask):
 			errs[i] = auth.ErrForbidden

@@ -149,9 +149,17 @@ func (c *client) authenticate(ctx context.Context, f wire.Frame, bytes int) {
 // than with the claims it had.
 func (c *client) seesOtherwise(old *auth.Claims) bool {
 	now := c.claims.Load()
-	for topic := range c.names {
+	otherwise := func(topic string) bool {
 		was, is := c.g.lens(old, topic), c.g.lens(now, topic)
-		if was != nil && is != nil && was.Key() != is.Key() {
+		return was != nil && is != nil && was.Key() != is.Key()
+	}
+	for topic := range c.names {
+		if otherwise(topic) {
+			return true
+		}
+	}
+	for name, s := range c.live.seats {
+		if s.own && otherwise(pgcast.GroupTopic(name)) {
 			return true
 		}
 	}
@@ -167,6 +175,9 @@ func (c *client) renew(ctx context.Context, token string) error {
 	}
 	if old.Source != auth.Anonymous && (old.Source != claims.Source || old.Subject != claims.Subject) {
 		return errOtherUser
+	}
+	if err := c.limitSubject(ctx, claims); err != nil {
+		return err
 	}
 	if err := c.g.allow(ctx, claims, auth.Connect, ""); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/auth"
 	"github.com/pgcast/pgcast/internal/wire"
 	"github.com/pgcast/pgcast/presence/ratelimit"
 )
@@ -87,6 +88,16 @@ func (c *client) caller() ratelimit.Caller {
 	}
 	c.limited.caller.Subject = subjectOf(c.claims.Load())
 	return c.limited.caller
+}
+
+// limitSubject decides on a client that says, after its handshake, who it is: for the handshake
+// its address was counted, and its subject was not.
+func (c *client) limitSubject(ctx context.Context, claims *auth.Claims) error {
+	l, subject := c.g.opts.Limits, subjectOf(claims)
+	if l == nil || subject == "" || subject == subjectOf(c.claims.Load()) {
+		return nil
+	}
+	return l.Allow(ctx, ratelimit.Connect, ratelimit.Caller{Subject: subject}, ratelimit.Ask{Cost: 1})
 }
 
 // known notes the address of a client that comes through a proxy.

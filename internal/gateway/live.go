@@ -274,11 +274,14 @@ func (c *client) attend(ctx context.Context, topic string, ref json.RawMessage) 
 	switch _, verb, about := ownTopic(topic); verb {
 	case auth.Group:
 		name, _ := cutOwn(topic)
-		if err = c.attendGroup(ctx, name, ref); err != nil {
-			c.session.Deny(topic, ref, denial(err))
+		if err := c.hearsWhole(about); err != nil {
+			c.turnAwayAt(wire.Place{Topic: topic}, ref, err)
+			c.release(about)
+		} else if err = c.attendGroup(ctx, name, ref); err != nil {
+			c.session.Deny(topic, ref, reasonOf(err))
 			c.release(about)
 		} else {
-			c.rights.kept(about)
+			c.rights.kept(about, c.judged)
 		}
 		return
 	case auth.Cursor:

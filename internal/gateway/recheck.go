@@ -159,13 +159,9 @@ func (r *rights) settle(undecided bool) {
 
 // late tells whether it has gone on for too long that something could not be decided.
 func (r *rights) late() bool {
-	ttl := r.g.opts.Access.DecisionTTL
-	if ttl <= 0 {
-		ttl = decisionTTL
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.since.IsZero() && time.Since(r.since) > ttl
+	return !r.since.IsZero() && time.Since(r.since) > r.g.opts.Access.DecisionTTL
 }
 
 // decide decides on the connection and the subscriptions, and ends those that are lost. It
@@ -180,12 +176,15 @@ func (r *rights) decide(ctx context.Context) (undecided bool) {
 		}
 		asks := []auth.Ask{{Verb: auth.Connect}}
 		r.mu.Lock()
+		r.rounds++
 		for name, lost := range r.topics {
 			if !lost {
 				asks = append(asks, auth.Ask{Verb: auth.Subscribe, Topic: name})
 			}
 		}
+		session := r.session
 		r.mu.Unlock()
+		asks = append(asks, pastOf(session)...)
 		errs := r.g.allowEach(ctx, claims, asks)
 		switch {
 		case r.claims() != claims: // it is somebody else by now
@@ -195,6 +194,21 @@ func (r *rights) decide(ctx context.Context) (undecided bool) {
 			return r.lose(asks, errs)
 		}
 	}
+}
+
+// pastOf is what a session needs besides, for what it is still being sent of the past.
+func pastOf(session *fanout.Session) (asks []auth.Ask) {
+	if session == nil {
+		return nil
+	}
+	for name, snapshot := range session.Past() {
+		verb := auth.History
+		if snapshot {
+			verb = auth.Snapshot
+		}
+		asks = append(asks, auth.Ask{Verb: verb, Topic: name})
+	}
+	return asks
 }
 
 // lose ends what is lost of what was asked.
@@ -220,8 +234,11 @@ func (r *rights) lose(asks []auth.Ask, errs []error) (undecided bool) {
 			}
 			continue
 		}
-		if _, there := r.topics[asks[i].Topic]; there {
+		_, there := r.topics[asks[i].Topic]
+		if there {
 			r.topics[asks[i].Topic] = true
+		}
+		if there || asks[i].Verb != auth.Subscribe { // a replay needs no subscription
 			lost = append(lost, asks[i].Topic)
 		}
 	}
@@ -240,9 +257,9 @@ func (r *rights) shut(session *fanout.Session, reason error) {
 	case !denied:
 		session.End(errUndecided)
 	case r.client != nil && errors.Is(reason, pgcast.ErrUnauthenticated):
-		session.End(errNotKnown)
+		r.g.end(connected{r.client, session}, errNotKnown)
 	case r.client != nil:
-		session.End(errLost)
+		r.g.end(connected{r.client, session}, errLost)
 	default:
 		r.mu.Lock()
 		lost := r.lost()

@@ -34,6 +34,7 @@ type rights struct {
 	timer   *time.Timer // to decide once more; nil: not set
 	since   time.Time   // when what could not be decided was first asked for; zero: everything is
 	tries   int
+	rounds  int // how often they were decided on anew
 	gone    bool
 }
 
@@ -96,17 +97,26 @@ func (r *rights) drop(name string) {
 }
 
 // kept is called when a subscription that was held is open: the right may have been lost
-// meanwhile.
-func (r *rights) kept(name string) {
+// meanwhile, or, since so many rounds, the one to what it begins with.
+func (r *rights) kept(name string, rounds int) {
 	if r == nil {
 		return
 	}
 	r.mu.Lock()
-	lost, session := r.topics[name], r.session
+	lost, session, missed := r.topics[name], r.session, r.rounds != rounds
 	r.mu.Unlock()
 	if lost {
 		session.Forbid(name)
+	} else if missed {
+		r.g.doubt(r)
 	}
+}
+
+// round tells how often they were decided on anew.
+func (r *rights) round() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rounds
 }
 
 // opened gives them the session that was still to be opened, whose subscriptions are.
@@ -116,9 +126,12 @@ func (r *rights) opened(session *fanout.Session) {
 	}
 	r.mu.Lock()
 	r.session = session
-	lost := r.lost()
+	lost, missed := r.lost(), r.rounds > 0
 	r.mu.Unlock()
 	session.Forbid(lost...)
+	if missed {
+		r.g.doubt(r)
+	}
 }
 
 // lost are the topics and patterns whose right was lost; mu is held.
@@ -160,6 +173,7 @@ func (c *client) judge(ctx context.Context, places []wire.Place, denied []error)
 	if c.rights == nil {
 		return nil
 	}
+	c.judged = c.rights.round()
 	list := make(verdicts, len(places))
 	var asks []auth.Ask
 	var tell []func(no error) // what each is for
@@ -217,7 +231,11 @@ func (c *client) needs(p wire.Place, v *verdict, ask func(verb auth.Verb, topic 
 	case p.Snapshot && !pgcast.IsPattern(p.Topic):
 		ask(auth.Snapshot, p.Topic, must)
 	case p.After != nil || seen && !p.Snapshot:
-		ask(auth.History, p.Topic, func(error) { v.barred = true })
+		ask(auth.History, p.Topic, func(err error) {
+			if v.barred = forbidden(err); !v.barred { // what it may still have is not to become a gap
+				must(err)
+			}
+		})
 	}
 	if pgcast.IsPattern(p.Topic) {
 		return true
@@ -300,6 +318,25 @@ func (g *Gateway) may(ctx context.Context, claims *auth.Claims, topic string, ve
 		asks[i] = auth.Ask{Verb: verb, Topic: topic}
 	}
 	return worst(g.allowEach(ctx, claims, asks))
+}
+
+// remains gives what tells why a caller may not go on with something that takes long, or returns
+// nil. What cannot be decided goes on, no longer than DecisionTTL.
+func (g *Gateway) remains(ctx context.Context, claims *auth.Claims, verb auth.Verb, topic string) func() error {
+	asks, since := []auth.Ask{{Verb: auth.Connect}, {Verb: verb, Topic: topic}}, time.Time{}
+	return func() error {
+		err := worst(g.allowEach(ctx, claims, asks))
+		switch {
+		case err == nil:
+			since = time.Time{}
+		case forbidden(err):
+		case since.IsZero():
+			since, err = time.Now(), nil
+		case time.Since(since) < g.opts.Access.DecisionTTL:
+			err = nil
+		}
+		return err
+	}
 }
 
 // worst gives an error that says no for good, if there is one, else another, else nil.

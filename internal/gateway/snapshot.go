@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/pgcast/pgcast"
@@ -115,6 +116,8 @@ func reasonOf(err error) string {
 			return wire.ReasonRateLimited
 		case pgcast.CodeInvalid:
 			return wire.ReasonInvalidFilter
+		case pgcast.CodeTooMany:
+			return wire.ReasonTooMany
 		}
 	}
 	return wire.ReasonInternal
@@ -179,27 +182,35 @@ func (g *Gateway) getSnapshot(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, err)
 	default:
 		defer s.Close()
-		g.answerSnapshot(w, topic, s, claims.Expires)
+		g.answerSnapshot(w, topic, s, claims.Expires, g.remains(r.Context(), claims, auth.Snapshot, topic))
 	}
 }
 
 // answerSnapshot sends a snapshot piece by piece, each with the write timeout's time to be
-// taken, and none after the caller's claims have expired. Of what cannot be read, or sent, to
-// its end the answer is cut off, for the client to see.
-func (g *Gateway) answerSnapshot(w http.ResponseWriter, topic string, s *fanout.SnapshotReader, expires time.Time) {
+// taken, and none after the caller's claims have expired or may tells that they do not allow it
+// any more. Of what cannot be read, or sent, to its end the answer is cut off, for the client to
+// see.
+func (g *Gateway) answerSnapshot(w http.ResponseWriter, topic string, s *fanout.SnapshotReader, expires time.Time, may func() error) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Content-Type-Options", "nosniff")
 	c := http.NewResponseController(w)
-	err := writeSnapshot(topic, s, func(piece []byte) error {
-		deadline := time.Now().Add(g.opts.WriteTimeout)
-		if !expires.IsZero() && expires.Before(deadline) {
-			deadline = expires
+	err := writeSnapshot(topic, s, func(text []byte) error {
+		for piece := range slices.Chunk(text, pieceBytes) {
+			if err := may(); err != nil {
+				return err
+			}
+			deadline := time.Now().Add(g.opts.WriteTimeout)
+			if !expires.IsZero() && expires.Before(deadline) {
+				deadline = expires
+			}
+			_ = c.SetWriteDeadline(deadline)
+			if _, err := w.Write(piece); err != nil {
+				return err
+			}
 		}
-		_ = c.SetWriteDeadline(deadline)
-		_, err := w.Write(piece)
-		return err
+		return nil
 	})
 	if err != nil {
 		panic(http.ErrAbortHandler)

@@ -33,7 +33,6 @@ type stream struct {
 	marks []mark
 	over  error // why the stream cannot go on; nil while it can
 
-	claims *auth.Claims // of whoever asks
 	rights *rights
 }
 
@@ -82,10 +81,10 @@ func (g *Gateway) streamEvents(w http.ResponseWriter, r *http.Request) {
 	go s.run(session)
 }
 
-// mayOpen decides on all of a stream at once, and notes by whom it is.
+// mayOpen decides on all of a stream at once.
 func (s *stream) mayOpen(r *http.Request) error {
 	claims, err := s.g.asker(r)
-	if s.claims = claims; err != nil || s.g.opts.Access == nil {
+	if err != nil || s.g.opts.Access == nil {
 		return err
 	}
 	s.rights = s.g.watchOver(func() *auth.Claims { return claims }, nil, nil, askingOf(r).checks)
@@ -107,9 +106,12 @@ func (s *stream) mayOpen(r *http.Request) error {
 	defer cancel()
 	errs := s.g.allowEach(ctx, claims, asks)
 	for i, m := range resumed {
-		m.barred = errs[musts+i] != nil
+		// What cannot be decided is no reason to make a gap of what it may still have.
+		if m.barred = forbidden(errs[musts+i]); m.barred {
+			errs[musts+i] = nil
+		}
 	}
-	return worst(errs[:musts])
+	return worst(errs)
 }
 
 // refuseStream answers a request for a stream with an error. A browser's EventSource gives
@@ -193,7 +195,7 @@ func (s *stream) lenses(ctx context.Context) ([]fanout.Lens, error) {
 	list := make([]fanout.Lens, len(s.marks))
 	for i, m := range s.marks {
 		var err error
-		if list[i], err = s.g.view(ctx, s.g.lens(s.claims, m.name), m.name, m.filter); err != nil {
+		if list[i], err = s.g.view(ctx, s.g.lens(s.asking.claims, m.name), m.name, m.filter); err != nil {
 			return nil, err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"testing"
 
 	"github.com/pgcast/pgcast"
@@ -142,4 +143,60 @@ func TestLimitsOfSubjects(t *testing.T) {
 	p = d.as(t, d.token(t, "bob"))
 	p.raw(publish)
 	p.want(wire.Published)
+}
+
+// A subject's connections are counted however it says who it is, and by its address only where
+// it is nobody.
+func TestConnectLimitOfSubjects(t *testing.T) {
+	t.Parallel()
+	rules, err := ratelimit.ParseRules("connect subject 3/168h, connect ip 8/168h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDoor(t, func(s *setup) {
+		anonymous(t, s)
+		s.Limits = ratelimit.New(&ratelimit.Options{Rules: rules, Logger: discard})
+	})
+	ann := d.token(t, "ann")
+	d.as(t, ann).raw(`{}`)
+	d.ticket(t, ann)
+	p := d.enter(t, "", nil)
+	p.want(wire.Welcome)
+	p.send(wire.Frame{Type: wire.Auth, Token: ann})
+	p.want(wire.Authenticated)
+	p.send(wire.Frame{Type: wire.Auth, Token: ann}) // it is ann already
+	p.want(wire.Authenticated)
+	d.answered(t, "POST", "/tickets", bearing(ann), "", http.StatusTooManyRequests, pgcast.CodeRateLimited)
+	p = d.enter(t, "", nil)
+	p.want(wire.Welcome)
+	p.send(wire.Frame{Type: wire.Auth, Ref: []byte("1"), Token: ann})
+	p.wantLimited("1")
+	p.send(wire.Frame{Type: wire.Auth, Token: d.token(t, "bob")})
+	p.want(wire.Authenticated)
+}
+
+// So it is where nobody is let in who does not say who he is.
+func TestConnectLimitOfHello(t *testing.T) {
+	t.Parallel()
+	rules, err := ratelimit.ParseRules("connect subject 1/168h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDoor(t, func(s *setup) {
+		s.Limits = ratelimit.New(&ratelimit.Options{Rules: rules, Logger: discard})
+		s.TrustedProxies = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	for i, want := range []string{"ann", "", "bob"} {
+		p := d.enter(t, "", http.Header{"X-Forwarded-For": {fmt.Sprintf("192.0.2.%d", i)}}) // from everywhere
+		token := d.token(t, "ann")
+		if want == "bob" {
+			token = d.token(t, "bob")
+		}
+		p.send(wire.Frame{Type: wire.Hello, Token: token})
+		if want == "" {
+			p.wantClosed(wire.CloseThrottled)
+		} else {
+			p.want(wire.Welcome)
+		}
+	}
 }

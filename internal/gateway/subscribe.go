@@ -94,7 +94,7 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage, v v
 		if err == nil {
 			c.names[p.Topic] = struct{}{}
 			c.keepFilter(p.Topic, narrowed)
-			c.rights.kept(p.Topic)
+			c.rights.kept(p.Topic, c.judged)
 			c.arrive(p.Topic, v)
 			if v.member {
 				c.arriveGroup(ctx, p.Topic)

@@ -283,3 +283,23 @@ func TestAnyOriginWithoutCookies(t *testing.T) {
 		p.wantClosed(wire.CloseUnauthenticated)
 	}
 }
+
+// Those who bring tickets that they have made up take no room from those who are known.
+func TestMadeUpTickets(t *testing.T) {
+	t.Parallel()
+	d := newDoor(t, nil)
+	for range cap(d.gate.slots) { // requests that are known are waiting for the database
+		d.gate.slots <- struct{}{}
+	}
+	d.answered(t, "GET", "/topics/room:1/events?ticket=madeup", nil, "", http.StatusUnauthorized, pgcast.CodeUnauthenticated)
+	for range cap(d.gate.slots) {
+		<-d.gate.slots
+	}
+	for range cap(d.gate.tickets) {
+		d.gate.tickets <- struct{}{}
+	}
+	d.answered(t, "GET", "/topics/room:1/events", bearing(d.token(t, "ann")), "", http.StatusOK, "")
+	for range cap(d.gate.tickets) {
+		<-d.gate.tickets
+	}
+}

@@ -77,6 +77,9 @@ func (c *client) signIn() (wire.Frame, error) {
 	var claims *auth.Claims
 	err = apart(func() (err error) {
 		if claims, err = c.g.verify(ctx, f.Token); err == nil {
+			err = c.limitSubject(ctx, claims)
+		}
+		if err == nil {
 			err = c.g.allow(ctx, claims, auth.Connect, "")
 		}
 		if err == nil {

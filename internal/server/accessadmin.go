@@ -3,10 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/pgcast/pgcast"
@@ -20,8 +17,8 @@ func (s *Server) access(mux *http.ServeMux) {
 		return
 	}
 	mux.HandleFunc("GET /access", s.getAccess)
-	mux.HandleFunc("POST /access/revoke", s.carryOut(`{"sub":"ann","for":"24h"}`, s.revoke))
-	mux.HandleFunc("POST /access/recheck", s.carryOut(`{"claims":{"sub":"ann"}}`, s.recheck))
+	mux.HandleFunc("POST /access/revoke", carryOut(s, `{"sub":"ann","for":"24h"}`, s.revoke))
+	mux.HandleFunc("POST /access/recheck", carryOut(s, `{"claims":{"sub":"ann"}}`, s.recheck))
 }
 
 // accessOrder is what an order about access says.
@@ -32,6 +29,9 @@ type accessOrder struct {
 	For     string          `json:"for"` // of a revocation; default 30 days
 	Claims  json.RawMessage `json:"claims"`
 }
+
+// told is what the log says of it: nothing, for it would name somebody.
+func (o accessOrder) told() []any { return nil }
 
 // revokeFor is for how long a revocation holds if nothing is said.
 const revokeFor = 30 * 24 * time.Hour
@@ -69,49 +69,9 @@ func (s *Server) recheck(ctx context.Context, o accessOrder) error {
 	return s.authority.store.Recheck(ctx, claims)
 }
 
-// carryOut reads an order, and answers whether it was carried out. Browsers are kept out,
-// as for the rate limits.
-func (s *Server) carryOut(example string, do func(context.Context, accessOrder) error) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
-			http.Error(w, "not for browsers", http.StatusForbidden)
-			return
-		}
-		if kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";"); kind != "application/json" {
-			http.Error(w, "the body's Content-Type is not application/json", http.StatusUnsupportedMediaType)
-			return
-		}
-		var o accessOrder
-		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 8*maxOrder))
-		d.DisallowUnknownFields()
-		if err := d.Decode(&o); err != nil {
-			http.Error(w, "the body is not an order: "+example+": "+err.Error(), http.StatusBadRequest)
-			return
-		}
-		if _, err := d.Token(); !errors.Is(err, io.EOF) {
-			http.Error(w, "the body goes on after the order", http.StatusBadRequest)
-			return
-		}
-		ctx, cancel := context.WithTimeout(r.Context(), accessOrderWait)
-		defer cancel()
-		if err := do(ctx, o); err != nil {
-			status := http.StatusBadRequest
-			if errors.Is(err, pgcast.ErrUnavailable) {
-				status = http.StatusServiceUnavailable
-			}
-			http.Error(w, err.Error(), status)
-			return
-		}
-		s.opts.Logger.Info("access: an order was carried out", "path", r.URL.Path)
-		w.WriteHeader(http.StatusNoContent)
-	}
-}
-
-const accessOrderWait = 10 * time.Second
-
 // getAccess lists the rules, and says how much this server remembers.
 func (s *Server) getAccess(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), accessOrderWait)
+	ctx, cancel := context.WithTimeout(r.Context(), orderWait)
 	defer cancel()
 	rules, err := s.authority.store.Rules(ctx)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 
 // accessChanges are those that are to be decided on anew, of all that was heard at once.
 type accessChanges struct {
+	revoked bool // somebody was
+
 	all  bool
 	subs map[string]struct{}          // whose sub is one of these
 	sets []map[string]json.RawMessage // whose claims contain one of these

@@ -30,6 +30,8 @@ type accessWatch struct {
 	gateway   *gateway.Gateway
 	every     time.Duration // everything is decided anew so often, whatever is heard
 	logger    *slog.Logger
+
+	following bool // since all was read; owned by run
 }
 
 const (
@@ -45,6 +47,10 @@ func (w *accessWatch) run(ctx context.Context) error {
 		w.authority.authorizer.Halt(true)
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if w.following {
+			w.following = false
+			w.gateway.Recheck(everybody) // what is live counts from here on as undecided
 		}
 		if time.Since(began) > 10*time.Second {
 			wait = accessAgain
@@ -70,7 +76,7 @@ func (w *accessWatch) follow(ctx context.Context) error {
 	defer session.End(nil)
 	open, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := session.Subscribe(open, fanout.Request{Topic: accessTopic}); err != nil {
+	if err := session.Subscribe(open, fanout.Request{Topic: accessTopic, Own: true}); err != nil {
 		return fmt.Errorf("subscribe to %s: %w", accessTopic, err)
 	}
 	// What has committed before that is read; what commits later is heard.
@@ -87,6 +93,9 @@ func (w *accessWatch) follow(ctx context.Context) error {
 		case <-tick.C:
 			tick.Reset(w.every)
 			w.authority.revocations.Trim(time.Now())
+			if err := w.lately(ctx); err != nil { // what is known goes on to hold
+				w.logger.Warn("access: revocations could not be read anew", "error", err)
+			}
 			w.forget(nil)
 		case <-sink.wake:
 			heard, missed, ended := sink.take()
@@ -100,10 +109,15 @@ func (w *accessWatch) follow(ctx context.Context) error {
 				continue
 			}
 			var changed accessChanges
-			for _, e := range heard {
-				if err := w.hear(ctx, e, &changed); err != nil {
-					return err
-				}
+			var err error
+			for i := 0; i < len(heard) && err == nil; i++ {
+				err = w.hear(ctx, heard[i], &changed)
+			}
+			if changed.revoked { // once for all: there may be very many
+				w.gateway.Revoke(w.authority.revocations.Revoked)
+			}
+			if err != nil {
+				return err
 			}
 			if match, any := changed.match(); any {
 				w.forget(match)
@@ -128,6 +142,7 @@ func (w *accessWatch) begin(ctx context.Context) error {
 	a.chain.Keys.ForgetAll()
 	a.authorizer.Forget(nil)
 	a.authorizer.Halt(false)
+	w.following = true
 	w.gateway.Revoke(a.revocations.Revoked)
 	w.gateway.Recheck(everybody)
 	return nil
@@ -135,22 +150,47 @@ func (w *accessWatch) begin(ctx context.Context) error {
 
 // again is begin where something may have been missed.
 func (w *accessWatch) again(ctx context.Context) error {
+	w.authority.authorizer.Halt(true)
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	return w.begin(ctx)
 }
 
 func (w *accessWatch) load(ctx context.Context) error {
-	list, err := w.authority.store.Revocations(ctx)
+	known, err := w.revoked(ctx, 0)
 	if err != nil {
 		return err
 	}
+	w.authority.revocations.Replace(known)
+	return nil
+}
+
+// revoked reads what is revoked, of the latest while; 0: all of it.
+func (w *accessWatch) revoked(ctx context.Context, latest time.Duration) ([]auth.Revocation, error) {
+	list, err := w.authority.store.Revocations(ctx, latest)
 	known := make([]auth.Revocation, len(list))
 	for i, r := range list {
 		known[i] = auth.Revocation{Kind: auth.RevokedBy(r.Kind), Value: r.Value, At: r.At, Until: r.Until}
 	}
-	w.authority.revocations.Replace(known)
-	return nil
+	return known, err
+}
+
+// revokedLately is how far back it is looked now and then whether somebody was revoked; a
+// transaction may have taken that long.
+const revokedLately = 15 * time.Minute
+
+// lately adds what was revoked of late: should the log be late, it is known all the same.
+func (w *accessWatch) lately(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	known, err := w.revoked(ctx, revokedLately)
+	for _, r := range known {
+		w.authority.revocations.Add(r)
+	}
+	if len(known) > 0 {
+		w.gateway.Revoke(w.authority.revocations.Revoked)
+	}
+	return err
 }
 
 func everybody(*auth.Claims) bool { return true }
@@ -198,7 +238,7 @@ func (w *accessWatch) hear(ctx context.Context, e accessEvent, changed *accessCh
 	case "revoked":
 		if r, ok := revocation(e.data); ok {
 			w.authority.revocations.Add(r)
-			w.gateway.Revoke(r.Covers)
+			changed.revoked = true
 			return nil
 		}
 	case "keys":

@@ -15,6 +15,9 @@ func newAuthenticator(o *AccessOptions, keys auth.KeyStore, registerer prometheu
 	if !known && o.Anonymous == nil {
 		log.Warn("access: nothing says whose tokens count; only API keys are let in (set jwt-secret, jwt-key-files or jwks-url for others)")
 	}
+	if o.JWKSURL != "" && (len(o.Issuers) == 0 || len(o.Audiences) == 0) {
+		log.Warn("access: tokens that the identity provider signs for other apps count here, too (set jwt-issuer and jwt-audience)")
+	}
 	var tokens *auth.Verifier
 	if known {
 		var err error

@@ -28,9 +28,11 @@ type authority struct {
 	security    *security
 }
 
-// accessConns are the connections kept for deciding, beside those of everything else: who
-// asks for something has one of those already, maybe.
-const accessConns = 4
+// accessConns are the connections kept for access, beside those of everything else: who asks
+// for something has one of those already, maybe, and strangers must not take them up. Three
+// are for deciding, two for looking up API keys, two for redeeming tickets, and one for what
+// the watch and orders do.
+const accessConns = 8
 
 var (
 	_ gateway.Authenticator = (*authority)(nil)
@@ -55,7 +57,7 @@ func (s *Server) newAuthority(broken *breaker.Breaker) (*authority, error) {
 	}
 	// Long enough for some that take all the time they may.
 	a.authorizer = auth.NewAuthorizer(a.store, &auth.AuthorizerOptions{TTL: o.DecisionTTL, Decisions: o.Decisions, Timeout: 4 * o.Timeout,
-		Revocations: a.revocations, Registerer: s.registry})
+		Revocations: a.revocations, Keys: a.chain.Keys, Registerer: s.registry})
 	a.authorizer.Halt(true) // until the watch has begun
 	a.watch = &accessWatch{authority: a, hub: s.hub, every: o.DecisionTTL, logger: s.opts.Logger}
 	return a, nil
@@ -94,8 +96,7 @@ func (a *authority) gateway() *gateway.Access {
 var (
 	errNotYet = &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "who may do what is not known here yet",
 		Hint: "try again in a moment", RetryAfter: time.Second}
-	errRevoked   = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "the token has been revoked", Hint: "sign in again"}
-	errBadTicket = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "the ticket is not valid, or was used already", Hint: "ask for a new one: POST /tickets"}
+	errRevoked = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "the token has been revoked", Hint: "sign in again"}
 )
 
 // Authenticate implements [gateway.Authenticator].
@@ -135,7 +136,7 @@ func (a *authority) Redeem(ctx context.Context, ticket string) (*auth.Claims, er
 		return nil, errNotYet
 	}
 	if ticket == "" || len(ticket) > maxTicket {
-		return nil, errBadTicket
+		return nil, auth.ErrTicket
 	}
 	text, err := a.store.RedeemTicket(ctx, ticket)
 	if err != nil {
@@ -146,7 +147,7 @@ func (a *authority) Redeem(ctx context.Context, ticket string) (*auth.Claims, er
 	case err != nil:
 		return nil, err
 	case claims.Expired(time.Now()):
-		return nil, errBadTicket
+		return nil, auth.ErrTicket
 	case a.revocations.Revoked(claims, ""):
 		return nil, errRevoked
 	}

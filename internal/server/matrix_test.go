@@ -170,12 +170,7 @@ func (g *guarded) matrixFrames(t *testing.T, server, by int, c caller, topics []
 		if err == nil || res == nil || res.StatusCode != http.StatusForbidden {
 			t.Errorf("%s, who may not connect, did: %v", c.name, err)
 		}
-		for _, p := range framesAsked {
-			for _, topic := range topics {
-				count.cell(server, c, p.name, topic, "no", "no")
-			}
-		}
-		return
+		return // nothing else can be asked, so there are no cells
 	}
 	if err != nil {
 		t.Errorf("%s cannot connect: %v", c.name, err)

@@ -33,6 +33,8 @@ type security struct {
 	loading sync.Mutex // held while it is read what is enforced
 }
 
+var _ fanout.QuickLens = (*replay.RowLens)(nil)
+
 func newSecurity(rows *replay.Security, logger *slog.Logger) *security {
 	return &security{rows: rows, logger: logger, changed: make(chan struct{}, 1)}
 }

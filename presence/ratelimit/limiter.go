@@ -77,7 +77,7 @@ func New(options *Options) *Limiter {
 	return l
 }
 
-// Caller is who makes a call. What is empty it does not have.
+// Caller is who makes a call. What is empty it does not have, and is not counted by.
 type Caller struct {
 	IP      string // an AddressKey
 	Session string // its public key
@@ -133,7 +133,9 @@ func (l *Limiter) call(verb Verb, by Caller, asks []Ask) (c Call) {
 	c.Charges = make([]Charge, 0, len(l.rules[verb]))
 	for _, r := range l.rules[verb] {
 		if r.Kind != Topic {
-			c.Charges = append(c.Charges, Charge{r.prefix + by.key(r.Kind), r.Rule, min(sum, r.Burst)})
+			if key := by.key(r.Kind); key != "" {
+				c.Charges = append(c.Charges, Charge{r.prefix + key, r.Rule, min(sum, r.Burst)})
+			}
 			continue
 		}
 		for _, a := range asks {
