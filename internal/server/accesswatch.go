@@ -42,13 +42,9 @@ func (w *accessWatch) run(ctx context.Context) error {
 	for {
 		began := time.Now()
 		err := w.follow(ctx)
-		following := !w.authority.authorizer.Halted()
 		w.authority.authorizer.Halt(true)
 		if ctx.Err() != nil {
 			return ctx.Err()
-		}
-		if following {
-			w.gateway.Recheck(everybody) // what is live counts from here on as undecided
 		}
 		if time.Since(began) > 10*time.Second {
 			wait = accessAgain
