@@ -269,5 +269,5 @@ func (h *Hub) Refocus() {
 
 // stale reports whether a subscription is seen otherwise than it was asked for.
 func (h *Hub) stale(sub *Subscription) bool {
-	return h.opts.Stale != nil && h.opts.Stale(sub.feed.key, sub.lens)
+	return h.opts.Stale != nil && !sub.own && h.opts.Stale(sub.feed.key, sub.lens)
 }

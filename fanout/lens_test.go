@@ -123,3 +123,30 @@ func testLens(t *testing.T, through Lens, lens halves) {
 	peers[3].sink.release()
 	saw(80)
 }
+
+// What is to be seen otherwise by now ends its session, whenever that becomes so, but not what
+// the server itself looks at.
+func TestStale(t *testing.T) {
+	t.Parallel()
+	var stale atomic.Bool
+	s := newWorld(t).server(t, HubOptions{Stale: func(topic string, l Lens) bool { return stale.Load() && l == nil && topic == "a" }})
+	before, own, other := s.newPeer(t), s.newPeer(t), s.newPeer(t)
+	before.must(t, Request{Topic: "a"})
+	own.must(t, Request{Topic: "a", Own: true})
+	other.must(t, Request{Topic: "b"})
+	stale.Store(true)
+	s.hub.Refocus()
+	after := s.newPeer(t)
+	if err := after.session.Subscribe(t.Context(), Request{Topic: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range map[string]*peer{"before": before, "after": after} {
+		if err := p.sink.ended(t); !errors.Is(err, ErrResume) {
+			t.Errorf("whoever came %s ends with %v", name, err)
+		}
+	}
+	own.must(t, Request{Topic: "a", Own: true})
+	s.mustPublish(t, 1, 1, "a")
+	s.mustPublish(t, 1, 1, "b")
+	await(t, "the others go on", func() bool { return own.sink.events() == 1 && other.sink.events() == 1 })
+}

@@ -156,7 +156,7 @@ func (s *Session) open(o *Opening) {
 		s.remove(s.subs[o.feed.key])
 	}
 	sub := &Subscription{session: s, feed: o.feed, order: s.orders, place: place,
-		lens: o.req.Lens, sight: s.hub.sights.acquire(o.feed.key, o.req.Lens)}
+		lens: o.req.Lens, sight: s.hub.sights.acquire(o.feed.key, o.req.Lens), own: o.req.Own}
 	if !o.asOf.IsZero() {
 		asOf := o.asOf // without the rest of the opening
 		sub.asOf = &asOf

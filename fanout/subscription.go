@@ -31,6 +31,8 @@ type Request struct {
 	Barred bool
 	// Lens is how the topic is seen; nil: as it is.
 	Lens Lens
+	// Own says that it is this server itself that looks, which never has to see otherwise.
+	Own bool
 	// Keep leaves a subscription that there is already where it is, and has it answered with
 	// its place.
 	Keep bool
@@ -43,6 +45,7 @@ type Subscription struct {
 	order   int // of creation, within the session
 	lens    Lens
 	sight   *sight // through lens
+	own     bool   // it is never stale
 
 	// Guarded by session.mu.
 	queued bool

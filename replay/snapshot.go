@@ -50,7 +50,8 @@ const snapshotSettings = `set local row_security = off;
 // What it gives is durable. The tables are locked against ALTER TABLE, TRUNCATE and the like
 // as by any SELECT. If somebody comes to wait for that lock, the read gives up
 // (pgcast.ErrUnavailable): others would soon wait behind him. It takes two connections of
-// the pool, one of them for moments.
+// the pool, one of them for moments, and a third one for as long as it begins where only some
+// columns of a table may be read.
 //
 // Errors have code forbidden where the database's role may not read a table, and
 // too_large where too many transactions are open.

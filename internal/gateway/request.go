@@ -108,8 +108,8 @@ func (c *client) history(ctx context.Context, f wire.Frame) {
 		c.turnDown(f.Ref, err)
 		return
 	}
-	if lens == nil {
-		next = 0 // which the events say
+	if narrow == nil {
+		next = 0 // which the events say: a lens leaves none out
 	}
 	c.session.Send(wire.AppendHistory(nil, f.Ref, f.Topic, page.Events, int64(page.Tail), int64(page.Head), next))
 }

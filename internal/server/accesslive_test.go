@@ -167,26 +167,3 @@ func TestAccessOrders(t *testing.T) {
 		t.Errorf("without access control: %d", status)
 	}
 }
-
-// While changes cannot be followed what is live goes on for as long as decisions hold, and no
-// longer.
-func TestLiveWithoutWatch(t *testing.T) {
-	t.Parallel()
-	db := pgtest.New(t, nil)
-	g := guard(t, db, 1, func(o *Options) { o.Access.DecisionTTL = time.Second })[0]
-	db.Exec(t, `select pgcast.allow('{subscribe}', 'a')`)
-	p := g.enter(t, g.token(t, "ann"))
-	soon(t, "it is allowed", func() bool { return g.may(t, g.who(t, g.token(t, "ann")), "subscribe", "a") })
-	p.send(`{"type":"subscribe","topic":"a","ref":1}`)
-	p.want(wire.Subscribed)
-	db.Exec(t, `alter table pgcast.revocation rename to hidden`)
-	db.Exec(t, `select pgcast.tell_access('something new', '{}')`) // so that all is read anew
-	if code, reason := p.closed(); code != 4408 {
-		t.Errorf("closed with %d %s", code, reason)
-	}
-	db.Exec(t, `alter table pgcast.hidden rename to revocation`)
-	g.awaitReady(t)
-	p = g.enter(t, g.token(t, "ann"))
-	p.send(`{"type":"subscribe","topic":"a","ref":1}`)
-	p.want(wire.Subscribed)
-}

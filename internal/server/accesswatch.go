@@ -30,6 +30,8 @@ type accessWatch struct {
 	gateway   *gateway.Gateway
 	every     time.Duration // everything is decided anew so often, whatever is heard
 	logger    *slog.Logger
+
+	following bool // since all was read; owned by run
 }
 
 const (
@@ -46,13 +48,16 @@ func (w *accessWatch) run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		if w.following {
+			w.following = false
+			w.gateway.Recheck(everybody) // what is live counts from here on as undecided
+		}
 		if time.Since(began) > 10*time.Second {
 			wait = accessAgain
 		}
 		if !errors.Is(err, errWatchOver) {
 			w.logger.Warn("access: nobody is let in until changes can be followed", "error", err)
 		}
-		w.gateway.Recheck(everybody) // what is live ends if it takes longer than what was decided holds
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -71,7 +76,7 @@ func (w *accessWatch) follow(ctx context.Context) error {
 	defer session.End(nil)
 	open, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := session.Subscribe(open, fanout.Request{Topic: accessTopic}); err != nil {
+	if err := session.Subscribe(open, fanout.Request{Topic: accessTopic, Own: true}); err != nil {
 		return fmt.Errorf("subscribe to %s: %w", accessTopic, err)
 	}
 	// What has committed before that is read; what commits later is heard.
@@ -137,6 +142,7 @@ func (w *accessWatch) begin(ctx context.Context) error {
 	a.chain.Keys.ForgetAll()
 	a.authorizer.Forget(nil)
 	a.authorizer.Halt(false)
+	w.following = true
 	w.gateway.Revoke(a.revocations.Revoked)
 	w.gateway.Recheck(everybody)
 	return nil

@@ -112,7 +112,7 @@ func (w *groupWatch) subscribe(ctx context.Context) (err error) {
 	openings := map[string]*fanout.Opening{}
 	for topic, e := range wanted {
 		if before := w.open[topic]; before == nil {
-			openings[topic] = w.session.Ask(fanout.Request{Topic: topic})
+			openings[topic] = w.session.Ask(fanout.Request{Topic: topic, Own: true})
 		} else if before != e {
 			w.open[topic] = e
 			e.changed() // it is subscribed already
