@@ -222,7 +222,9 @@ declare
   conditions text[] := '{}';
   spec jsonb := pgcast.resolve(tbl, pgcast.spec_of(tbl));
 begin
-  if array(select jsonb_array_elements_text(spec->'key')) is distinct from key then
+  if jsonb_typeof(spec->'key') is distinct from 'array' then
+    return null;
+  elsif array(select jsonb_array_elements_text(spec->'key')) is distinct from key then
     return null;
   end if;
   for k in
@@ -270,20 +272,28 @@ begin
     role := e.role;
     claims := e.claims;
     key := e.key;
-    trouble := pgcast.enforcement_trouble(e.relation, e.role);
-    problem := trouble.problem;
-    mend := trouble.mend;
     literals := (pgcast.topic_parts(e.topic)).literals;
     statement := null;
-    if exists (select from pg_class c where c.oid = e.relation) then
-      -- With today's names of the columns.
-      literals := array(select jsonb_array_elements_text(pgcast.resolve(e.relation, pgcast.spec_of(e.relation))->'literals'));
-      statement := pgcast.visible_sql(e.relation, e.key);
-      if statement is null and problem is null then
-        problem := 'its key is another one now';
-        mend := format('select pgcast.enforce(%L, %L%s);', name, role, case when claims is null then '' else format(', %L', claims) end);
+    begin
+      trouble := pgcast.enforcement_trouble(e.relation, e.role);
+      problem := trouble.problem;
+      mend := trouble.mend;
+      if exists (select from pg_class c where c.oid = e.relation) then
+        -- With today's names of the columns.
+        literals := array(select jsonb_array_elements_text(pgcast.resolve(e.relation, pgcast.spec_of(e.relation))->'literals'));
+        statement := pgcast.visible_sql(e.relation, e.key);
+        if statement is null and problem is null then
+          problem := 'its key is another one now';
+          mend := format('select pgcast.enforce(%L, %L%s);', name, role, case when claims is null then '' else format(', %L', claims) end);
+        end if;
       end if;
-    end if;
+    exception when others then
+      -- Of one table; the others are to be shown as they are.
+      literals := (pgcast.topic_parts(e.topic)).literals;
+      statement := null;
+      problem := format('it cannot be told how to look at it: %s', sqlerrm);
+      mend := format('select pgcast.unenforce(%L);', name);
+    end;
     return next;
   end loop;
 end $$;

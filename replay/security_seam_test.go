@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/pgcast/pgcast"
+	"github.com/pgcast/pgcast/internal/pgtest"
 )
 
 // Once rows are known by another key nobody is shown any by the key of before.
@@ -77,4 +78,27 @@ func TestSecurityTry(t *testing.T) {
 	if _, ok := NewSecurity(d.log, nil).Lens([]byte(ann), "**").Try([]*pgcast.Event{chat}); ok {
 		t.Error("before anything is known events are shown")
 	}
+}
+
+// A table that has lost its key shows nothing to anybody, and keeps none of the others from
+// being shown.
+func TestSecurityNoKey(t *testing.T) {
+	t.Parallel()
+	d := newDocuments(t, "")
+	d.db.Exec(t, `create table public.papers (id int primary key, owner text);
+		alter table public.papers enable row level security;
+		create policy mine on public.papers for select to `+d.role+` using (owner = me());
+		grant select on public.papers to `+d.role+`;
+		select pgcast.attach('public.papers', topic => 'papers'), pgcast.enforce('public.papers', '`+d.role+`');
+		insert into public.papers values (1, 'ann'); insert into public.documents values (1, 'ann', 1, '')`)
+	papers := d.events(t, "papers")
+	d.db.Exec(t, `alter table public.papers drop column id`)
+	if _, err := d.security.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	problem := pgtest.Value[string](t, d.db, `select problem from pgcast.enforced() where name like '%papers'`)
+	if got, err := d.security.Lens([]byte(ann), "papers").Look(t.Context(), papers); !errors.Is(err, pgcast.ErrUnavailable) || problem == "" {
+		t.Errorf("papers: %q, %v; %q", describe(got), err, problem)
+	}
+	expect(t, "documents", []string{`1 created {"id":1,"owner":"ann","room":1,"body":""}`}, d.seen(t, ann, "room:1"))
 }
