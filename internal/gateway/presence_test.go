@@ -94,8 +94,10 @@ func TestPresenceFrames(t *testing.T) {
 		t.Fatalf("list was answered by %s", got)
 	}
 	bob.raw(`{"type":"presence","ref":2,"topic":"room:1","op":"sync"}`)
-	bob.want(wire.Presence)
-	bob.present("room:1", map[string]string{"ann": `{"id":"ann","name":"Ann"}`})
+	came := bob.present("room:1", map[string]string{"ann": `{"id":"ann","name":"Ann"}`})
+	if !strings.Contains(came[0], `"op":"sync"`) { // who is here may be told before the answer
+		bob.want(wire.Presence)
+	}
 	bob.raw(`{"type":"presence","ref":3,"topic":"room:1","op":"count"}`)
 	if got := bob.text(); got != `{"type":"presence","ref":3,"topic":"room:1","op":"count","data":{"count":1}}` {
 		t.Fatalf("count was answered by %s", got)
