@@ -156,8 +156,6 @@ const (
 	member
 )
 
-var kinds = [...]string{null: "null", boolean: "a truth value", number: "a number", text: "a string", other: "a value", member: "a member"}
-
 // operand is what is compared: a member of data, or a value.
 type operand struct {
 	kind kind
