@@ -9,7 +9,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/pgcast/pgcast/client/js"
 	"github.com/pgcast/pgcast/internal/perimeter"
+	"github.com/pgcast/pgcast/internal/static"
 )
 
 func (s *Server) publicHandler() http.Handler {
@@ -23,6 +25,7 @@ func (s *Server) publicHandler() http.Handler {
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /openapi.json", apiDoc("openapi.json"))
 	mux.HandleFunc("GET /asyncapi.json", apiDoc("asyncapi.json"))
+	mux.Handle("GET /client/", browserClient())
 	if s.opts.Public != nil {
 		mux.Handle("/", s.opts.Public)
 	}
@@ -30,6 +33,17 @@ func (s *Server) publicHandler() http.Handler {
 		return s.opts.Guard(mux)
 	}
 	return mux
+}
+
+// browserClient serves the TypeScript client as modules, to pages of any origin: it has no
+// secrets.
+func browserClient() http.Handler {
+	files := static.Handler("/client/", js.Files())
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		w.Header().Set("Cross-Origin-Resource-Policy", "cross-origin")
+		files.ServeHTTP(w, r)
+	})
 }
 
 func (s *Server) adminHandler() http.Handler {

@@ -1,0 +1,2 @@
+export { RealtimeError } from './error.js';
+export type * from './types.js';
