@@ -79,6 +79,7 @@ export interface Tables {
 export interface Table {
   name: string; // with its schema, quoted where need be, as Postgres prints a regclass
   rows: number; // estimated
+  columns: string[]; // all that can be captured, in their order
   key: string[];
   attached: Attachment | null;
 }
