@@ -6,8 +6,11 @@
 /** Whatever JSON can say. */
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json };
 
-/** The data of a topic's events, by the event's name. */
-export type EventMap = Record<string, unknown>;
+/**
+ * The data of a topic's events, by the event's name. Without one of your own every name is allowed,
+ * and data is not checked. It is any, because an interface fits no index signature but that.
+ */
+export type EventMap = { [event: string]: any };
 
 /**
  * The events of each topic. Names may be template literals:
@@ -18,7 +21,7 @@ export type EventMap = Record<string, unknown>;
  *     }
  *     const rt = connect<Topics>(url);
  */
-export type TopicMap = { [topic: string]: EventMap };
+export type TopicMap = { [topic: string]: any };
 
 /** The events of an attached table whose rows are Row, by name. */
 export interface RowEvents<Row> {
@@ -138,18 +141,26 @@ export type Item<E extends EventMap = EventMap> =
   | ResetItem
   | DeniedItem;
 
-/** What a handler gets, by what it listens to: a notice, an event by its name, or any event. */
-export type Handlers<E extends EventMap> = {
-  [Name in keyof E & string]: (event: Extract<EventItem<E>, { event: Name }>) => void;
-} & {
+/** An event of that name. */
+export type EventOf<E extends EventMap, Name extends keyof E & string> = EventItem<{ [N in Name]: E[N] }>;
+
+/** What the handlers of notices get, by what they listen to. */
+export interface Notices<E extends EventMap = EventMap> {
   /** Any event, whatever its name: also one whose name is that of a notice. */
-  event: (event: EventItem<E>) => void;
-  subscribed: (item: SubscribedItem) => void;
-  snapshot: (item: SnapshotItem<E>) => void;
-  gap: (item: GapItem) => void;
-  reset: (item: ResetItem) => void;
-  denied: (item: DeniedItem) => void;
-};
+  event: EventItem<E>;
+  subscribed: SubscribedItem;
+  snapshot: SnapshotItem<E>;
+  gap: GapItem;
+  reset: ResetItem;
+  denied: DeniedItem;
+}
+
+/** What a handler of that name gets: a notice, or an event of that name. */
+export type Heard<E extends EventMap, Name extends string> = Name extends keyof Notices
+  ? Notices<E>[Name]
+  : Name extends keyof E & string
+    ? EventOf<E, Name>
+    : never;
 
 /** How a subscription begins, and what it selects. */
 export interface TopicOptions {
@@ -204,8 +215,10 @@ export interface Cursors<Data = Json, User = Record<string, unknown>>
  */
 export interface Topic<E extends EventMap = EventMap> extends AsyncIterable<Item<E>> {
   readonly name: string;
+  /** What it was opened with. */
+  readonly options: Readonly<TopicOptions>;
   /** Calls a handler, in order, for each event or notice of that name, until the function that it returns is called. */
-  on<Name extends keyof Handlers<E>>(name: Name, handler: Handlers<E>[Name]): () => void;
+  on<Name extends (keyof E & string) | keyof Notices>(name: Name, handler: (heard: Heard<E, Name>) => void): () => void;
   /** The place after the last item that was handed over; undefined before the first answer. */
   readonly place: Place | undefined;
   /** Only the events, without the notices. */
@@ -219,6 +232,11 @@ export interface Topic<E extends EventMap = EventMap> extends AsyncIterable<Item
     data: E[Name],
     options?: { key?: string; signal?: AbortSignal },
   ): Promise<{ id: string }>;
+  /**
+   * Asks for the snapshot anew, for all who listen; it comes with first. Does nothing without the
+   * option snapshot, and while nobody listens whoever listens next begins with it.
+   */
+  refresh(): void;
   history(options?: { after?: number; limit?: number; filter?: Filter; signal?: AbortSignal }): Promise<Page<E>>;
   readonly presence: Presence;
   readonly cursors: Cursors;
