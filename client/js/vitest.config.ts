@@ -1,9 +1,22 @@
 import { defineConfig } from 'vitest/config';
 
+// Two projects: unit tests need nothing; the others share one pgcast dev with its own Postgres.
 export default defineConfig({
   test: {
-    include: ['test/**/*.test.ts'],
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    testTimeout: 60_000,
+    hookTimeout: 90_000,
+    teardownTimeout: 30_000,
+    maxWorkers: 3,
+    projects: [
+      { extends: true, test: { name: 'unit', include: ['test/unit/**/*.test.ts'] } },
+      {
+        extends: true,
+        test: {
+          name: 'server',
+          include: ['test/*.test.ts'],
+          globalSetup: ['test/harness/global.ts'],
+        },
+      },
+    ],
   },
 });
