@@ -1,0 +1,11 @@
+import { defineConfig } from 'vitest/config';
+
+// Tests in a real browser: `npm run test:browser`. One file at a time, as browsers are heavy.
+export default defineConfig({
+  test: {
+    include: ['browser/**/*.test.ts'],
+    fileParallelism: false,
+    testTimeout: 60_000,
+    hookTimeout: 90_000,
+  },
+});
