@@ -217,6 +217,8 @@ export interface Topic<E extends EventMap = EventMap> extends AsyncIterable<Item
   readonly name: string;
   /** What it was opened with. */
   readonly options: Readonly<TopicOptions>;
+  /** Of the connection that carries it. */
+  readonly status: Readable<Status>;
   /** Calls a handler, in order, for each event or notice of that name, until the function that it returns is called. */
   on<Name extends (keyof E & string) | keyof Notices>(name: Name, handler: (heard: Heard<E, Name>) => void): () => void;
   /** The place after the last item that was handed over; undefined before the first answer. */
