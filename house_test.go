@@ -38,6 +38,7 @@ var arrows = []struct {
 	{"internal/gateway", []string{"", "fanout", "internal/wire", "internal/auth", "internal/filter", "presence", "presence/cursor", "presence/group", "presence/ratelimit"}, []string{"github.com/jackc", "github.com/redis"}},
 	{"client", []string{"", "internal/wire"}, []string{"github.com/jackc", "github.com/redis"}},
 	{"internal/server", []string{"", "db", "listener", "replay", "fanout", "internal/wire", "internal/auth", "internal/filter", "internal/gateway", "internal/perimeter", "internal/redact", "presence", "presence/cursor", "presence/group", "presence/ratelimit", "presence/shared", "internal/breaker", "client/js", "internal/static"}, nil},
+	{"internal/nodetest", []string{"internal/devpg"}, []string{"github.com/coder"}},
 	{"client/js", nil, []string{"github.com/", "net/http"}},
 	{"internal/static", nil, []string{"github.com/"}},
 	{"presence/group", []string{"", "presence"}, []string{"github.com/jackc", "github.com/redis", "github.com/coder"}},
@@ -86,7 +87,7 @@ func reachableThroughPrometheus(dep string) bool {
 // Only cmd, and tests, read the environment.
 func TestEnvironmentStaysInCmd(t *testing.T) {
 	eachGoFile(t, func(path string, lines []string) {
-		if strings.HasPrefix(path, "cmd/") || strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "internal/pgtest/") {
+		if strings.HasPrefix(path, "cmd/") || strings.HasSuffix(path, "_test.go") || strings.HasPrefix(path, "internal/pgtest/") || strings.HasPrefix(path, "internal/nodetest/") {
 			return
 		}
 		for i, line := range lines {
@@ -118,7 +119,7 @@ func list(t *testing.T, args ...string) []string {
 func eachGoFile(t *testing.T, do func(path string, lines []string)) {
 	t.Helper()
 	err := filepath.WalkDir(".", func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != "." {
+		if err != nil || d.IsDir() && (strings.HasPrefix(d.Name(), ".") && path != "." || d.Name() == "node_modules") {
 			return filepath.SkipDir
 		}
 		if d.IsDir() || !strings.HasSuffix(path, ".go") {
