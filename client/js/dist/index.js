@@ -1,1 +1,1 @@
-var e=class extends Error{name=`RealtimeError`;constructor(e,t,n){super(t),this.code=e,this.retryAfter=n}};export{e as RealtimeError};
+import{t as e}from"./error.js";export{e as RealtimeError};

@@ -1,0 +1,1 @@
+var e=class extends Error{name=`RealtimeError`;constructor(e,t,n){super(t),this.code=e,this.retryAfter=n}};export{e as t};
