@@ -1,2 +1,3 @@
+export { connect } from './connect.js';
 export { RealtimeError } from './error.js';
 export type * from './types.js';

@@ -1,0 +1,57 @@
+import { endpoint } from './dial.js';
+import { RealtimeError } from './error.js';
+import type { Link } from './link.js';
+import { isPattern } from './names.js';
+import { Saver } from './places.js';
+import { SocketLink } from './socket.js';
+import { asTopic, TopicOf } from './topic.js';
+import type { ConnectOptions, Realtime, Topic, TopicMap, TopicOptions } from './types.js';
+
+/** Makes what carries the topics: here it is decided whether tabs share it. */
+export function makeLink(url: string | URL, options: ConnectOptions): Link {
+  return new SocketLink(url, options);
+}
+
+/**
+ * Connects to a server: ws, wss, http or https, or an address relative to the page; without a
+ * path, /ws. It returns at once, and comes back by itself after whatever cut it off.
+ */
+export function connect<T extends TopicMap = TopicMap>(url: string | URL, options: ConnectOptions = {}): Realtime<T> {
+  const { host } = endpoint(url);
+  const link = makeLink(url, options);
+  const saver = options.storage && new Saver(options.storage, host);
+  const topics = new Map<string, TopicOf>();
+  return {
+    status: link.status,
+    topic<Name extends keyof T & string>(name: Name, wanted?: TopicOptions): Topic<T[Name]> {
+      let topic = topics.get(name);
+      if (!topic) {
+        check(name, wanted ?? {});
+        topic = new TopicOf(link, name, wanted ?? {}, options.buffer ?? 1000, saver, () => topics.delete(name));
+        topics.set(name, topic);
+      } else if (wanted && JSON.stringify(wanted) !== JSON.stringify(topic.options)) {
+        throw new RealtimeError('invalid', `${name} is there with other options: close it first`);
+      }
+      return asTopic(topic) as unknown as Topic<T[Name]>;
+    },
+    cut: () => link.cut(),
+    close: () => {
+      for (const topic of [...topics.values()]) topic.close();
+      saver?.close();
+      link.close();
+    },
+  };
+}
+
+function check(name: string, { after, snapshot }: TopicOptions): void {
+  if (!/^[ !#-[\]-~]{1,256}$/.test(name)) {
+    throw new RealtimeError('invalid_topic', `${JSON.stringify(name)} is not a topic: 1 to 256 printable ASCII characters without " and \\`);
+  }
+  const from = typeof after === 'object' ? after.after : after;
+  if (from !== undefined && !(Number.isSafeInteger(from) && from >= 0)) {
+    throw new RealtimeError('invalid', `after is ${from}; it must be a whole number, 0 or more`);
+  }
+  if (snapshot && (from !== undefined || isPattern(name))) {
+    throw new RealtimeError('invalid', `${name}: a snapshot begins anew, and is of one topic; leave out after, or snapshot`);
+  }
+}

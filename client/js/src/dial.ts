@@ -1,0 +1,88 @@
+import { RealtimeError } from './error.js';
+import type { Frame } from './link.js';
+import type { ConnectOptions } from './types.js';
+
+/** One connection: frames go in and out, until it ends. */
+export interface Wire {
+  /** Only after open. */
+  send(frame: Frame): void;
+  /** Ends it; nothing is told of it any more. cut: as a failing network would. */
+  close(cut?: boolean): void;
+}
+
+export interface Call {
+  url: URL;
+  /** The first frame; the wire sends it. */
+  hello: Frame;
+  options: ConnectOptions;
+  open(): void;
+  frame(frame: Frame): void;
+  /** code is a close code, 0 where there is none. */
+  closed(code: number, reason: string): void;
+}
+
+/** Makes a connection, by WebSocket or otherwise. */
+export type Dial = (call: Call) => Wire;
+
+/** Longer ones than this, in bytes, a server that does not know us yet might refuse: it reads 4 KiB. */
+const maxHello = 3000;
+
+/** Completes a server's address: ws, wss, http or https, or relative to the page; the path is /ws by default. */
+export function endpoint(address: string | URL): URL {
+  let url: URL | undefined;
+  try {
+    url = new URL(address, globalThis.location?.href);
+  } catch {
+    // said below
+  }
+  if (!url || !/^(ws|http)s?:$/.test(url.protocol)) {
+    throw new RealtimeError('invalid', `${address} is not a server's address; write it as ws://localhost:8080 or https://example.com`);
+  }
+  url.protocol = url.protocol.replace('http', 'ws');
+  if (url.pathname === '/') url.pathname = '/ws';
+  url.hash = '';
+  return url;
+}
+
+export const webSocket = (options: ConnectOptions): typeof WebSocket | undefined => options.WebSocket ?? globalThis.WebSocket;
+
+export const dialWebSocket: Dial = ({ url, hello, options, open, frame, closed }) => {
+  const protocols = ['pgcast'];
+  let text = JSON.stringify(hello);
+  if (hello.token && text.length > maxHello) {
+    protocols.push(`pgcast.token.${hello.token as string}`);
+    text = JSON.stringify({ ...hello, token: undefined });
+  }
+  const socket = new (webSocket(options)!)(url.href, protocols);
+  let error = '';
+  socket.onopen = () => {
+    socket.send(text);
+    open();
+  };
+  socket.onmessage = (message) => {
+    let read: Frame;
+    try {
+      read = JSON.parse(message.data as string) as Frame;
+    } catch {
+      return end(0, 'the server sent what is not JSON');
+    }
+    frame(read);
+  };
+  // Must be there always: without it Node's library throws what goes wrong.
+  socket.onerror = (event) => {
+    error = (event as ErrorEvent).message || '';
+  };
+  socket.onclose = (event) => end(event.code, event.reason || error);
+  const close = (cut?: boolean): void => {
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    // Node's library waits for the other side, unless it is told not to.
+    const { terminate } = socket as { terminate?: () => void };
+    if (cut && terminate) terminate.call(socket);
+    else socket.close();
+  };
+  const end = (code: number, reason: string): void => {
+    close(true);
+    closed(code, reason);
+  };
+  return { send: (each) => socket.send(JSON.stringify(each)), close };
+};

@@ -1,0 +1,421 @@
+import { Backoff, maxHint } from './backoff.js';
+import { dialWebSocket, webSocket, type Dial, type Wire } from './dial.js';
+import { RealtimeError } from './error.js';
+import * as frames from './frames.js';
+import type { Frame } from './link.js';
+import { overlaps } from './names.js';
+import { Store, report } from './store.js';
+import type { Host, Sub } from './subscription.js';
+import type { ConnectOptions, State, Status } from './types.js';
+
+type Transport = 'websocket' | 'sse';
+
+/** What lanes to one server have in common. */
+export interface Common {
+  url: URL;
+  options: ConnectOptions;
+  /** How the server has welcomed us once: it is not doubted any more. */
+  proven?: Transport;
+}
+
+/** Follows the server's own topics; see Link.follow. */
+export interface Follow {
+  topic: string;
+  enter: Frame;
+  take: (event: string, data: never) => void;
+}
+
+interface Request {
+  frame: Frame;
+  again: boolean;
+  sent: boolean;
+  done: (frame: Frame) => void;
+  fail: (error: Error) => void;
+}
+
+/** Bounds of one subscribe-batch; some proxies do not like long messages. */
+const batchItems = 200;
+const batchBytes = 8000;
+/** How long the server has to say something when a device woke up, in milliseconds. */
+const probeTimeout = 5000;
+
+/**
+ * One connection that comes back, with the subscriptions that are on it. No two of them may
+ * select the same topic, so that each event belongs to exactly one.
+ */
+export class Lane implements Host {
+  readonly subs = new Map<string, Sub>();
+  readonly follows = new Set<Follow>();
+  readonly status = new Store<Status>({ state: 'connecting', degraded: [] });
+
+  readonly #common: Common;
+  readonly #options: ConnectOptions;
+  readonly #pause: Backoff;
+  readonly #retries = new Map<Sub, { pause: Backoff; ref: number; timer?: ReturnType<typeof setTimeout> | undefined }>();
+  readonly #calls = new Map<number, Request>();
+  #refs = 0;
+  #wire: Wire | undefined;
+  #attempt: object = {}; // of this moment: what belongs to an older one is passed over
+  #via: Transport | undefined; // of this attempt
+  #open = false;
+  #welcome = false;
+  #healthy = false;
+  #failures = 0; // to get a WebSocket, before the first welcome
+  #reachable = false; // HTTP worked before the newest of them
+  #lapses = 0; // how often in a row our token had expired when it was shown
+  #began = 0;
+  #heard = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor(common: Common) {
+    this.#common = common;
+    this.#options = common.options;
+    this.#pause = new Backoff(this.#options.minBackoff ?? 100, this.#options.maxBackoff ?? 5000);
+    void this.#connect();
+  }
+
+  add(sub: Sub): void {
+    this.subs.set(sub.topic, sub);
+    this.ask(sub);
+  }
+
+  ask(sub: Sub): void {
+    // Without a connection, the next one asks for everything.
+    if (this.#open) this.#askFor([sub]);
+  }
+
+  forget(sub: Sub): void {
+    clearTimeout(this.#retries.get(sub)?.timer);
+    this.#retries.delete(sub);
+    if (this.subs.get(sub.topic) !== sub) return;
+    this.subs.delete(sub.topic);
+    this.send(frames.unsubscribe(sub.topic));
+    // The server takes that for an end of all that is live on the topic.
+    for (const { enter } of this.follows) if (enter.topic === sub.topic) this.send(enter);
+  }
+
+  later(sub: Sub): void {
+    const retry = this.#retries.get(sub) ?? { pause: new Backoff(this.#pause.min, this.#pause.max), ref: 0 };
+    this.#retries.set(sub, retry);
+    this.#askLater(sub, retry.pause.pause());
+  }
+
+  #askLater(sub: Sub, wait: number): void {
+    const retry = this.#retries.get(sub)!;
+    clearTimeout(retry.timer);
+    retry.timer = setTimeout(() => {
+      retry.timer = undefined;
+      this.ask(sub);
+    }, wait);
+  }
+
+  request(frame: Frame, { again = false, signal }: { again?: boolean | undefined; signal?: AbortSignal | undefined } = {}): Promise<Frame> {
+    return new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
+      const { state, error } = this.status.get();
+      if (state === 'closed' || state === 'refused') throw error ?? new RealtimeError('closed', 'the connection is closed');
+      const ref = ++this.#refs;
+      const abort = (): void => call.fail(signal!.reason as Error);
+      const end = (): void => {
+        this.#calls.delete(ref);
+        signal?.removeEventListener('abort', abort);
+      };
+      const call: Request = {
+        frame: { ...frame, ref },
+        again,
+        sent: false,
+        done: (answer) => (end(), resolve(answer)),
+        fail: (why) => (end(), reject(why)),
+      };
+      signal?.addEventListener('abort', abort);
+      this.#calls.set(ref, call);
+      if (this.#open) this.#sendCall(call);
+    });
+  }
+
+  /** Sends a frame if there is a connection. */
+  send(frame: Frame): void {
+    if (this.#open) this.#wire!.send(frame);
+  }
+
+  #sendCall(call: Request): void {
+    call.sent = true;
+    this.send(call.frame);
+  }
+
+  giveUp(why: string): void {
+    this.#healthy = false;
+    this.#lost(new Error(why));
+  }
+
+  /** Drops the connection as a failing network would. */
+  cut(): void {
+    if (this.#open) this.#lost(new Error('cut'));
+  }
+
+  /** Comes back now if it waits; asks a silent connection whether it is alive. sure: the network is another one. */
+  wake(sure = false): void {
+    if (this.status.get().retryAt) void this.#connect();
+    else if (this.#welcome && (sure || Date.now() - this.#heard > probeTimeout)) {
+      const attempt = this.#attempt;
+      const heard = (this.#heard = Date.now() - 1);
+      // It is answered although there is no such subscription.
+      this.send({ type: 'unsubscribe', ref: ++this.#refs, topic: '__probe' });
+      setTimeout(() => {
+        if (attempt === this.#attempt && heard === this.#heard) this.#lost(new Error('the connection does not answer'));
+      }, probeTimeout);
+    }
+  }
+
+  /** Tells the state of the network where nothing else is to be told. */
+  network(): void {
+    const status = this.status.get();
+    if (status.retryAt) this.#tell(this.#down(), { ...status });
+  }
+
+  close(state: 'closed' | 'refused' = 'closed', error?: Error): void {
+    const old = this.status.get();
+    if (old.state === 'closed' || old.state === 'refused') return;
+    this.#off();
+    this.#wire?.close();
+    for (const { timer } of this.#retries.values()) clearTimeout(timer);
+    this.#tell(state, error && { error });
+    for (const call of [...this.#calls.values()]) call.fail(error ?? new RealtimeError('closed', 'the connection was closed'));
+  }
+
+  #tell(state: State, more: Partial<Status> = {}): void {
+    this.status.set({ degraded: [], ...more, state });
+  }
+
+  #down(): State {
+    return globalThis.navigator?.onLine === false ? 'offline' : 'connecting';
+  }
+
+  #off(): void {
+    this.#attempt = {};
+    clearTimeout(this.#timer);
+    this.#open = this.#welcome = false;
+    for (const sub of this.subs.values()) sub.cutOff();
+  }
+
+  async #token(): Promise<string | undefined> {
+    const { token } = this.#options;
+    return typeof token === 'function' ? token() : token;
+  }
+
+  async #connect(): Promise<void> {
+    this.#off();
+    const attempt = this.#attempt;
+    const current = (): boolean => attempt === this.#attempt;
+    const limit = this.#options.connectTimeout ?? 10_000;
+    this.#began = Date.now();
+    const { error } = this.status.get();
+    this.#tell(this.#down(), error && { error });
+    this.#timer = setTimeout(() => this.#lost(new Error(`no connection within ${limit} ms`)), limit);
+    try {
+      const token = await this.#token();
+      this.#via = undefined;
+      const transport = await this.#transport();
+      const dial: Dial = transport === 'sse' ? (await import('./sse.js')).dialSSE : dialWebSocket;
+      if (!current()) return;
+      this.#via = transport;
+      this.#wire = dial({
+        url: this.#common.url,
+        hello: frames.hello(this.#options.user, token),
+        options: this.#options,
+        open: () => current() && this.#opened(),
+        frame: (frame) => current() && this.#frame(frame, transport),
+        closed: (code, reason) => {
+          if (!current()) return;
+          this.#wire = undefined;
+          this.#ended(code, reason);
+        },
+      });
+    } catch (why) {
+      if (current()) this.#lost(why as Error);
+    }
+  }
+
+  async #transport(): Promise<Transport> {
+    const wanted = this.#options.transport ?? 'auto';
+    const { proven, url } = this.#common;
+    if (wanted !== 'auto') return wanted;
+    if (!webSocket(this.#options)) return 'sse';
+    if (proven || !this.#failures) return proven ?? 'websocket';
+    // A server that is away is not a WebSocket that is blocked: HTTP must have worked before
+    // the last attempt that failed.
+    if (this.#failures > 1 && this.#reachable) return 'sse';
+    const { reachable } = await import('./sse.js');
+    this.#reachable = await reachable(url, this.#options);
+    return 'websocket';
+  }
+
+  #opened(): void {
+    this.#open = true;
+    this.#askFor([...this.subs.values()]);
+    for (const { enter } of this.follows) this.send(enter);
+    for (const call of this.#calls.values()) this.#sendCall(call);
+  }
+
+  #askFor(subs: Sub[]): void {
+    for (let i = 0; i < subs.length; ) {
+      const ref = ++this.#refs;
+      const items: frames.Asked[] = [];
+      for (let size = 0; i < subs.length && items.length < batchItems && size < batchBytes; i++) {
+        const sub = subs[i]!;
+        const retry = this.#retries.get(sub);
+        if (retry) retry.ref = ref;
+        const item = sub.asked(ref);
+        items.push(item);
+        size += JSON.stringify(item).length;
+      }
+      this.send(frames.subscribe(ref, items));
+    }
+  }
+
+  #frame(frame: Frame, transport: Transport): void {
+    this.#heard = Date.now();
+    const topic = frame.topic as string;
+    switch (frame.type) {
+      case undefined:
+        return this.#event(frame, topic);
+      case 'batch': {
+        const attempt = this.#attempt;
+        for (const event of frame.events as Frame[]) {
+          // What was handed over may have cut the connection.
+          if (attempt !== this.#attempt) return;
+          this.#event(event, event.topic as string);
+        }
+        return;
+      }
+      case 'subscribed':
+        this.#healthy = true;
+        return this.subs.get(topic)?.handle(frame);
+      case 'subscribe-denied':
+        if (topic.startsWith('__')) return this.#live(topic, 'denied', frame.reason);
+        return this.subs.get(topic)?.handle(frame);
+      case 'snapshot':
+      case 'gap':
+      case 'reset':
+        return this.subs.get(topic)?.handle(frame);
+      case 'welcome':
+        this.#lapses = 0;
+        if (this.#welcome) return;
+        this.#welcome = true;
+        this.#common.proven ??= transport;
+        clearTimeout(this.#timer);
+        this.#watch();
+        return this.#tell('online', { transport });
+      case 'token-expiring':
+        return void this.#renew(this.#attempt);
+      case 'error':
+        return this.#failed(frame);
+      default: {
+        const call = this.#calls.get(frame.ref as number);
+        if (call) {
+          this.#healthy = true;
+          call.done(frame);
+        }
+      }
+    }
+  }
+
+  #event(frame: Frame, topic: string): void {
+    if (topic.startsWith('__')) return this.#live(topic, frame.event as string, frame.data);
+    if (frame.position === undefined) return this.subs.get(topic)?.handle(frame);
+    for (const sub of this.subs.values()) {
+      if (sub.pattern && overlaps(sub.topic, topic)) return sub.handle(frame);
+    }
+  }
+
+  #live(topic: string, event: string, data: unknown): void {
+    if (topic === '__system') {
+      const { backend } = data as { backend: string };
+      const status = this.status.get();
+      const others = status.degraded.filter((one) => one !== backend);
+      this.status.set({ ...status, degraded: event === 'degraded' ? [...others, backend] : others });
+    }
+    for (const follow of [...this.follows]) if (follow.topic === topic) follow.take(event, data as never);
+  }
+
+  #failed(frame: Frame): void {
+    const ref = frame.ref as number | undefined;
+    const code = frame.code as string;
+    const wait = frame.retry_after as number | undefined;
+    const error = new RealtimeError(code, frame.message as string, wait);
+    const call = ref && this.#calls.get(ref);
+    if (call) return call.fail(error);
+    let ours = false;
+    for (const sub of [...this.subs.values()]) {
+      if (ref && sub.ref === ref) {
+        ours = true;
+        // A whole subscribe was refused.
+        const passes = code === 'unavailable' || code === 'internal' || code === 'rate_limited';
+        sub.handle({ ...frame, type: 'subscribe-denied', reason: passes ? 'INTERNAL_ERROR' : code });
+      }
+      const retry = this.#retries.get(sub);
+      if (ref && wait && retry?.timer && retry.ref === ref) this.#askLater(sub, wait);
+    }
+    if (!ours) this.status.set({ ...this.status.get(), error });
+  }
+
+  /** Ends the connection when the server was silent for too long. */
+  #watch(): void {
+    const limit = this.#options.silence ?? 75_000;
+    const left = this.#heard + limit - Date.now();
+    if (left <= 0) return this.#lost(new Error(`the server was silent for ${limit} ms`));
+    this.#timer = setTimeout(() => this.#watch(), left);
+  }
+
+  async #renew(attempt: object): Promise<void> {
+    const pause = new Backoff(1000, 5000);
+    while (attempt === this.#attempt && this.#options.token) {
+      try {
+        await this.request(frames.auth((await this.#token()) ?? ''));
+        return;
+      } catch (error) {
+        const { code } = error as RealtimeError;
+        // Another token may do for a new connection.
+        if (code === 'forbidden' || code === 'unsupported') return;
+        if (!code) report(error);
+      }
+      await new Promise((resolve) => setTimeout(resolve, 1000 + pause.pause()));
+    }
+  }
+
+  /** Takes the end of a connection in, by its close code. */
+  #ended(code: number, reason: string): void {
+    const error = new RealtimeError(`close_${code}`, reason || `the connection ended with code ${code}`);
+    const hint = code === 1001 && /^retry=(\d+)$/.exec(reason);
+    if (code === 4401 && this.#options.token && reason.startsWith('the token has expired')) {
+      if (this.#welcome) return this.#lost(error, 0);
+      if (++this.#lapses < 2) return this.#lost(error);
+    }
+    if (code === 1008 || code === 4401 || code === 4403) return this.close('refused', error);
+    if (hint) return this.#lost(error, Math.min(Number(hint[1]), maxHint));
+    if (code === 1009) {
+      // One of those that were sent; trying again would only end the next connection.
+      for (const call of [...this.#calls.values()]) {
+        if (call.sent) call.fail(new RealtimeError('too_large', 'the server closed the connection over a frame that is too large'));
+      }
+    }
+    this.#lost(error, undefined, code === 4429);
+  }
+
+  /** The connection is gone: comes back after a pause, in milliseconds; slow: a long one. */
+  #lost(error: Error, wait?: number, slow = false): void {
+    if (this.#via === 'websocket' && !this.#welcome) this.#failures++;
+    this.#wire?.close(true);
+    this.#wire = undefined;
+    if (this.#healthy || Date.now() - this.#began > this.#pause.max) this.#pause.reset();
+    this.#healthy = false;
+    this.#off();
+    for (const call of [...this.#calls.values()]) {
+      if (call.sent && !call.again) call.fail(new RealtimeError('disconnected', 'the connection broke before the answer'));
+      call.sent = false;
+    }
+    if (slow || wait === undefined) wait = this.#pause.pause(slow);
+    this.#tell(this.#down(), { error, retryAt: Date.now() + wait });
+    this.#timer = setTimeout(() => void this.#connect(), wait);
+  }
+}
