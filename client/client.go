@@ -53,7 +53,10 @@ type Options struct {
 	// ReadTimeout is how long the server may be silent; it sends a frame at least every
 	// 50 s. Default 75 s.
 	ReadTimeout time.Duration
-	Logger      *slog.Logger // default slog.Default()
+	// Places keeps the places of topics, so that another process goes on where this one was;
+	// nil: nothing does. For those that are iterated by [Client.Topic].
+	Places Places
+	Logger *slog.Logger // default slog.Default()
 }
 
 // Client is one client of one server.
@@ -83,9 +86,11 @@ type Client struct {
 	subs     map[string]*subscription
 	patterns []*subscription // those of subs that are patterns, in order
 	retired  []*subscription
-	healthy  bool // a subscribe was answered in this connection
-	welcome  bool // the server has welcomed us in the newest connection
-	lapses   int  // how often in a row our token had expired when it was shown
+	use      use
+	held     map[string]*Topic // that are iterated, by name
+	healthy  bool              // a subscribe was answered in this connection
+	welcome  bool              // the server has welcomed us in the newest connection
+	lapses   int               // how often in a row our token had expired when it was shown
 }
 
 // Stats count what happened since New.
@@ -97,6 +102,7 @@ type Stats struct {
 	Resets     uint64
 	Duplicates uint64 // events the server sent twice, and the app did not get twice
 	Holes      uint64 // places where an event was missing, and was asked for again
+	Pauses     uint64 // times that a topic stopped because its consumer was slow
 }
 
 // New makes a client of the server at url: ws, wss, http or https; without a path,
@@ -105,6 +111,7 @@ func New(url string, opts *Options) *Client {
 	c := &Client{
 		url: url, filled: make(chan struct{}, 1), moved: make(chan struct{}, 1), done: make(chan struct{}),
 		expiring: make(chan struct{}, 1), wake: make(chan struct{}, 1), calls: map[int64]*call{}, subs: map[string]*subscription{},
+		held: map[string]*Topic{},
 	}
 	if opts != nil {
 		c.opts = *opts

@@ -16,11 +16,21 @@ const maxHeals = 3
 // better.
 var errGaveUp = errors.New("gave the connection up")
 
-// handle takes a frame in and gives the items it means to the app. An error ends the
-// connection; everything is asked for again in the next one.
+// handle takes a frame in and gives the items it means to the app, unless they go to
+// topics. An error ends the connection; everything is asked for again in the next one.
 func (c *Client) handle(f *wire.ServerFrame) ([]Item, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	items, err := c.items(f)
+	if c.use == byTopics {
+		// Before anybody can end a subscription that they are of.
+		c.hand(items, len(f.Events) > 1 && f.Type == wire.Batch)
+		return nil, err
+	}
+	return items, err
+}
+
+func (c *Client) items(f *wire.ServerFrame) ([]Item, error) {
 	switch f.Type {
 	case wire.Event, wire.Batch:
 		return c.events(f.Events)

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"iter"
 
 	"github.com/pgcast/pgcast"
@@ -73,6 +74,21 @@ type Denied struct {
 	Reason string // one of the protocol's reasons, or an error's code
 }
 
+// Error makes a Gap the error that [Topic.Events] tells of it by.
+func (g Gap) Error() string {
+	return fmt.Sprintf("events of %q after %d and before %d are trimmed away", g.Topic, g.After, g.Tail)
+}
+
+// Error makes a Reset the error that [Topic.Events] tells of it by.
+func (r Reset) Error() string {
+	return fmt.Sprintf("the history of %q that was seen exists no longer; it goes on after %d", r.Topic, r.Head)
+}
+
+// Error makes a Denied the error that [Topic.Events] ends with.
+func (d Denied) Error() string {
+	return fmt.Sprintf("the server denied the subscription to %q: %s", d.Topic, d.Reason)
+}
+
 func (Event) item()      {}
 func (Subscribed) item() {}
 func (Snapshot) item()   {}
@@ -141,8 +157,15 @@ func (c *Client) take() []Item {
 // Next waits for the next item. It fails when ctx ends, and when Run has returned and
 // there is none left. One goroutine at a time may call it; the same one may call Publish
 // and History. While nobody calls any of them, the client stops reading; after some 40 s
-// of that the server cuts it off, and it resumes.
+// of that the server cuts it off, and it resumes. It fails for a client whose topics are
+// iterated ([Client.Topic]).
 func (c *Client) Next(ctx context.Context) (Item, error) {
+	c.mu.Lock()
+	err := c.claim(byItems)
+	c.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	for len(c.rest) == 0 {
 		if c.rest = c.take(); len(c.rest) > 0 {
 			break

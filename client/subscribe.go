@@ -80,18 +80,34 @@ type SubscribeOptions struct {
 	Filter string
 }
 
-// SubscribeWith is Subscribe for more than a place.
+// SubscribeWith is Subscribe for more than a place. It fails for a client whose topics are
+// iterated ([Client.Topic]).
 func (c *Client) SubscribeWith(topic string, o SubscribeOptions) error {
-	p, err := pgcast.ParsePattern(topic)
+	p, r, err := checked(topic, o)
 	if err != nil {
 		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.claim(byItems); err != nil {
+		return err
+	}
+	c.begin(p, r)
+	return nil
+}
+
+// checked reads what a subscription is to be.
+func checked(topic string, o SubscribeOptions) (pgcast.Pattern, request, error) {
+	p, err := pgcast.ParsePattern(topic)
+	if err != nil {
+		return p, request{}, err
 	}
 	if o.Snapshot {
 		if err = pgcast.CheckTopic(topic); err == nil && o.From != nil {
 			err = &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("subscribe to %q: a snapshot and a place stand together", topic), Hint: "a snapshot begins anew"}
 		}
 		if err != nil {
-			return err
+			return p, request{}, err
 		}
 	}
 	from := o.From
@@ -101,7 +117,7 @@ func (c *Client) SubscribeWith(topic string, o SubscribeOptions) error {
 			asOf, err = pgcast.ParseAsOf(from.AsOf)
 		}
 		if from.After < 0 || len(from.ID) > wire.MaxID || err != nil || !asOf.IsZero() && pgcast.IsPattern(topic) {
-			return &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("subscribe to %q: %d, %.70q is not a place", topic, from.After, from.ID),
+			return p, request{}, &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("subscribe to %q: %d, %.70q is not a place", topic, from.After, from.ID),
 				Hint: "use what Event.From gives"}
 		}
 		from = &From{from.After, from.ID, from.AsOf}
@@ -110,8 +126,7 @@ func (c *Client) SubscribeWith(topic string, o SubscribeOptions) error {
 	if o.Filter != "" {
 		r.filter, _ = json.Marshal(o.Filter) // a string always can be
 	}
-	c.begin(p, r)
-	return nil
+	return p, r, nil
 }
 
 // SubscribeSnapshot is Subscribe for a topic of which the app wants what it holds now, too:
@@ -121,8 +136,6 @@ func (c *Client) SubscribeSnapshot(topic string) error {
 }
 
 func (c *Client) begin(p pgcast.Pattern, r request) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if old := c.subs[p.String()]; old != nil {
 		if c.end(old); old.ending {
 			old.again = &r
@@ -137,7 +150,7 @@ func (c *Client) begin(p pgcast.Pattern, r request) {
 func (c *Client) Unsubscribe(topic string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s := c.subs[topic]; s != nil {
+	if s := c.subs[topic]; s != nil && c.use != byTopics {
 		c.end(s)
 		s.again = nil
 	}
@@ -178,11 +191,10 @@ func (c *Client) end(s *subscription) {
 	}
 }
 
-// shared reports whether a pattern may select what comes through s. Two patterns are
-// taken to overlap.
+// shared reports whether another pattern may select what comes through s.
 func (c *Client) shared(s *subscription) bool {
 	return slices.ContainsFunc(c.patterns, func(p *subscription) bool {
-		return p != s && (s.pattern != nil || p.pattern.Match(s.key))
+		return p != s && overlap(p.key, s.key)
 	})
 }
 
