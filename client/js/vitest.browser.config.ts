@@ -4,8 +4,10 @@ import { defineConfig } from 'vitest/config';
 export default defineConfig({
   test: {
     include: ['browser/**/*.test.ts'],
+    globalSetup: ['test/harness/global.ts'],
     fileParallelism: false,
     testTimeout: 60_000,
     hookTimeout: 90_000,
+    teardownTimeout: 30_000,
   },
 });

@@ -1,15 +1,20 @@
 import { endpoint } from './dial.js';
 import { RealtimeError } from './error.js';
 import type { Link } from './link.js';
+import { LateLink } from './late.js';
 import { isPattern } from './names.js';
 import { Saver } from './places.js';
 import { SocketLink } from './socket.js';
 import { asTopic, TopicOf } from './topic.js';
 import type { ConnectOptions, Realtime, Topic, TopicMap, TopicOptions } from './types.js';
 
-/** Makes what carries the topics: here it is decided whether tabs share it. */
-export function makeLink(url: string | URL, options: ConnectOptions): Link {
-  return new SocketLink(url, options);
+/** Makes what carries the topics. A tab of a browser shares it with others, if it can. */
+function makeLink(url: string | URL, options: ConnectOptions): Link {
+  const own = (): Link => new SocketLink(url, options);
+  const { share, WebSocket, fetch } = options;
+  // What the app brings along cannot be given to a worker.
+  if (share === false || WebSocket || fetch || typeof document !== 'object' || typeof SharedWorker !== 'function') return own();
+  return new LateLink(import('./share.js').then(({ shared }) => shared(endpoint(url).href, options, own)).catch(own));
 }
 
 /**
