@@ -6,7 +6,7 @@
  * Errors are {"error": {code, message, hint}} with a status of 400 or more.
  */
 
-/** GET me: answered without a token, so that the page knows whether to ask for one. */
+/** GET me: answered without a token, so that the page knows whether to ask for one. What is empty then is told to who is signed in. */
 export interface Me {
   /** There is an admin token: ask for it, keep it in sessionStorage. */
   token: boolean;
@@ -114,14 +114,16 @@ export interface Plan {
 
 /** GET sessions?search=TEXT&limit=N: of this server. */
 export interface Sessions {
-  sessions: SessionLine[];
-  total: number;
+  sessions: SessionLine[]; // the newest first
+  total: number; // that have the text, also those that are not listed
+  server: string; // which one it is: its address for clients
 }
 export interface SessionLine {
   id: string;
   subject: string; // of its token; empty where nobody knows
   user: string; // what presence shows of it, as text; may be empty
-  transport: 'websocket' | 'sse';
+  transport: 'websocket' | 'sse' | 'poll';
+  operator: boolean; // it is one of the console's own
   address: string;
   since: number; // milliseconds
   rtt: number | null; // milliseconds, of the newest ping; null where there was none
@@ -131,7 +133,7 @@ export interface SessionLine {
   expires: number | null; // of its token, in milliseconds
 }
 
-/** POST sessions/disconnect {id}: 204. The client may come back; revoke its token to keep it out. */
+/** POST sessions/disconnect {id}: 204, or 404. A WebSocket is closed with 4408, resume. The client may come back; revoke its token to keep it out. */
 
 /** GET health: the doctor's findings; ?fresh=1 looks anew, else they are at most 30 s old. */
 export interface Health {

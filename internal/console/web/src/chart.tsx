@@ -1,0 +1,124 @@
+import type { Signal } from '@preact/signals';
+import { useEffect, useRef } from 'preact/hooks';
+import uPlot from 'uplot';
+import { dark } from './prefs.js';
+
+/** A line of a chart: its name, its colour as a custom property, and whether it is drawn dashed. */
+export interface Line {
+  name: string;
+  colour: string;
+  dashed?: boolean;
+  fill?: boolean;
+}
+
+export type Columns = (number | null)[][];
+
+const ten = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000];
+
+/**
+ * A chart over time of one or more lines; data's first column is the time, in seconds. Charts
+ * with one at share where the pointer is: the index there, or null.
+ */
+export function Chart({ data, lines, at, label, unit, from, to }: {
+  data: Columns;
+  lines: readonly Line[];
+  at: Signal<number | null>;
+  label: string;
+  unit: (value: number) => string;
+  from: number;
+  to: number;
+}) {
+  const box = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot>();
+  const newest = useRef({ data, from, to });
+  newest.current = { data, from, to };
+
+  useEffect(() => {
+    const element = box.current!;
+    const style = getComputedStyle(element);
+    const colour = (name: string) => style.getPropertyValue(name).trim();
+    // Custom properties made by light-dark() are not colours yet: a probe resolves them.
+    const probe = document.createElement('i');
+    element.append(probe);
+    const resolved = (name: string) => {
+      probe.style.color = `var(${name})`;
+      return getComputedStyle(probe).color || colour(name);
+    };
+    const text = resolved('--plot-text');
+    const grid = resolved('--plot-grid');
+    const font = `11px ${style.fontFamily}`;
+    const made = new uPlot(
+      {
+        width: element.clientWidth || 300,
+        height: 132,
+        padding: [8, 4, 0, 0],
+        legend: { show: false },
+        cursor: {
+          y: false,
+          points: { size: 7 },
+          drag: { x: false, y: false },
+          sync: { key: 'overview', setSeries: false, scales: ['x', null] },
+        },
+        scales: {
+          x: { time: true, range: () => [newest.current.from, newest.current.to] },
+          y: { range: (_, __, max) => [0, Math.max(max * 1.15, 1)] },
+        },
+        axes: [
+          {
+            stroke: text, font, grid: { show: false }, ticks: { show: false }, size: 22, gap: 4, space: 70,
+            values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toTimeString().slice(0, 5)),
+          },
+          {
+            stroke: text, font, grid: { stroke: grid, width: 1 }, ticks: { show: false }, size: 44, gap: 6, space: 34, incrs: ten,
+            values: (_, ticks) => ticks.map(unit),
+          },
+        ],
+        series: [
+          {},
+          ...lines.map((line) => {
+            const stroke = resolved(line.colour);
+            return {
+              label: line.name,
+              stroke,
+              width: 1.5,
+              dash: line.dashed ? [5, 3] : undefined,
+              fill: line.fill ? stroke.replace(/^rgb\((.*)\)$/, 'rgba($1, 0.12)') : undefined,
+              points: { show: false },
+              spanGaps: false,
+            } satisfies uPlot.Series;
+          }),
+        ],
+        hooks: {
+          setCursor: [
+            (u) => {
+              const index = u.cursor.idx ?? null;
+              const inside = (u.cursor.left ?? -1) >= 0;
+              const next = inside ? index : null;
+              if (at.value !== next) at.value = next;
+            },
+          ],
+        },
+      },
+      newest.current.data as uPlot.AlignedData,
+      element,
+    );
+    probe.remove();
+    made.root.setAttribute('aria-hidden', 'true');
+    plot.current = made;
+    const watch = new ResizeObserver(() => {
+      if (element.clientWidth) made.setSize({ width: element.clientWidth, height: 132 });
+    });
+    watch.observe(element);
+    return () => {
+      watch.disconnect();
+      made.destroy();
+      plot.current = undefined;
+    };
+  }, [dark.value, lines]);
+
+  useEffect(() => {
+    plot.current?.setData(data as uPlot.AlignedData);
+  }, [data]);
+
+  return <div ref={box} class="plot" role="img" aria-label={label} />;
+}

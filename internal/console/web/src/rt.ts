@@ -1,0 +1,35 @@
+import { effect, signal } from '@preact/signals';
+import { type Realtime, type Status, connect } from 'pgcast';
+import { me, token } from './http.js';
+
+let live: Realtime | undefined;
+let shown = '';
+
+/** What the connection does; undefined while there is none. */
+export const status = signal<Status | undefined>(undefined);
+
+/** The connection of this page: one for all that it shows, made when it is first wanted. */
+export function realtime(): Realtime {
+  if (live) return live;
+  const url = new URL('ws', location.href.split('#')[0]);
+  url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
+  shown = token.value;
+  const made = connect(url.href, { token: () => token.value || undefined, transport: 'websocket', share: false });
+  live = made;
+  made.status.subscribe((value) => {
+    status.value = value;
+  });
+  return made;
+}
+
+/** Ends the connection. */
+export function hangUp(): void {
+  live?.close();
+  live = undefined;
+  status.value = undefined;
+}
+
+// Who signs out takes the connection along; another token makes another one.
+effect(() => {
+  if (live && (!me.value?.signedIn || token.value !== shown)) hangUp();
+});
