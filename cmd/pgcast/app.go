@@ -90,7 +90,7 @@ With a database of your own:  pgcast migrate up && pgcast attach public.messages
 	addSettings(root.PersistentFlags(), forAll)
 	root.PersistentFlags().StringP("config", "c", "", "settings `file` in YAML (default ./pgcast.yaml if there is one)")
 	root.AddCommand(
-		a.devCommand(), a.serveCommand(), a.doctorCommand(),
+		a.devCommand(), a.exampleCommand(), a.serveCommand(), a.doctorCommand(),
 		a.migrateCommand(), a.attachCommand(), a.detachCommand(), a.attachedCommand(), a.enforceCommand(), a.rolesCommand(), a.uninstallCommand(),
 		a.rulesCommand(), a.allowCommand(), a.revokeCommand(), a.keysCommand(),
 		a.tailCommand(), a.publishCommand(), a.sqlCommand(),

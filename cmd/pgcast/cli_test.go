@@ -27,7 +27,7 @@ func TestHelp(t *testing.T) {
 		t.Errorf("without arguments:\n%s", r)
 	}
 	for _, args := range []string{
-		"serve", "dev", "migrate", "migrate up", "migrate down", "migrate status", "attach", "detach",
+		"serve", "dev", "example", "migrate", "migrate up", "migrate down", "migrate status", "attach", "detach",
 		"attached", "tail", "publish", "sql", "doctor", "config", "version", "rules", "rules delete", "allow", "revoke", "keys", "keys create", "keys list", "keys revoke",
 	} {
 		out := s.run(t, append(strings.Fields(args), "--help")...).ok(t)

@@ -1,6 +1,7 @@
 // Package devpage is the page that pgcast dev serves: SQL on one side, the live stream
 // on the other, and who else has it open. Its files are embedded and use nothing from anywhere else; what they ask
-// of the server is /ws and the handful of paths under /dev/ here.
+// of the server is /ws and the handful of paths under /dev/ here. It serves the example
+// applications as well, which use the client at /client/.
 package devpage
 
 import (
@@ -21,6 +22,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pgcast/pgcast/examples"
+	"github.com/pgcast/pgcast/internal/static"
 	"github.com/pgcast/pgcast/replay"
 )
 
@@ -76,6 +79,7 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET /dev/info", p.info)
 	mux.HandleFunc("GET /dev/head", p.head)
 	mux.Handle("POST /dev/sql", onlyFromPage(&runner{pool: o.Pool}))
+	mux.Handle("GET /examples/", exampleApps())
 	return harden(mux)
 }
 
@@ -213,6 +217,21 @@ func sockets(host string) string {
 func pagePolicy(host string) string {
 	return "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'" + sockets(host) +
 		"; frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+}
+
+// exampleApps serves the example applications: a directory each, whose address is that of its
+// index.html. They may load their own files and the client, and talk to this server.
+func exampleApps() http.Handler {
+	files := static.Handler("/examples/", examples.Files())
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/") {
+			r = r.Clone(r.Context())
+			r.URL.Path += "index.html"
+		}
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"+
+			sockets(r.Host)+"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+		files.ServeHTTP(w, r)
+	})
 }
 
 var inlineScript = regexp.MustCompile(`(?s)<script[^>]*>(.*?)</script>`)

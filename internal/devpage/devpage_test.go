@@ -197,3 +197,29 @@ func TestUnchangedFiles(t *testing.T) {
 		t.Errorf("a file that has not changed is sent again: %s", again.Status)
 	}
 }
+
+// The example applications have pages of their own, under a policy that lets them load their
+// own files and the client, and talk to this server.
+func TestExampleApps(t *testing.T) {
+	s := serve(t, Options{Pool: pgtest.New(t, nil).Pool(t)})
+	host := strings.TrimPrefix(s.URL, "http://")
+	for path, kind := range map[string]string{
+		"/examples/": "text/html", "/examples/index.css": "text/css", "/examples/page.js": "text/javascript",
+		"/examples/chat/": "text/html", "/examples/chat/index.html": "text/html", "/examples/kanban/schema.sql": "text/plain",
+	} {
+		resp, text := get(t, s.URL+path)
+		if resp.StatusCode != 200 || text == "" || !strings.HasPrefix(resp.Header.Get("Content-Type"), kind) {
+			t.Errorf("%s: %s, %v", path, resp.Status, resp.Header)
+		}
+		want := "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self' ws://" + host + " wss://" + host +
+			"; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+		if got := resp.Header.Get("Content-Security-Policy"); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", path, got, want)
+		}
+	}
+	for _, path := range []string{"/examples", "/examples/none/", "/examples/chat", "/examples/examples.go", "/examples/chat/../page.js.x"} {
+		if resp, _ := get(t, s.URL+path); resp.StatusCode != http.StatusNotFound && resp.Request.URL.Path == path {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+}

@@ -65,7 +65,8 @@ type sqlError struct {
 
 func (s *runner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var ask struct {
-		SQL string `json:"sql"`
+		SQL  string     `json:"sql"`
+		Args []argument `json:"args"`
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxStatement))
 	if tooLong := new(http.MaxBytesError); errors.As(err, &tooLong) {
@@ -77,7 +78,7 @@ func (s *runner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case err != nil:
-		refuse(w, http.StatusBadRequest, "The request cannot be read: "+err.Error(), `Send {"sql": "select 1"}.`)
+		refuse(w, http.StatusBadRequest, "The request cannot be read: "+err.Error(), `Send {"sql": "select 1"}, or {"sql": "select $1::int", "args": [1]}.`)
 		return
 	case strings.TrimSpace(ask.SQL) == "":
 		refuse(w, http.StatusBadRequest, "There is no SQL to run.", "")
@@ -91,7 +92,7 @@ func (s *runner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), runTimeout)
 	defer cancel()
-	res, err := s.run(ctx, ask.SQL)
+	res, err := s.run(ctx, ask.SQL, ask.Args)
 	if err != nil {
 		refuse(w, http.StatusServiceUnavailable, "The database cannot be reached.", err.Error())
 		return
@@ -101,7 +102,7 @@ func (s *runner) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // run runs the statements in a session of their own: whatever they set, lock, listen to
 // or leave open is gone with it. The error is about reaching the database.
-func (s *runner) run(ctx context.Context, sql string) (*result, error) {
+func (s *runner) run(ctx context.Context, sql string, args []argument) (*result, error) {
 	res := &result{Tags: []string{}}
 	config := s.pool.Config().ConnConfig
 	config.RuntimeParams["application_name"] = "pgcast dev page"
@@ -124,7 +125,11 @@ func (s *runner) run(ctx context.Context, sql string) (*result, error) {
 		return nil, err
 	}
 	began := time.Now()
-	err = res.collect(conn.PgConn().Exec(ctx, sql)) // the simple protocol takes several statements
+	if len(args) > 0 {
+		err = res.read(conn.PgConn().ExecParams(ctx, sql, texts(args), nil, nil, nil))
+	} else {
+		err = res.collect(conn.PgConn().Exec(ctx, sql)) // the simple protocol takes several statements
+	}
 	res.Millis = float64(time.Since(began).Microseconds()) / 1000
 	res.Open = !conn.IsClosed() && conn.PgConn().TxStatus() != 'I'
 	res.Error = inWords(ctx, err)
@@ -135,18 +140,24 @@ func (s *runner) run(ctx context.Context, sql string) (*result, error) {
 // gives any.
 func (res *result) collect(results *pgconn.MultiResultReader) error {
 	for results.NextResult() {
-		r := results.ResultReader()
-		if fields := r.FieldDescriptions(); len(fields) > 0 {
-			res.table(fields)
-		}
-		for r.NextRow() {
-			res.row(r.Values())
-		}
-		if tag, err := r.Close(); err == nil {
-			res.Tags = append(res.Tags, tag.String())
-		}
+		_ = res.read(results.ResultReader()) // the reader of all results tells of it
 	}
 	return results.Close()
+}
+
+// read reads the result of one statement.
+func (res *result) read(r *pgconn.ResultReader) error {
+	if fields := r.FieldDescriptions(); len(fields) > 0 {
+		res.table(fields)
+	}
+	for r.NextRow() {
+		res.row(r.Values())
+	}
+	tag, err := r.Close()
+	if err == nil {
+		res.Tags = append(res.Tags, tag.String())
+	}
+	return err
 }
 
 func (res *result) table(fields []pgconn.FieldDescription) {

@@ -313,3 +313,33 @@ func TestDatabaseAway(t *testing.T) {
 		t.Errorf("status %d, %+v", status, res.Error)
 	}
 }
+
+// Arguments are parameters of the statement, never a part of its text.
+func TestArguments(t *testing.T) {
+	db := pgtest.New(t, nil)
+	s := serve(t, Options{Pool: db.Pool(t)})
+	run := func(sql, args string) result {
+		t.Helper()
+		status, text := ask(t, s, `{"sql":"`+sql+`","args":`+args+`}`, nil)
+		var res result
+		if err := json.Unmarshal([]byte(text), &res); err != nil || status != http.StatusOK {
+			t.Fatalf("%s %s: %d %s", sql, args, status, text)
+		}
+		return res
+	}
+	res := run(`select $1::text, $2::int, $3::bool, $4::text is null, $5::jsonb->>'a', $6::text = ''`, `["it's; drop",41,true,null,{"a":"b"},""]`)
+	if len(res.Rows) != 1 || words(res.Rows[0]) != "it's; drop|41|t|t|b|t" || len(res.Tags) != 1 || res.Tags[0] != "SELECT 1" {
+		t.Errorf("got %+v", res)
+	}
+	if res = run(`select 1 / $1::int`, `[0]`); res.Error == nil || res.Error.Code != "22012" || len(res.Tags) != 0 {
+		t.Errorf("an error: %+v", res)
+	}
+	if res = run(`select $1::int; select 2`, `[1]`); res.Error == nil {
+		t.Errorf("two statements with arguments: %+v", res)
+	}
+	for _, body := range []string{`{"sql":"select $1","args":["\u0000"]}`, `{"sql":"select $1","args":1}`} {
+		if status, text := ask(t, s, body, nil); status != http.StatusBadRequest {
+			t.Errorf("%q: %d %s", body, status, text)
+		}
+	}
+}
