@@ -180,13 +180,14 @@ func (m *metrics) count(d *delivered) {
 	if d.events == 0 {
 		return
 	}
-	m.deliveries.Add(float64(d.events))
+	m.delivered.Add(uint64(d.events))
 	m.bytes.Add(float64(d.bytes))
 	now := time.Now()
 	for _, created := range d.newest[:d.writes] {
 		if late := now.Sub(created); late < time.Minute {
 			// What is older was resumed, not delivered live.
 			m.latency.Observe(max(0, late.Seconds()))
+			m.late.note(late)
 		}
 	}
 }

@@ -175,6 +175,7 @@ func (f *Follower) step(ctx context.Context, at *followed, lost bool) (more bool
 				return false, err
 			}
 			if f.hub.skip(position) {
+				f.hub.noteAge([]pgcast.Event{last})
 				// Nobody to read it for. Whatever comes now wakes us again; to read on at once
 				// would be to read without a pause while somebody writes.
 				at.last = last
@@ -273,7 +274,7 @@ func (f *Follower) at(ctx context.Context, position pgcast.Position) (pgcast.Eve
 	}
 	found, _, err := f.source.Read(ctx, position-1, "", 1)
 	if err == nil && len(found) > 0 && found[0].Position == position {
-		e.ID = found[0].ID
+		e.ID, e.CreatedAt = found[0].ID, found[0].CreatedAt
 	}
 	return e, err
 }

@@ -143,6 +143,7 @@ func (h *Hub) Append(events []pgcast.Event) {
 	if len(events) == 0 {
 		return
 	}
+	h.noteAge(events)
 	grown := map[*feed]struct{}{}
 	h.mu.Lock()
 	for i := range events {

@@ -1,35 +1,37 @@
 package fanout
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 type metrics struct {
-	deliveries, bytes, errors       prometheus.Counter
-	reads, notices                  *prometheus.CounterVec
-	sessions, subscriptions, behind prometheus.Gauge
-	latency                         prometheus.Histogram
-	snapshots                       *prometheus.CounterVec
-	snapshotRows, snapshotBytes     prometheus.Counter
-	spooled                         *prometheus.GaugeVec
+	bytes, errors               prometheus.Counter
+	reads, notices              *prometheus.CounterVec
+	latency                     prometheus.Histogram
+	snapshots                   *prometheus.CounterVec
+	snapshotRows, snapshotBytes prometheus.Counter
+	spooled                     *prometheus.GaugeVec
+
+	// What Figures reads, and the registry as well.
+	delivered                       atomic.Uint64
+	sessions, subscriptions, behind atomic.Int64
+	late                            latencies
+	slowest                         atomic.Int64 // from creation to here, in nanoseconds, since it was last asked for
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Namespace: "pgcast", Name: name, Help: help})
 	}
-	gauge := func(name, help string) prometheus.Gauge {
-		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "pgcast", Name: name, Help: help})
-	}
 	m := &metrics{
-		deliveries: counter("deliveries_total", "Events written to sessions."),
-		bytes:      counter("delivered_bytes_total", "Bytes of event frames written to sessions."),
-		errors:     counter("log_read_errors_total", "Reads of the log for a session that failed and will be tried again."),
+		bytes:  counter("delivered_bytes_total", "Bytes of event frames written to sessions."),
+		errors: counter("log_read_errors_total", "Reads of the log for a session that failed and will be tried again."),
 		reads: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pgcast", Name: "log_reads_total",
 			Help: "Reads of the log: follow (the live end), topic and pattern (subscriptions behind), place (where a subscription starts)."}, []string{"kind"}),
 		notices: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "pgcast", Name: "notices_total",
 			Help: "Gaps and resets told to subscriptions."}, []string{"kind"}),
-		sessions:      gauge("sessions", "Connected sessions."),
-		subscriptions: gauge("subscriptions", "Subscriptions of all sessions."),
-		behind:        gauge("subscriptions_behind", "Subscriptions that read the log because the live ring no longer reaches back to their place."),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: "pgcast", Name: "write_to_delivery_seconds",
 			Help:    "From an event's creation in the writer's transaction to its write to a session that is live; the newest event of each write, by the database's and this server's clocks.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
@@ -54,8 +56,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.spooled.WithLabelValues(where)
 	}
 	if reg != nil {
-		reg.MustRegister(m.deliveries, m.bytes, m.errors, m.reads, m.notices, m.sessions, m.subscriptions, m.behind, m.latency,
-			m.snapshots, m.snapshotRows, m.snapshotBytes, m.spooled)
+		reg.MustRegister(m.bytes, m.errors, m.reads, m.notices, m.latency, m.snapshots, m.snapshotRows, m.snapshotBytes, m.spooled)
+		m.expose(reg)
 	}
 	return m
+}
+
+// expose registers what Figures reads.
+func (m *metrics) expose(reg prometheus.Registerer) {
+	gauge := func(name, help string, v *atomic.Int64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "pgcast", Name: name, Help: help},
+			func() float64 { return float64(v.Load()) }))
+	}
+	reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "pgcast", Name: "deliveries_total", Help: "Events written to sessions."},
+		func() float64 { return float64(m.delivered.Load()) }))
+	gauge("sessions", "Connected sessions.", &m.sessions)
+	gauge("subscriptions", "Subscriptions of all sessions.", &m.subscriptions)
+	gauge("subscriptions_behind", "Subscriptions that read the log because the live ring no longer reaches back to their place.", &m.behind)
 }

@@ -181,8 +181,11 @@ func (s *Session) open(o *Opening) {
 	}
 	sub.start = sub.place
 	s.orders++
+	s.standing.Lock()
 	s.subs[o.feed.key] = sub
-	s.hub.metrics.subscriptions.Inc()
+	s.standing.Unlock()
+	sub.sent.Store(sub.place)
+	s.hub.metrics.subscriptions.Add(1)
 	told := sub.start
 	if o.req.Barred && !o.reset {
 		told = min(told, *o.req.After) // it did begin there, and what follows is a gap
@@ -209,7 +212,9 @@ func (s *Session) remove(sub *Subscription) {
 	if sub == nil {
 		return
 	}
+	s.standing.Lock()
 	delete(s.subs, sub.feed.key)
+	s.standing.Unlock()
 	sub.gone = true
 	sub.feed.leave(sub)
 	s.begun(sub)
@@ -217,7 +222,7 @@ func (s *Session) remove(sub *Subscription) {
 	s.setBehind(sub, false)
 	s.hub.release(sub.feed)
 	s.hub.sights.release(sub.feed.key, sub.lens)
-	s.hub.metrics.subscriptions.Dec()
+	s.hub.metrics.subscriptions.Add(-1)
 }
 
 // settle brings all subscriptions to one position of the log before their set changes.
@@ -325,6 +330,6 @@ func (s *Session) close() {
 	s.hub.mu.Lock()
 	delete(s.hub.sessions, s)
 	s.hub.mu.Unlock()
-	s.hub.metrics.sessions.Dec()
+	s.hub.metrics.sessions.Add(-1)
 	s.sink.Close(reason)
 }

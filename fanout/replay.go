@@ -17,7 +17,7 @@ func (s *Session) replay(o *Opening) {
 	}
 	truncated := o.reset
 	if !truncated {
-		again := &Subscription{session: s, feed: o.feed, place: o.place,
+		again := &Subscription{session: s, feed: o.feed, place: o.place, own: o.req.Own,
 			lens: o.req.Lens, sight: s.hub.sights.acquire(o.feed.key, o.req.Lens)}
 		defer s.hub.sights.release(o.feed.key, o.req.Lens)
 		if live == nil || !live.past {

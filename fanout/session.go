@@ -52,7 +52,9 @@ type Session struct {
 	barred    atomic.Bool     // there is some; written with mu held
 	past      map[string]bool // see Past; nil: nothing
 
-	// Owned by the pump, or by the crew in its place.
+	// Owned by the pump, or by the crew in its place; they hold standing to change subs, which
+	// others hold to read it.
+	standing   sync.Mutex
 	subs       map[string]*Subscription
 	orders     int
 	read       pgcast.Position // the newest that was read from the log for it
@@ -97,7 +99,7 @@ func (h *Hub) NewSession(sink Sink) *Session {
 	h.mu.Lock()
 	h.sessions[s] = struct{}{}
 	h.mu.Unlock()
-	h.metrics.sessions.Inc()
+	h.metrics.sessions.Add(1)
 	return s
 }
 

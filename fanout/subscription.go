@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgcast/pgcast"
@@ -31,7 +32,8 @@ type Request struct {
 	Barred bool
 	// Lens is how the topic is seen; nil: as it is.
 	Lens Lens
-	// Own says that it is this server itself that looks, which never has to see otherwise.
+	// Own says that it is this server itself that looks, or who runs it: they never have to see
+	// otherwise.
 	Own bool
 	// Keep leaves a subscription that there is already where it is, and has it answered with
 	// its place.
@@ -42,7 +44,8 @@ type Request struct {
 type Subscription struct {
 	session *Session
 	feed    *feed
-	order   int // of creation, within the session
+	order   int          // of creation, within the session
+	sent    atomic.Int64 // place, for others to read
 	lens    Lens
 	sight   *sight // through lens
 	own     bool   // it is never stale
@@ -246,6 +249,7 @@ func (s *Session) pull(ctx context.Context, sub *Subscription, limit pgcast.Posi
 		return nil, false, sub.again()
 	}
 	sub.page = p.key.after
+	defer func() { sub.sent.Store(sub.place) }()
 	items = s.gapOf(sub, p)
 	size, whole, beyond := 0, true, false
 	for _, fr := range p.frames {
@@ -324,6 +328,7 @@ func (s *Session) taken(sub *Subscription, frames, seen []*Frame) []Item {
 		}
 		items = append(items, Item{Frame: seen[i], Pattern: pattern})
 	}
+	sub.sent.Store(sub.place)
 	s.frames, s.items = frames[:0], items
 	return items
 }
@@ -356,8 +361,8 @@ func (s *Session) setBehind(sub *Subscription, behind bool) {
 	}
 	sub.behind = behind
 	if behind {
-		s.hub.metrics.behind.Inc()
+		s.hub.metrics.behind.Add(1)
 	} else {
-		s.hub.metrics.behind.Dec()
+		s.hub.metrics.behind.Add(-1)
 	}
 }

@@ -180,6 +180,18 @@ func (rs rules) of(topic string) rule {
 	return rule{}
 }
 
+// Holding gives which of the patterns in pgcast.retention is that of the rule that holds for a
+// topic; -1: none is, and it is kept for ever.
+func Holding(patterns []pgcast.Pattern, topic string) int {
+	best := -1
+	for i, p := range patterns {
+		if p.Match(topic) && (best < 0 || literals(p) > literals(patterns[best])) {
+			best = i
+		}
+	}
+	return best
+}
+
 // literals orders patterns by how much they say: literal segments first, then * over
 // ** (which selects more).
 func literals(p pgcast.Pattern) int {

@@ -101,6 +101,22 @@ type waker interface {
 	Nudge() // from any goroutine: ends the Wait under way, or the next one, at once
 }
 
+// State tells whether this server sequences, and by what it is woken then; else how it would like
+// to be.
+func (s *Sequencer) State() (leads bool, wake Wake) {
+	w := s.current.Load()
+	if w == nil {
+		return false, s.opts.Wake
+	}
+	switch (*w).(type) {
+	case *walWaker:
+		return true, WakeWAL
+	case *listener.Poll:
+		return true, WakePoll
+	}
+	return true, WakeNotify
+}
+
 // nudge has the sequencer look at the log, to which this process has added. While none
 // runs here there is nothing to do: whoever begins to sequence looks.
 func (s *Sequencer) nudge() {

@@ -226,6 +226,9 @@ func (d *dev) ready(listen, admin string, log *slog.Logger) {
 	listen, admin = browsable(listen), browsable(admin)
 	file := &devFile{DatabaseURL: d.set.DatabaseURL, PID: os.Getpid(),
 		URL: "http://" + listen + "/", WebSocket: "ws://" + listen + "/ws", Metrics: "http://" + admin + "/metrics"}
+	if d.set.Console != "off" {
+		file.Console = "http://" + admin + "/console/"
+	}
 	d.file.Store(file)
 	if err := file.write(d.dir); err != nil {
 		log.Warn("other commands will not find this pgcast dev", "error", err)
@@ -239,6 +242,9 @@ func (d *dev) banner(file *devFile) {
 	line := func(name, value, more string) { d.sayf("  %-10s %s%s\n", name, p.cyan(value), p.dim(more)) }
 	line("page", file.URL, "")
 	line("websocket", file.WebSocket, "")
+	if file.Console != "" {
+		line("console", file.Console, "")
+	}
 	line("metrics", file.Metrics, "")
 	more := ""
 	if d.cluster != nil {

@@ -17,6 +17,7 @@ type devFile struct {
 	URL         string `json:"url"`       // of the page
 	WebSocket   string `json:"websocket"` // of /ws
 	Metrics     string `json:"metrics"`
+	Console     string `json:"console,omitempty"` // its page; empty where it is off
 	PID         int    `json:"pid"`
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pgcast/pgcast/internal/console"
 	"github.com/pgcast/pgcast/internal/doctor"
 )
 
@@ -58,13 +59,6 @@ func (a *app) doctor(ctx context.Context, o doctorOptions) error {
 	if err := a.findDatabase(); err != nil {
 		return err
 	}
-	s := a.set
-	options := &doctor.Options{DatabaseURL: s.DatabaseURL, DirectDatabaseURL: s.directURL(), Wake: s.Wake,
-		PoolSize: s.PoolSize, Access: s.access().On, RetentionEvery: s.RetentionEvery,
-		RedisURL: s.Live.RedisURL, RedisPrefix: s.Live.RedisPrefix, RedisCAFile: s.Live.RedisCAFile}
-	if s.given("max-sessions") {
-		options.MaxSessions = s.MaxSessions
-	}
 	count := map[doctor.State]int{}
 	lines := json.NewEncoder(a.out)
 	lines.SetEscapeHTML(false)
@@ -78,7 +72,7 @@ func (a *app) doctor(ctx context.Context, o doctorOptions) error {
 		}
 		return a.printFinding(r, o.verbose)
 	}
-	d := doctor.New(options)
+	d := doctor.New(a.doctorOptions())
 	if o.fix {
 		if err := d.Fix(ctx, tell); err != nil {
 			return err
@@ -98,6 +92,27 @@ func (a *app) doctor(ctx context.Context, o doctorOptions) error {
 		return invalid("what mends each thing is told below it", "there are warnings, and --strict was given")
 	}
 	return nil
+}
+
+// doctorOptions hands the settings on.
+func (a *app) doctorOptions() *doctor.Options {
+	s := a.set
+	options := &doctor.Options{DatabaseURL: s.DatabaseURL, DirectDatabaseURL: s.directURL(), Wake: s.Wake,
+		PoolSize: s.PoolSize, Access: s.access().On, RetentionEvery: s.RetentionEvery,
+		RedisURL: s.Live.RedisURL, RedisPrefix: s.Live.RedisPrefix, RedisCAFile: s.Live.RedisCAFile}
+	if s.given("max-sessions") {
+		options.MaxSessions = s.MaxSessions
+	}
+	return options
+}
+
+// health has the doctor look, for the console.
+func (a *app) health(ctx context.Context) (list []console.Finding, err error) {
+	err = doctor.New(a.doctorOptions()).Run(ctx, func(r doctor.Result) error {
+		list = append(list, console.Finding{Name: r.Name, State: string(r.State), Found: r.Found, Why: r.Why, Mend: r.Mend, MendWith: string(r.With)})
+		return nil
+	})
+	return list, err
 }
 
 // doctorColumn is how wide the names are; the longest has as many letters.

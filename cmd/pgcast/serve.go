@@ -73,6 +73,7 @@ func (a *app) serverOptions(log *slog.Logger) *server.Options {
 		AdminToken: s.AdminToken, TLSCertFile: s.TLSCertFile, TLSKeyFile: s.TLSKeyFile, Guard: only,
 		SnapshotFresh: s.SnapshotFresh, SpoolDir: s.SpoolDir,
 		WriteTimeout: s.WriteTimeout, PingInterval: s.PingInterval, DrainTimeout: s.DrainTimeout,
+		NoConsole: s.Console == "off", Health: a.health,
 		Profile: s.Profile, Live: s.Live, Access: access, Logger: log, Version: version().version,
 	}
 }

@@ -44,6 +44,7 @@ type settings struct {
 	PingInterval     time.Duration
 	DrainTimeout     time.Duration
 	Profile          bool
+	Console          string // on or off
 
 	Live server.LiveOptions
 
@@ -163,6 +164,9 @@ var mainSettings = []setting{
 	{name: "drain-timeout", value: "10s", kind: "duration", scope: forServer,
 		help: "time for clients to be told and served when stopping",
 		read: duration(func(s *settings) *time.Duration { return &s.DrainTimeout }, time.Second, 10*time.Minute)},
+	{name: "console", value: "on", kind: "mode", scope: forServer, choices: []string{"on", "off"},
+		help: "serve the console at /console/ of admin-listen: on or off",
+		read: choice(func(s *settings) *string { return &s.Console }, "on", "off")},
 	{name: "pprof", value: "false", kind: "bool", scope: forServer,
 		help: "serve profiles of this process at /debug/pprof/ of admin-listen",
 		read: boolean(func(s *settings) *bool { return &s.Profile })},

@@ -43,6 +43,7 @@ const (
 	FromAPIKey Source = "api key"
 	Anonymous  Source = "anonymous" // nothing, where that is allowed
 	Open       Source = "open"      // nothing was asked for: there is no access control
+	Operator   Source = "operator"  // the admin token, or a way in that only operators have
 )
 
 // Claims are what is known of a caller. They do not change.
@@ -111,14 +112,17 @@ func (c *Claims) Hash() string { return c.hash }
 // Expired tells whether they have lost their force.
 func (c *Claims) Expired(now time.Time) bool { return !c.Expires.IsZero() && !now.Before(c.Expires) }
 
-// Everybody are the claims of all callers where there is no access control.
-var Everybody = func() *Claims {
-	c, err := NewClaims(Open, json.RawMessage("{}"))
+// Everybody are the claims of all callers where there is no access control, Operators those of
+// whoever runs the server: no rule is asked about them.
+var Everybody, Operators = nobody(Open), nobody(Operator)
+
+func nobody(source Source) *Claims {
+	c, err := NewClaims(source, json.RawMessage("{}"))
 	if err != nil {
 		panic(err)
 	}
 	return c
-}()
+}
 
 // Ask is one question: may this be done with this topic, or with all that a pattern selects?
 type Ask struct {

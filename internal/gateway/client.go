@@ -31,10 +31,14 @@ type client struct {
 	ws      *websocket.Conn
 	session *fanout.Session
 	system  system
-	claims  atomic.Pointer[auth.Claims] // nil until it is known who it is
-	public  atomic.Pointer[string]      // what others may know id by, once it is known who it is
-	waits   string                      // for who it is, from this address; guarded by the gateway's mu
-	refusal error                       // why it may not connect
+	claims  atomic.Pointer[auth.Claims]     // nil until it is known who it is
+	public  atomic.Pointer[string]          // what others may know id by, once it is known who it is
+	waits   string                          // for who it is, from this address; guarded by the gateway's mu
+	refusal error                           // why it may not connect
+	shown   atomic.Pointer[json.RawMessage] // what others are shown of its user; nil: nothing
+	// operators is the door that an operator came in by, nil for everybody else: nothing of
+	// what he does is decided on, limited or seen through a lens.
+	operators *operators
 
 	// Told by the client, read by the session's goroutine.
 	said, batch, reset, resumed atomic.Bool

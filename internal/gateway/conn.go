@@ -29,6 +29,8 @@ type conn struct {
 	lastHeard atomic.Int64           // the peer lived
 	lastWrite atomic.Int64
 	lastPing  atomic.Int64
+	rtt       atomic.Int64 // of the newest ping that was answered, in nanoseconds; 0: none was
+	asked     atomic.Int64 // when measure last pinged
 
 	allowance int // owned by the reader: bytes that may come yet, and one; 0: any
 }

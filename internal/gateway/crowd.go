@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"time"
+
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/internal/auth"
 )
@@ -12,10 +14,15 @@ type crowd struct {
 	// Guarded by the gateway's mu.
 	addresses, subjects map[string]int // no count is 0
 	of                  map[transport]counted
+	numbers             uint64
 }
 
-// counted is what a session counts for.
-type counted struct{ address, subject string }
+// counted is what a session counts for, its number among all there were, and when it began.
+type counted struct {
+	address, subject string
+	number           uint64
+	since            int64 // in nanoseconds since 1970
+}
 
 func newCrowd(each, subject int) crowd {
 	return crowd{each: each, subject: subject, addresses: map[string]int{}, subjects: map[string]int{}, of: map[transport]counted{}}
@@ -37,7 +44,8 @@ func (c *crowd) enter(t transport, address, subject string) error {
 	}
 	c.addresses[address]++
 	c.count(subject)
-	c.of[t] = counted{address, subject}
+	c.numbers++
+	c.of[t] = counted{address, subject, c.numbers, time.Now().UnixNano()}
 	return nil
 }
 
@@ -83,6 +91,7 @@ func (g *Gateway) belong(t transport, claims *auth.Claims) error {
 	}
 	drop(c.subjects, was.subject)
 	c.count(subject)
-	c.of[t] = counted{was.address, subject}
+	was.subject = subject
+	c.of[t] = was
 	return nil
 }

@@ -196,7 +196,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else if err == nil && a.claims != nil {
 		err = g.allow(r.Context(), a.claims, auth.Connect, "")
 	}
-	c := &client{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, id: rand.Text(), names: map[string]struct{}{}}
+	g.upgrade(w, r, a, err, nil)
+}
+
+// upgrade makes a session of a handshake, or refuses it with the error. Of an operator's op is
+// not nil.
+func (g *Gateway) upgrade(w http.ResponseWriter, r *http.Request, a asking, err error, op *operators) {
+	c := &client{g: g, conn: &conn{timeout: g.opts.WriteTimeout}, id: rand.Text(), names: map[string]struct{}{}, operators: op}
 	c.system.g = g
 	if err != nil {
 		if c.refusal = refusal(err); c.refusal == nil || !browser(r) {
@@ -219,11 +225,12 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	ws, err := websocket.Accept(&hijacker{w, c.conn}, r, &websocket.AcceptOptions{
-		OriginPatterns: g.opts.Origins, CompressionMode: g.compression(), Subprotocols: []string{subprotocol},
+		OriginPatterns: c.origins(), CompressionMode: g.compression(), Subprotocols: []string{subprotocol},
 		OnPingReceived: func(_ context.Context, payload []byte) bool {
 			c.conn.answer(payload)
 			return false
-		}})
+		},
+		OnPongReceived: func(_ context.Context, payload []byte) { c.conn.ponged(payload) }})
 	if err != nil {
 		g.metrics.refused.Inc()
 		g.forget(c)
@@ -238,7 +245,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if a.claims != nil && c.refusal == nil {
 		c.take(a.claims)
 	}
-	g.watchOver(c.claims.Load, c.session, c, a.checks)
+	if op == nil {
+		g.watchOver(c.claims.Load, c.session, c, a.checks)
+	}
 	g.attach(c, c.session)
 	g.settle(c, c.session, a.since)
 	if c.refusal == nil {

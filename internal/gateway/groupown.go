@@ -56,7 +56,7 @@ func (c *client) attendGroup(ctx context.Context, name string, ref json.RawMessa
 		}
 		return nil
 	}
-	if err = c.session.Subscribe(ctx, fanout.Request{Topic: topic, Ref: ref, Keep: true, Lens: c.g.lens(c.claims.Load(), topic)}); err != nil { // else the answer is renamed
+	if err = c.session.Subscribe(ctx, fanout.Request{Topic: topic, Ref: ref, Keep: true, Own: c.operators != nil, Lens: c.g.lens(c.claims.Load(), topic)}); err != nil { // else the answer is renamed
 		c.dismissGroup(wire.GroupOf + name)
 	}
 	return err

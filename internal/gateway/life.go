@@ -117,7 +117,7 @@ func (g *Gateway) expire(t transport, session *fanout.Session) (stop func()) {
 // authenticate answers a token, in an auth frame or a hello: the session goes on as whose it
 // is, if that is the subject it has already or it has none.
 func (c *client) authenticate(ctx context.Context, f wire.Frame, bytes int) {
-	if c.g.opts.Access == nil {
+	if c.g.opts.Access == nil || c.operators != nil { // who has come in has shown all there is to show
 		if f.Type == wire.Auth { // in a hello it is passed over
 			c.session.Send(wire.AppendAuthenticated(nil, f.Ref, -1))
 		}

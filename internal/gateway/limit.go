@@ -110,7 +110,7 @@ func (c *client) known(r *http.Request) {
 // limit decides on a call.
 func (c *client) limit(ctx context.Context, verb ratelimit.Verb, topic string, cost int) error {
 	l := c.g.opts.Limits
-	if l == nil || !l.Limits(verb) {
+	if l == nil || !l.Limits(verb) || c.operators != nil {
 		return nil
 	}
 	err := l.Allow(ctx, verb, c.caller(), ratelimit.Ask{Topic: topic, Cost: cost})
@@ -136,7 +136,7 @@ func (c *client) note(err error) {
 // for each.
 func (c *client) limitEach(ctx context.Context, places []wire.Place) []error {
 	l := c.g.opts.Limits
-	if l == nil || !l.Limits(ratelimit.Subscribe) {
+	if l == nil || !l.Limits(ratelimit.Subscribe) || c.operators != nil {
 		return nil
 	}
 	asks := make([]ratelimit.Ask, len(places))

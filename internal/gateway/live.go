@@ -58,6 +58,9 @@ type stay struct {
 // knownAs is who the session is from now on, also where it is already.
 func (c *client) knownAs(session string, said json.RawMessage) {
 	user := c.identity(session, said)
+	if shown := user.Data; c.shown.Load() == nil || !bytes.Equal(*c.shown.Load(), shown) {
+		c.shown.Store(&shown)
+	}
 	same := user.Key == c.live.user.Key && bytes.Equal(user.Data, c.live.user.Data)
 	if c.live.said, c.live.user = said, user; same {
 		return

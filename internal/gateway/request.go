@@ -55,7 +55,7 @@ func (c *client) replay(ctx context.Context, f wire.Frame) {
 	if err == nil {
 		var lens fanout.Lens
 		if lens, err = c.g.view(ctx, c.g.lens(c.claims.Load(), f.Topic), f.Topic, c.filters[f.Topic]); err == nil {
-			err = c.session.Replay(ctx, fanout.Request{Topic: f.Topic, After: &after, Ref: reqID, Lens: lens})
+			err = c.session.Replay(ctx, fanout.Request{Topic: f.Topic, After: &after, Ref: reqID, Lens: lens, Own: c.operators != nil})
 		}
 	}
 	if err != nil {

@@ -73,7 +73,7 @@ func (c *client) ask(ctx context.Context, p wire.Place, ref json.RawMessage, v v
 		return func() { c.turnAwayAt(p, ref, err) }
 	}
 	was := c.filters[p.Topic]
-	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID, Snapshot: p.Snapshot, AsOf: p.AsOf, Foreign: c.g.foreign(p.AsOf), Lens: lens}
+	req := fanout.Request{Topic: p.Topic, Ref: ref, After: p.After, ID: p.ID, Snapshot: p.Snapshot, AsOf: p.AsOf, Foreign: c.g.foreign(p.AsOf), Lens: lens, Own: c.operators != nil}
 	seq, seen := c.seen[p.Topic]
 	if p.Snapshot {
 		delete(c.seen, p.Topic)

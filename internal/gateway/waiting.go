@@ -76,7 +76,7 @@ func (c *client) signIn() (wire.Frame, error) {
 	since, checks := c.g.revocations(), c.g.rechecks()
 	var claims *auth.Claims
 	err = apart(func() (err error) {
-		if claims, err = c.g.verify(ctx, f.Token); err == nil {
+		if claims, err = c.verify(ctx, f.Token); err == nil {
 			err = c.limitSubject(ctx, claims)
 		}
 		if err == nil {
@@ -96,7 +96,7 @@ func (c *client) signIn() (wire.Frame, error) {
 	}
 	c.take(claims)
 	c.g.settle(c, c.session, since)
-	if c.g.rechecks() != checks {
+	if c.rights != nil && c.g.rechecks() != checks {
 		c.g.doubt(c.rights)
 	}
 	c.g.mu.Lock()

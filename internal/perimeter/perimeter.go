@@ -95,11 +95,20 @@ func Headers(secure bool, next http.Handler) http.Handler {
 	})
 }
 
-// Token lets through who shows the token, as Authorization: Bearer, and whoever asks for one
-// of the open paths. How long a wrong one is, or where it begins to be wrong, cannot be told
-// from the time that the answer takes.
-func Token(token string, next http.Handler, open ...string) http.Handler {
+// Is gives what tells whether a text is the token. How long a wrong one is, or where it begins
+// to be wrong, cannot be told from the time that it takes.
+func Is(token string) func(shown string) bool {
 	want := sha256.Sum256([]byte(token))
+	return func(shown string) bool {
+		got := sha256.Sum256([]byte(shown))
+		return subtle.ConstantTimeCompare(got[:], want[:]) == 1
+	}
+}
+
+// Token lets through who shows the token, as Authorization: Bearer, and whoever asks for one
+// of the open paths.
+func Token(token string, next http.Handler, open ...string) http.Handler {
+	is := Is(token)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		for _, path := range open {
 			if r.URL.Path == path {
@@ -108,8 +117,7 @@ func Token(token string, next http.Handler, open ...string) http.Handler {
 			}
 		}
 		scheme, shown, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		got := sha256.Sum256([]byte(strings.TrimSpace(shown)))
-		if subtle.ConstantTimeCompare(got[:], want[:]) != 1 || !strings.EqualFold(scheme, "Bearer") {
+		if !is(strings.TrimSpace(shown)) || !strings.EqualFold(scheme, "Bearer") {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, "show the admin token: Authorization: Bearer …", http.StatusUnauthorized)
 			return

@@ -59,10 +59,13 @@ func (s *Server) adminHandler() http.Handler {
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
 	admin := perimeter.NoBrowsers(mux)
-	switch {
-	case s.opts.AdminToken != "":
-		return perimeter.Token(s.opts.AdminToken, admin, "/healthz", "/readyz")
-	case perimeter.Loopback(s.opts.AdminListen):
+	if s.opts.AdminToken != "" {
+		admin = perimeter.Token(s.opts.AdminToken, admin, "/healthz", "/readyz")
+	}
+	if !s.opts.NoConsole {
+		admin = s.withConsole(admin)
+	}
+	if s.opts.AdminToken == "" && perimeter.Loopback(s.opts.AdminListen) {
 		return perimeter.Hosts(nil, "use localhost, or 127.0.0.1, or start it with an admin token")(admin)
 	}
 	return admin

@@ -24,6 +24,7 @@ import (
 
 	"github.com/pgcast/pgcast"
 	"github.com/pgcast/pgcast/fanout"
+	"github.com/pgcast/pgcast/internal/console"
 	"github.com/pgcast/pgcast/internal/gateway"
 	"github.com/pgcast/pgcast/internal/perimeter"
 	"github.com/pgcast/pgcast/internal/redact"
@@ -75,6 +76,10 @@ type Options struct {
 	// its key, in PEM, for both listeners; they may be replaced while the server runs.
 	// Default: no TLS.
 	TLSCertFile, TLSKeyFile string
+	// NoConsole leaves the admin listener without the console at /console/.
+	NoConsole bool
+	// Health looks after everything around the server, for the console; nil: it has nothing to show.
+	Health func(context.Context) ([]console.Finding, error)
 	// Profile serves the process's profiles at /debug/pprof/ of the admin listener.
 	Profile bool
 	Logger  *slog.Logger // default slog.Default()
@@ -98,6 +103,8 @@ type Server struct {
 	registry  *prometheus.Registry
 	cert      *perimeter.Certificate // nil: no TLS
 	refused   *prometheus.CounterVec
+	monitor   *monitor               // nil: no console
+	address   atomic.Pointer[string] // of the public listener, once it is open
 
 	identity atomic.Pointer[string] // nil until the database was first read
 	dialed   atomic.Bool            // the pool has connected, maybe to another database
@@ -230,6 +237,9 @@ func (s *Server) build() (err error) {
 	if s.authority != nil {
 		s.authority.watch.gateway = s.gateway
 	}
+	if !o.NoConsole {
+		s.monitor = newMonitor(s)
+	}
 	return nil
 }
 
@@ -264,6 +274,8 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("open the admin listener: %w", err), public.Close())
 	}
+	address := public.Addr().String()
+	s.address.Store(&address)
 	front, back := s.httpServer(s.publicHandler(), "public"), s.httpServer(s.adminHandler(), "admin")
 	s.warnOfPlainText()
 
@@ -279,13 +291,16 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.authority != nil {
 		g.Go(func() error { return s.authority.run(engine) })
 	}
+	if s.monitor != nil {
+		g.Go(func() error { return s.monitor.run(engine) })
+	}
 	g.Go(func() error { return rest(engine, s.hub.Count, debug.FreeOSMemory) })
 	g.Go(func() error { return serve(front, s.secured(public)) })
 	g.Go(func() error { return serve(back, s.secured(admin)) })
 	if s.opts.OnReady != nil {
 		s.opts.OnReady(public.Addr().String(), admin.Addr().String())
 	}
-	s.opts.Logger.Info("serving", "version", s.opts.Version, "listen", public.Addr().String(), "admin", admin.Addr().String())
+	s.opts.Logger.Info("serving", "version", s.opts.Version, "listen", public.Addr().String(), "admin", admin.Addr().String(), "console", s.consoleAt(admin.Addr().String()))
 
 	select {
 	case <-ctx.Done():
