@@ -63,8 +63,11 @@ export class Fold {
   constructor(
     private readonly topic: string,
     readonly keyOf: KeyFunction,
-    /** Is told what became of a row: undefined if it is gone. Not of rows that a new snapshot only may have changed. */
-    private readonly became: (key: Key, row: unknown) => void,
+    /**
+     * Is told what became of a row: undefined if it is gone. That a new snapshot has it, or has it no more, is
+     * told with snapshot; of a row that is in both nothing is told.
+     */
+    private readonly became: (key: Key, row: unknown, snapshot?: boolean) => void,
   ) {}
 
   /** Takes a part of a snapshot, and says whether its beginning was missed. */
@@ -95,8 +98,8 @@ export class Fold {
     this.complete = this.current = true;
     this.ofTables = place?.asOf !== undefined;
     this.tables = tables.size;
-    for (const key of old.keys()) if (!ordered.has(key)) this.became(key, undefined);
-    for (const [key, row] of ordered) if (!old.has(key)) this.became(key, row);
+    for (const key of old.keys()) if (!ordered.has(key)) this.became(key, undefined, true);
+    for (const [key, row] of ordered) if (!old.has(key)) this.became(key, row, true);
   }
 
   /** What is held is not the truth any more; it is kept to be shown until the new snapshot is complete. */

@@ -62,7 +62,7 @@ export class Table {
       throw new TypeError(`rows of ${topic.name}: the topic has to be opened with a snapshot, rt.topic(${JSON.stringify(topic.name)}, { snapshot: true })`);
     }
     this.writes = new Writes(keyOf);
-    this.fold = new Fold(topic.name, keyOf, (key, row) => this.writes.became(key, row));
+    this.fold = new Fold(topic.name, keyOf, (...change) => this.writes.became(...change));
   }
 
   get(): RowsView<unknown> {

@@ -28,6 +28,8 @@ interface Entry {
   values: object;
   /** What the server has sent is this very change, as far as content can tell. */
   own: boolean;
+  /** A snapshot said so: then the event may never come, and its id not be seen. */
+  held: boolean;
   /** The row has changed since the write began. */
   touched: boolean;
   /** Of add: the rows that have changed since. */
@@ -72,7 +74,7 @@ export class Writes {
   }
 
   private entry(change: Change<any>, write: Write): Entry {
-    const entry = { write, own: false, touched: false, saw: new Set<Key>() };
+    const entry = { write, own: false, held: false, touched: false, saw: new Set<Key>() };
     const key = (of: unknown): Key => {
       const found = typeof of === 'string' || typeof of === 'number' ? of : this.keyOf(of);
       if (found === undefined) throw new TypeError(`a local write has to say which row it is of: ${JSON.stringify(change)?.slice(0, 100)} has no key`);
@@ -95,7 +97,7 @@ export class Writes {
     if (entry && !another && answer) {
       write.id = answer.id;
       // Id and key are certain, whatever the content seemed to say.
-      if (answer.id !== undefined) entry.own = this.ids.has(answer.id);
+      if (answer.id !== undefined) entry.own = entry.held || this.ids.has(answer.id);
       else if (answer.key !== undefined && entry.kind === 'add') {
         entry.own = entry.saw.has(answer.key);
         entry.kind = 'put';
@@ -110,11 +112,14 @@ export class Writes {
     if (--this.waiting === 0) this.ids.clear();
   }
 
-  /** A row has become another one, or (undefined) none. */
-  became(key: Key, row: unknown): void {
+  /** A row has become another one, or (undefined) none: by an event, or because a snapshot says so. */
+  became(key: Key, row: unknown, snapshot = false): void {
     if (!this.entries.length) return;
-    const fitting = this.entries.find((entry) => !entry.own && entry.write.id === undefined && this.fits(entry, key, row));
-    if (fitting) fitting.own = true;
+    const fitting = this.entries.find((entry) => !entry.own && (snapshot || entry.write.id === undefined) && this.fits(entry, key, row));
+    if (fitting) {
+      fitting.own = true;
+      fitting.held = snapshot;
+    }
     for (const entry of this.entries) {
       if (entry.kind === 'add' && entry.write.answered === undefined) entry.saw.add(key);
       if (!fitting && entry.key === key) entry.touched = true;
@@ -134,7 +139,7 @@ export class Writes {
     const done = new Set<Key>();
     for (const entry of this.entries) {
       if (!this.fits(entry, entry.key, rows.get(entry.key))) continue;
-      entry.own = true;
+      entry.own = entry.held = true;
       if (entry.write.answered !== undefined) done.add(entry.key);
     }
     // Earlier writes to the same row are in what a later one made of it.
