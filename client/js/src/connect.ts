@@ -3,8 +3,8 @@ import { RealtimeError } from './error.js';
 import type { Link } from './link.js';
 import { LateLink } from './late.js';
 import { isPattern } from './names.js';
-import { Saver } from './places.js';
 import { SocketLink } from './socket.js';
+import { report } from './store.js';
 import { asTopic, TopicOf } from './topic.js';
 import type { ConnectOptions, Realtime, Topic, TopicMap, TopicOptions } from './types.js';
 
@@ -24,7 +24,8 @@ function makeLink(url: string | URL, options: ConnectOptions): Link {
 export function connect<T extends TopicMap = TopicMap>(url: string | URL, options: ConnectOptions = {}): Realtime<T> {
   const { host } = endpoint(url);
   const link = makeLink(url, options);
-  const saver = options.storage && new Saver(options.storage, host);
+  const { storage } = options;
+  const saver = storage && import('./places.js').then(({ Saver }) => new Saver(storage, host, report));
   const topics = new Map<string, TopicOf>();
   return {
     status: link.status,
@@ -42,7 +43,7 @@ export function connect<T extends TopicMap = TopicMap>(url: string | URL, option
     cut: () => link.cut(),
     close: () => {
       for (const topic of [...topics.values()]) topic.close();
-      saver?.close();
+      void saver?.then((one) => one.close());
       link.close();
     },
   };

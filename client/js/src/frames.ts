@@ -1,5 +1,5 @@
 import type { Frame } from './link.js';
-import type { Filter, Item, Json, Place } from './types.js';
+import type { Filter, Item, Place } from './types.js';
 
 /** What one subscription asks for, as an item of a subscribe-batch. */
 export interface Asked {
@@ -51,17 +51,6 @@ export const history = (topic: string, after: number, limit?: number, filter?: F
   ...(limit && { limit }),
   ...(filter && { filter }),
 });
-
-export const presence = (topic: string, op: string, data?: Record<string, Json>): Frame => ({
-  type: 'presence',
-  topic,
-  op,
-  ...(data && { data }),
-});
-
-export const cursor = (topic: string, data: Json): Frame => ({ type: 'cursor', topic, data });
-export const cursorLeave = (topic: string): Frame => ({ type: 'cursor', topic, op: 'leave' });
-export const cursorSnapshot = (topic: string): Frame => ({ type: 'cursor-snapshot', topic });
 
 /** The item of an event frame. */
 export function eventItem(frame: Frame, asOf?: string): Extract<Item, { type: 'event' }> {

@@ -1,14 +1,14 @@
 import { Backoff, maxHint } from './backoff.js';
-import { dialWebSocket, webSocket, type Dial, type Wire } from './dial.js';
+import { dialWebSocket, webSocket, type Wire } from './dial.js';
 import { RealtimeError } from './error.js';
 import * as frames from './frames.js';
 import type { Frame } from './link.js';
 import { overlaps } from './names.js';
 import { Store, report } from './store.js';
 import type { Host, Sub } from './subscription.js';
-import type { ConnectOptions, State, Status } from './types.js';
+import type { ConnectOptions, Json, State, Status } from './types.js';
 
-type Transport = 'websocket' | 'sse';
+export type Transport = 'websocket' | 'sse';
 
 /** What lanes to one server have in common. */
 export interface Common {
@@ -16,13 +16,17 @@ export interface Common {
   options: ConnectOptions;
   /** How the server has welcomed us once: it is not doubted any more. */
   proven?: Transport;
+  /** How often there was no WebSocket to be had, before a welcome. */
+  failures: number;
+  /** HTTP worked before the newest of these. */
+  reachable?: boolean;
 }
 
 /** Follows the server's own topics; see Link.follow. */
-export interface Follow {
+interface Follow {
   topic: string;
   enter: Frame;
-  take: (event: string, data: never) => void;
+  take: (event: string, data: Json) => void;
 }
 
 interface Request {
@@ -33,9 +37,8 @@ interface Request {
   fail: (error: Error) => void;
 }
 
-/** Bounds of one subscribe-batch; some proxies do not like long messages. */
-const batchItems = 200;
-const batchBytes = 8000;
+/** Of one subscribe-batch: some proxies do not like long messages, and a server takes none above its max-frame. */
+const batchItems = 50;
 /** How long the server has to say something when a device woke up, in milliseconds. */
 const probeTimeout = 5000;
 
@@ -45,13 +48,10 @@ const probeTimeout = 5000;
  */
 export class Lane implements Host {
   readonly subs = new Map<string, Sub>();
-  readonly follows = new Set<Follow>();
+  readonly #follows = new Set<Follow>();
   readonly status = new Store<Status>({ state: 'connecting', degraded: [] });
 
-  readonly #common: Common;
-  readonly #options: ConnectOptions;
   readonly #pause: Backoff;
-  readonly #retries = new Map<Sub, { pause: Backoff; ref: number; timer?: ReturnType<typeof setTimeout> | undefined }>();
   readonly #calls = new Map<number, Request>();
   #refs = 0;
   #wire: Wire | undefined;
@@ -60,18 +60,19 @@ export class Lane implements Host {
   #open = false;
   #welcome = false;
   #healthy = false;
-  #failures = 0; // to get a WebSocket, before the first welcome
-  #reachable = false; // HTTP worked before the newest of them
   #lapses = 0; // how often in a row our token had expired when it was shown
   #began = 0;
   #heard = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
-  constructor(common: Common) {
-    this.#common = common;
-    this.#options = common.options;
-    this.#pause = new Backoff(this.#options.minBackoff ?? 100, this.#options.maxBackoff ?? 5000);
+  constructor(readonly common: Common) {
+    this.#pause = this.backoff();
     void this.#connect();
+  }
+
+  backoff(): Backoff {
+    const { minBackoff = 100, maxBackoff = 5000 } = this.common.options;
+    return new Backoff(minBackoff, maxBackoff);
   }
 
   add(sub: Sub): void {
@@ -85,28 +86,11 @@ export class Lane implements Host {
   }
 
   forget(sub: Sub): void {
-    clearTimeout(this.#retries.get(sub)?.timer);
-    this.#retries.delete(sub);
     if (this.subs.get(sub.topic) !== sub) return;
     this.subs.delete(sub.topic);
     this.send(frames.unsubscribe(sub.topic));
     // The server takes that for an end of all that is live on the topic.
-    for (const { enter } of this.follows) if (enter.topic === sub.topic) this.send(enter);
-  }
-
-  later(sub: Sub): void {
-    const retry = this.#retries.get(sub) ?? { pause: new Backoff(this.#pause.min, this.#pause.max), ref: 0 };
-    this.#retries.set(sub, retry);
-    this.#askLater(sub, retry.pause.pause());
-  }
-
-  #askLater(sub: Sub, wait: number): void {
-    const retry = this.#retries.get(sub)!;
-    clearTimeout(retry.timer);
-    retry.timer = setTimeout(() => {
-      retry.timer = undefined;
-      this.ask(sub);
-    }, wait);
+    for (const { enter } of this.#follows) if (enter.topic === sub.topic) this.send(enter);
   }
 
   request(frame: Frame, { again = false, signal }: { again?: boolean | undefined; signal?: AbortSignal | undefined } = {}): Promise<Frame> {
@@ -131,6 +115,15 @@ export class Lane implements Host {
       this.#calls.set(ref, call);
       if (this.#open) this.#sendCall(call);
     });
+  }
+
+  follow(topic: string, enter: Frame, exit: Frame, take: (event: string, data: Json) => void): () => void {
+    const follow = { topic, enter, take };
+    this.#follows.add(follow);
+    this.send(enter);
+    return () => {
+      if (this.#follows.delete(follow)) this.send(exit);
+    };
   }
 
   /** Sends a frame if there is a connection. */
@@ -178,7 +171,6 @@ export class Lane implements Host {
     if (old.state === 'closed' || old.state === 'refused') return;
     this.#off();
     this.#wire?.close();
-    for (const { timer } of this.#retries.values()) clearTimeout(timer);
     this.#tell(state, error && { error });
     for (const call of [...this.#calls.values()]) call.fail(error ?? new RealtimeError('closed', 'the connection was closed'));
   }
@@ -199,7 +191,7 @@ export class Lane implements Host {
   }
 
   async #token(): Promise<string | undefined> {
-    const { token } = this.#options;
+    const { token } = this.common.options;
     return typeof token === 'function' ? token() : token;
   }
 
@@ -207,22 +199,31 @@ export class Lane implements Host {
     this.#off();
     const attempt = this.#attempt;
     const current = (): boolean => attempt === this.#attempt;
-    const limit = this.#options.connectTimeout ?? 10_000;
+    const { options } = this.common;
+    const limit = options.connectTimeout ?? 10_000;
+    this.#via = undefined;
     this.#began = Date.now();
     const { error } = this.status.get();
     this.#tell(this.#down(), error && { error });
     this.#timer = setTimeout(() => this.#lost(new Error(`no connection within ${limit} ms`)), limit);
     try {
       const token = await this.#token();
-      this.#via = undefined;
-      const transport = await this.#transport();
-      const dial: Dial = transport === 'sse' ? (await import('./sse.js')).dialSSE : dialWebSocket;
+      let dial = dialWebSocket;
+      let transport: Transport = 'websocket';
+      const { common } = this;
+      if (!(options.transport === transport || common.proven === transport) && (options.transport || !webSocket(options) || common.proven || common.failures)) {
+        const sse = await import('./sse.js');
+        if (await sse.better(common, !!webSocket(options))) {
+          dial = sse.dialSSE;
+          transport = 'sse';
+        }
+      }
       if (!current()) return;
       this.#via = transport;
       this.#wire = dial({
-        url: this.#common.url,
-        hello: frames.hello(this.#options.user, token),
-        options: this.#options,
+        url: common.url,
+        hello: frames.hello(options.user, token),
+        options,
         open: () => current() && this.#opened(),
         frame: (frame) => current() && this.#frame(frame, transport),
         closed: (code, reason) => {
@@ -236,40 +237,17 @@ export class Lane implements Host {
     }
   }
 
-  async #transport(): Promise<Transport> {
-    const wanted = this.#options.transport ?? 'auto';
-    const { proven, url } = this.#common;
-    if (wanted !== 'auto') return wanted;
-    if (!webSocket(this.#options)) return 'sse';
-    if (proven || !this.#failures) return proven ?? 'websocket';
-    // A server that is away is not a WebSocket that is blocked: HTTP must have worked before
-    // the last attempt that failed.
-    if (this.#failures > 1 && this.#reachable) return 'sse';
-    const { reachable } = await import('./sse.js');
-    this.#reachable = await reachable(url, this.#options);
-    return 'websocket';
-  }
-
   #opened(): void {
     this.#open = true;
     this.#askFor([...this.subs.values()]);
-    for (const { enter } of this.follows) this.send(enter);
+    for (const { enter } of this.#follows) this.send(enter);
     for (const call of this.#calls.values()) this.#sendCall(call);
   }
 
   #askFor(subs: Sub[]): void {
-    for (let i = 0; i < subs.length; ) {
+    for (let i = 0; i < subs.length; i += batchItems) {
       const ref = ++this.#refs;
-      const items: frames.Asked[] = [];
-      for (let size = 0; i < subs.length && items.length < batchItems && size < batchBytes; i++) {
-        const sub = subs[i]!;
-        const retry = this.#retries.get(sub);
-        if (retry) retry.ref = ref;
-        const item = sub.asked(ref);
-        items.push(item);
-        size += JSON.stringify(item).length;
-      }
-      this.send(frames.subscribe(ref, items));
+      this.send(frames.subscribe(ref, subs.slice(i, i + batchItems).map((sub) => sub.asked(ref))));
     }
   }
 
@@ -302,7 +280,7 @@ export class Lane implements Host {
         this.#lapses = 0;
         if (this.#welcome) return;
         this.#welcome = true;
-        this.#common.proven ??= transport;
+        this.common.proven ??= transport;
         clearTimeout(this.#timer);
         this.#watch();
         return this.#tell('online', { transport });
@@ -335,33 +313,25 @@ export class Lane implements Host {
       const others = status.degraded.filter((one) => one !== backend);
       this.status.set({ ...status, degraded: event === 'degraded' ? [...others, backend] : others });
     }
-    for (const follow of [...this.follows]) if (follow.topic === topic) follow.take(event, data as never);
+    for (const follow of [...this.#follows]) if (follow.topic === topic) follow.take(event, data as Json);
   }
 
   #failed(frame: Frame): void {
     const ref = frame.ref as number | undefined;
     const code = frame.code as string;
-    const wait = frame.retry_after as number | undefined;
-    const error = new RealtimeError(code, frame.message as string, wait);
+    const error = new RealtimeError(code, frame.message as string, frame.retry_after as number | undefined);
     const call = ref && this.#calls.get(ref);
     if (call) return call.fail(error);
-    let ours = false;
-    for (const sub of [...this.subs.values()]) {
-      if (ref && sub.ref === ref) {
-        ours = true;
-        // A whole subscribe was refused.
-        const passes = code === 'unavailable' || code === 'internal' || code === 'rate_limited';
-        sub.handle({ ...frame, type: 'subscribe-denied', reason: passes ? 'INTERNAL_ERROR' : code });
-      }
-      const retry = this.#retries.get(sub);
-      if (ref && wait && retry?.timer && retry.ref === ref) this.#askLater(sub, wait);
-    }
-    if (!ours) this.status.set({ ...this.status.get(), error });
+    const passes = ['unavailable', 'internal', 'rate_limited'].includes(code);
+    // A whole subscribe may have been refused.
+    const refused = ref ? [...this.subs.values()].filter((sub) => sub.ref === ref) : [];
+    for (const sub of refused) sub.handle({ ...frame, type: 'subscribe-denied', reason: passes ? 'INTERNAL_ERROR' : code });
+    if (!refused.length) this.status.set({ ...this.status.get(), error });
   }
 
   /** Ends the connection when the server was silent for too long. */
   #watch(): void {
-    const limit = this.#options.silence ?? 75_000;
+    const limit = this.common.options.silence ?? 75_000;
     const left = this.#heard + limit - Date.now();
     if (left <= 0) return this.#lost(new Error(`the server was silent for ${limit} ms`));
     this.#timer = setTimeout(() => this.#watch(), left);
@@ -369,7 +339,7 @@ export class Lane implements Host {
 
   async #renew(attempt: object): Promise<void> {
     const pause = new Backoff(1000, 5000);
-    while (attempt === this.#attempt && this.#options.token) {
+    while (attempt === this.#attempt && this.common.options.token) {
       try {
         await this.request(frames.auth((await this.#token()) ?? ''));
         return;
@@ -387,7 +357,7 @@ export class Lane implements Host {
   #ended(code: number, reason: string): void {
     const error = new RealtimeError(`close_${code}`, reason || `the connection ended with code ${code}`);
     const hint = code === 1001 && /^retry=(\d+)$/.exec(reason);
-    if (code === 4401 && this.#options.token && reason.startsWith('the token has expired')) {
+    if (code === 4401 && this.common.options.token && reason.startsWith('the token has expired')) {
       if (this.#welcome) return this.#lost(error, 0);
       if (++this.#lapses < 2) return this.#lost(error);
     }
@@ -404,7 +374,7 @@ export class Lane implements Host {
 
   /** The connection is gone: comes back after a pause, in milliseconds; slow: a long one. */
   #lost(error: Error, wait?: number, slow = false): void {
-    if (this.#via === 'websocket' && !this.#welcome) this.#failures++;
+    if (this.#via === 'websocket' && !this.#welcome) this.common.failures++;
     this.#wire?.close(true);
     this.#wire = undefined;
     if (this.#healthy || Date.now() - this.#began > this.#pause.max) this.#pause.reset();

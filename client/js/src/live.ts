@@ -1,138 +1,158 @@
-import * as frames from './frames.js';
 import type { Frame, Link } from './link.js';
-import { Store } from './store.js';
-import type { CursorOf, Cursors, Json, Presence } from './types.js';
+import type { Store } from './store.js';
+import type { CursorOf, Json } from './types.js';
+
+// Loaded when presence or cursors are used first: most topics have neither.
 
 type User = Record<string, unknown>;
+type Users = Store<ReadonlyMap<string, User>>;
+type AllCursors = Store<ReadonlyMap<string, CursorOf>>;
 
 /** The least time between two moves that are sent, in milliseconds. */
 const moveEvery = 25;
 
+export const presenceFrame = (topic: string, op: string, data?: Record<string, Json>): Frame => ({
+  type: 'presence',
+  topic,
+  op,
+  ...(data && { data }),
+});
+export const cursorFrame = (topic: string, data: Json): Frame => ({ type: 'cursor', topic, data });
+export const cursorLeave = (topic: string): Frame => ({ type: 'cursor', topic, op: 'leave' });
+export const cursorSnapshot = (topic: string): Frame => ({ type: 'cursor-snapshot', topic });
+
+/** What a frame of a topic's presence makes of those who are here. */
+export function users(before: ReadonlyMap<string, User>, event: string, data: unknown): ReadonlyMap<string, User> {
+  if (event === 'denied') return new Map();
+  if (event === 'presence_state') return new Map(Object.entries(data as Record<string, User>));
+  if (event !== 'presence_diff') return before;
+  const { joins, leaves } = data as Record<'joins' | 'leaves', Record<string, User> | undefined>;
+  const after = new Map(before);
+  for (const key of Object.keys(leaves ?? {})) after.delete(key);
+  for (const [key, user] of Object.entries(joins ?? {})) after.set(key, user);
+  return after;
+}
+
+/** What a frame of a topic's cursors makes of them. */
+export function moved(before: ReadonlyMap<string, CursorOf>, event: string, data: unknown): ReadonlyMap<string, CursorOf> {
+  if (event === 'denied') return new Map();
+  const after = new Map(event === 'snapshot' ? [] : before);
+  if (event === 'remove') after.delete((data as CursorOf).key);
+  else for (const one of [data].flat() as CursorOf[]) after.set(one.key, one);
+  return after;
+}
+
 /** Who is here on a topic. */
-export class PresenceStore extends Store<ReadonlyMap<string, User>> implements Presence {
+export class Here {
   #stop: (() => void) | undefined;
   #joined: Frame | undefined;
   #watched = false;
 
   constructor(
+    readonly store: Users,
     readonly link: Link,
     readonly topic: string,
-  ) {
-    super(new Map(), () => {
-      this.#watched = true;
-      this.#follow();
-      return () => {
-        this.#watched = false;
-        this.#follow();
-      };
-    });
+  ) {}
+
+  watch(on: boolean): void {
+    this.#watched = on;
+    // Who is here is told of the others anyway.
+    if (!this.#joined) this.#follow();
   }
 
-  /** To be here is to be told of the others, too. */
   #follow(): void {
-    if (this.#joined ? this.#stop : false) return;
-    this.#end();
-    if (this.#joined) this.#enter(this.#joined, frames.presence(this.topic, 'leave'));
-    else if (this.#watched) this.#enter(frames.presence(this.topic, 'sync'), frames.presence(this.topic, 'unsync'));
-  }
-
-  #end(): void {
     this.#stop?.();
     this.#stop = undefined;
+    if (this.#joined) this.#enter(this.#joined, 'leave');
+    else if (this.#watched) this.#enter(presenceFrame(this.topic, 'sync'), 'unsync');
   }
 
-  #enter(enter: Frame, exit: Frame): void {
-    this.#stop = this.link.follow(`__presence:${this.topic}`, enter, exit, (event, data) => {
-      const users = new Map(event === 'presence_diff' ? this.get() : []);
-      const diff = data as { joins?: Record<string, User>; leaves?: Record<string, User> };
-      if (event === 'presence_diff') for (const key in diff.leaves) users.delete(key);
-      else if (event !== 'presence_state' && event !== 'denied') return;
-      const joins = event === 'presence_diff' ? diff.joins : event === 'denied' ? {} : (data as Record<string, User>);
-      for (const key in joins) users.set(key, joins[key]!);
-      this.set(users);
-    });
+  #enter(enter: Frame, exit: string): void {
+    const { link, topic, store } = this;
+    this.#stop = link.follow(`__presence:${topic}`, enter, presenceFrame(topic, exit), (event, data) =>
+      store.set(users(store.get(), event, data)),
+    );
   }
 
   async join(data?: Record<string, Json>): Promise<string> {
-    const frame = frames.presence(this.topic, 'join', data);
-    this.#end();
-    this.#joined = frame;
-    this.#follow();
+    const frame = presenceFrame(this.topic, 'join', data);
+    // Not by way of leaving: the others would see that.
+    if (this.#joined) Object.assign(this.#joined, { data: undefined }, frame);
+    else {
+      this.#joined = frame;
+      this.#follow();
+    }
+    const joined = this.#joined;
     try {
       const answer = await this.link.request(frame, { again: true });
       return (answer.data as { key: string }).key;
     } catch (error) {
-      if (this.#joined === frame) {
-        this.#joined = undefined;
-        this.#end();
-        this.#follow();
-      }
+      if (this.#joined === joined) this.leave();
       throw error;
     }
   }
 
-  async leave(): Promise<void> {
+  leave(): void {
     if (!this.#joined) return;
     this.#joined = undefined;
-    this.#end();
     this.#follow();
   }
 
   async count(): Promise<number> {
-    const answer = await this.link.request(frames.presence(this.topic, 'count'), { again: true });
+    const answer = await this.link.request(presenceFrame(this.topic, 'count'), { again: true });
     return (answer.data as { count: number }).count;
   }
 
   close(): void {
     this.#joined = undefined;
-    this.#end();
+    this.#watched = false;
+    this.#follow();
   }
 }
 
 /** The cursors of the others on a topic. */
-export class CursorStore extends Store<ReadonlyMap<string, CursorOf>> implements Cursors {
+export class Pointers {
   #next: { data: Json } | undefined;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #end: (() => void) | undefined;
 
   constructor(
+    readonly store: AllCursors,
     readonly link: Link,
     readonly topic: string,
-  ) {
-    super(new Map(), () => {
-      const own = `__cursor:${topic}`;
-      this.#end = link.follow(own, frames.cursorSnapshot(topic), frames.unsubscribe(own), (event, data) => this.#take(event, data));
-      return this.#end;
-    });
-  }
+  ) {}
 
-  #take(event: string, data: Json): void {
-    const cursors = new Map(event === 'snapshot' || event === 'denied' ? [] : this.get());
-    if (event === 'remove') cursors.delete((data as unknown as CursorOf).key);
-    else if (event !== 'denied') for (const one of [data].flat() as unknown as CursorOf[]) cursors.set(one.key, one);
-    this.set(cursors);
+  watch(on: boolean): void {
+    this.#end?.();
+    this.#end = undefined;
+    if (!on) return;
+    const { link, topic, store } = this;
+    const own = `__cursor:${topic}`;
+    this.#end = link.follow(own, cursorSnapshot(topic), { type: 'unsubscribe', topic: own }, (event, data) =>
+      store.set(moved(store.get(), event, data)),
+    );
   }
 
   move(data: Json): void {
     this.#next = { data };
-    if (!this.#timer) this.#send();
+    this.#timer ??= this.#send();
   }
 
-  #send(): void {
-    this.#timer = undefined;
-    if (!this.#next) return;
-    this.link.send(frames.cursor(this.topic, this.#next.data));
+  #send(): ReturnType<typeof setTimeout> {
+    this.link.send(cursorFrame(this.topic, this.#next!.data));
     this.#next = undefined;
-    this.#timer = setTimeout(() => this.#send(), moveEvery);
+    return setTimeout(() => {
+      this.#timer = this.#next && this.#send();
+    }, moveEvery);
   }
 
   leave(): void {
     this.#next = undefined;
-    this.link.send(frames.cursorLeave(this.topic));
+    this.link.send(cursorLeave(this.topic));
   }
 
   close(): void {
-    this.#end?.();
+    this.watch(false);
     clearTimeout(this.#timer);
     this.#timer = this.#next = undefined;
   }

@@ -1,4 +1,3 @@
-import { report, safely } from './store.js';
 import type { Place, PlaceStorage } from './types.js';
 
 /** How long a place may wait to be kept, in milliseconds. */
@@ -13,6 +12,7 @@ export class Saver {
   constructor(
     readonly storage: PlaceStorage,
     readonly host: string,
+    readonly report: (error: unknown) => void,
   ) {
     globalThis.addEventListener?.('pagehide', this.#flush);
   }
@@ -35,7 +35,7 @@ export class Saver {
     this.#timer = undefined;
     for (const [topic, current] of this.#changed) {
       const place = current();
-      if (place) safely(() => void this.storage.set(this.#key(topic), place).catch(report));
+      if (place) this.storage.set(this.#key(topic), place).catch(this.report);
     }
     this.#changed.clear();
   }

@@ -2,7 +2,7 @@ import type { Place } from './types.js';
 
 /** What waits for one iteration. */
 export class Queue<T> implements AsyncIterableIterator<T> {
-  #waiting: { item: T; before: Place | undefined; turn: number }[] = [];
+  #waiting: { item: T; before: Place | undefined }[] = [];
   #readers: { resolve: (result: IteratorResult<T>) => void; reject: (error: Error) => void }[] = [];
   #over: { error?: Error } | undefined;
 
@@ -16,16 +16,16 @@ export class Queue<T> implements AsyncIterableIterator<T> {
     return this.#waiting.length;
   }
 
-  /** The oldest that waits: its turn, and the place before it. */
-  get oldest(): { before: Place | undefined; turn: number } | undefined {
-    return this.#waiting[0];
+  /** The place before the oldest that waits. */
+  get before(): Place | undefined {
+    return this.#waiting[0]!.before;
   }
 
-  push(item: T, before: Place | undefined, turn: number): void {
+  push(item: T, before: Place | undefined): void {
     if (this.#over) return;
     const reader = this.#readers.shift();
     if (reader) reader.resolve({ done: false, value: item });
-    else this.#waiting.push({ item, before, turn });
+    else this.#waiting.push({ item, before });
   }
 
   /** It ends, with an error if there is one, behind what waits. */

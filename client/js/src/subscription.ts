@@ -1,3 +1,4 @@
+import type { Backoff } from './backoff.js';
 import { asked, eventItem, history, type Asked } from './frames.js';
 import type { Frame, Subscription, Wanted } from './link.js';
 import { isPattern } from './names.js';
@@ -16,8 +17,7 @@ export interface Host {
   request(frame: Frame): Promise<Frame>;
   /** Ends the connection: everything is asked for again in the next one, which does not come early. */
   giveUp(why: string): void;
-  /** Asks again after a pause: the server cannot serve it right now. */
-  later(sub: Sub): void;
+  backoff(): Backoff;
   forget(sub: Sub): void;
 }
 
@@ -41,6 +41,8 @@ export class Sub implements Subscription {
   #heals = 0;
   #held: Frame[] | undefined;
   #closed = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #pause: Backoff;
 
   constructor(
     readonly wanted: Wanted,
@@ -49,6 +51,7 @@ export class Sub implements Subscription {
   ) {
     this.pattern = isPattern(wanted.topic);
     this.place = wanted.place;
+    this.#pause = host.backoff();
   }
 
   get topic(): string {
@@ -58,6 +61,7 @@ export class Sub implements Subscription {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    this.cutOff();
     this.host.forget(this);
   }
 
@@ -69,6 +73,7 @@ export class Sub implements Subscription {
   }
 
   cutOff(): void {
+    clearTimeout(this.#timer);
     this.ref = this.begin = 0;
     this.#live = this.#resetting = false;
     this.#held = undefined;
@@ -126,7 +131,12 @@ export class Sub implements Subscription {
     const reason = frame.reason as string;
     const message = frame.message as string | undefined;
     this.cutOff();
-    if (ref && (reason === 'INTERNAL_ERROR' || reason === 'RATE_LIMITED')) return this.host.later(this);
+    const limited = reason === 'RATE_LIMITED';
+    if (ref && (limited || reason === 'INTERNAL_ERROR')) {
+      // The server cannot serve it right now.
+      this.#timer = setTimeout(() => this.host.ask(this), this.#pause.pause(limited));
+      return;
+    }
     this.close();
     this.take({ type: 'denied', topic: this.topic, reason, ...(message && { message }) });
   }
@@ -143,6 +153,7 @@ export class Sub implements Subscription {
     if (n !== this.place.after + 1 && !this.#sparse) return this.#fill(frame);
     const item = eventItem(frame, this.place.asOf);
     this.#heals = 0;
+    this.#pause.reset();
     this.place = item.place;
     this.take(item);
   }

@@ -1,7 +1,7 @@
 import { RealtimeError } from './error.js';
 import * as frames from './frames.js';
+import { cursorsOf, presenceOf } from './lazy.js';
 import type { Frame, Link, Subscription } from './link.js';
-import { CursorStore, PresenceStore } from './live.js';
 import { isPattern } from './names.js';
 import type { Saver } from './places.js';
 import { Queue } from './queue.js';
@@ -12,18 +12,19 @@ const notices = ['subscribed', 'snapshot', 'gap', 'reset', 'denied', 'event'];
 
 /** The implementation of Topic. */
 export class TopicOf<E extends EventMap = EventMap> {
-  readonly presence: PresenceStore;
-  readonly cursors: CursorStore;
+  readonly presence: ReturnType<typeof presenceOf>;
+  readonly cursors: ReturnType<typeof cursorsOf>;
   readonly #handlers = new Map<string, Set<{ run: (item: never) => void }>>();
   readonly #queues = new Set<Queue<Item>>();
   #listeners = 0;
   #sub: Subscription | undefined;
   #at: Place | undefined; // after the last item that was given to handlers and queues
-  #turn = 0; // of that item
   #paused = false; // until every iteration has taken what waits for it
   #denied = false;
   #closed = false;
-  #stored: Promise<void> | undefined; // the place is read from the storage
+  #storage: Promise<Saver> | undefined; // where its place is to be read yet
+  #recalling = false;
+  #saver: Saver | undefined; // where it is kept then
   #unwatch: () => void;
 
   constructor(
@@ -31,15 +32,14 @@ export class TopicOf<E extends EventMap = EventMap> {
     readonly name: string,
     readonly options: TopicOptions,
     readonly buffer: number,
-    readonly saver: Saver | undefined,
+    saver: Promise<Saver> | undefined,
     readonly left: () => void,
   ) {
-    const { after } = options;
+    const { after, snapshot } = options;
     if (after !== undefined) this.#at = typeof after === 'number' ? { after } : after;
-    else if (options.snapshot) this.saver = undefined;
-    if (this.#at) this.saver = undefined;
-    this.presence = new PresenceStore(link, name);
-    this.cursors = new CursorStore(link, name);
+    else if (saver && !snapshot) this.#storage = saver;
+    this.presence = presenceOf(link, name);
+    this.cursors = cursorsOf(link, name);
     this.#unwatch = link.status.subscribe(({ state, error }) => {
       if (state === 'refused') this.#end(error);
       if (state === 'closed') this.#end();
@@ -70,12 +70,9 @@ export class TopicOf<E extends EventMap = EventMap> {
   }
 
   get place(): Place | undefined {
-    let oldest: { before: Place | undefined; turn: number } | undefined;
-    for (const queue of this.#queues) {
-      const first = queue.oldest;
-      if (first && (!oldest || first.turn < oldest.turn)) oldest = first;
-    }
-    return oldest ? oldest.before : this.#at;
+    // Each gets all that came since it began: of the longest the oldest is the oldest of all.
+    const longest = [...this.#queues].reduce<Queue<Item> | undefined>((a, b) => (b.size > (a?.size ?? 0) ? b : a), undefined);
+    return longest ? longest.before : this.#at;
   }
 
   [Symbol.asyncIterator](): AsyncIterableIterator<Item<E>> {
@@ -83,10 +80,18 @@ export class TopicOf<E extends EventMap = EventMap> {
   }
 
   events(): AsyncIterableIterator<EventItem<E>> {
-    return this.#queue(true) as unknown as AsyncIterableIterator<EventItem<E>>;
+    const queue = this.#queue();
+    const next = queue.next.bind(queue);
+    queue.next = async () => {
+      for (;;) {
+        const result = await next();
+        if (result.done || result.value.type === 'event') return result;
+      }
+    };
+    return queue as unknown as AsyncIterableIterator<EventItem<E>>;
   }
 
-  #queue(only = false): Queue<Item> {
+  #queue(): Queue<Item> {
     this.#check();
     const queue = new Queue<Item>(
       () => this.#moved(),
@@ -96,12 +101,6 @@ export class TopicOf<E extends EventMap = EventMap> {
         this.#leave();
       },
     );
-    const { push } = queue;
-    if (only) {
-      queue.push = (item, before, turn) => {
-        if (item.type === 'event') push.call(queue, item, before, turn);
-      };
-    }
     this.#queues.add(queue);
     this.#listen();
     return queue;
@@ -123,24 +122,26 @@ export class TopicOf<E extends EventMap = EventMap> {
   }
 
   #open(): void {
-    if (this.#sub || this.#paused || this.#denied || this.#closed || !this.#listeners) return;
-    if (this.saver && !this.#at) {
-      this.#stored ??= this.saver.get(this.name).then(
-        (place) => {
-          this.#at ??= place;
-        },
-        (error: unknown) => report(error),
-      ).then(() => {
-        this.#stored = Promise.resolve();
-        this.#begin();
-      });
-      return;
+    if (this.#sub || this.#recalling || this.#paused || this.#denied || this.#closed || !this.#listeners) return;
+    if (this.#storage) void this.#recall(this.#storage);
+    else this.#begin();
+  }
+
+  /** Goes on from the place that is kept. */
+  async #recall(storage: Promise<Saver>): Promise<void> {
+    this.#storage = undefined;
+    this.#recalling = true;
+    try {
+      this.#saver = await storage;
+      this.#at = await this.#saver.get(this.name);
+    } catch (error) {
+      report(error);
     }
-    this.#begin();
+    this.#recalling = false;
+    this.#open();
   }
 
   #begin(): void {
-    if (this.#sub || this.#paused || this.#denied || this.#closed || !this.#listeners) return;
     const { snapshot, filter } = this.options;
     const at = this.#at;
     this.#sub = this.link.open(
@@ -178,8 +179,7 @@ export class TopicOf<E extends EventMap = EventMap> {
         this.#denied = true;
         this.#sub = undefined;
     }
-    this.#turn++;
-    for (const queue of this.#queues) queue.push(item, before, this.#turn);
+    for (const queue of this.#queues) queue.push(item, before);
     if (item.type === 'event') {
       this.#call('event', item);
       if (!notices.includes(item.event)) this.#call(item.event, item);
@@ -207,7 +207,7 @@ export class TopicOf<E extends EventMap = EventMap> {
   }
 
   #save(): void {
-    if (this.saver && !this.#closed) this.saver.set(this.name, () => this.place);
+    if (!this.#closed) this.#saver?.set(this.name, () => this.place);
   }
 
   /** Iterations end, behind what waits for them. */
