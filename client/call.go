@@ -105,12 +105,13 @@ func (c *Client) answer(f *wire.ServerFrame) bool {
 
 // outgoing is a frame on its way to the writer.
 type outgoing struct {
-	text []byte
-	call *call // nil if nobody waits
+	text  []byte
+	call  *call         // nil if nobody waits
+	fresh func() []byte // instead of text: gives it when it is sent, nil for nothing; mu is held
 }
 
 func (c *Client) enqueue(f *wire.Frame, k *call) {
-	c.queue = append(c.queue, outgoing{wire.AppendFrame(nil, f), k})
+	c.queue = append(c.queue, outgoing{text: wire.AppendFrame(nil, f), call: k})
 	signal(c.wake)
 }
 
@@ -124,6 +125,9 @@ func (c *Client) write(ctx context.Context, conn *websocket.Conn) {
 		var next outgoing
 		if len(c.queue) > 0 {
 			next, c.queue = c.queue[0], c.queue[1:]
+			if next.fresh != nil {
+				next.text = next.fresh()
+			}
 			if k := next.call; k != nil {
 				if k.sent {
 					next.text = nil // its caller has given up
@@ -163,8 +167,11 @@ func (c *Client) connected(conn *websocket.Conn, token string) {
 	case <-c.expiring: // that was the token of the connection before
 	default:
 	}
-	c.enqueue(&wire.Frame{Type: wire.Hello, Caps: []string{wire.CapBatch, wire.CapReset}, Token: token}, nil)
+	c.enqueue(&wire.Frame{Type: wire.Hello, Caps: []string{wire.CapBatch, wire.CapReset}, Token: token, User: c.opts.User}, nil)
 	c.askAll()
+	for _, l := range c.lives {
+		l.ask()
+	}
 	for _, k := range c.calls {
 		c.enqueue(&k.frame, k)
 	}
@@ -175,6 +182,9 @@ func (c *Client) disconnected(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.conn, c.queue = nil, nil
+	for _, k := range c.cursors {
+		k.waiting = false
+	}
 	for _, s := range c.subs {
 		s.ref, s.endRef, s.beginRef, s.live, s.resetting, s.heals = 0, 0, 0, false, false, 0
 		if s.ending && !(s.known && c.shared(s) && c.heir("") != nil) {

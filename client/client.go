@@ -23,6 +23,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,6 +54,9 @@ type Options struct {
 	// ReadTimeout is how long the server may be silent; it sends a frame at least every
 	// 50 s. Default 75 s.
 	ReadTimeout time.Duration
+	// User, an object of at most 4 KiB, says who this is where no token does: what presence,
+	// groups and cursors show to others.
+	User json.RawMessage
 	// Places keeps the places of topics, so that another process goes on where this one was;
 	// nil: nothing does. For those that are iterated by [Client.Topic].
 	Places Places
@@ -67,6 +71,7 @@ type Client struct {
 	moved  chan struct{} // has room for one; tells the reader that it may read on
 
 	expiring chan struct{} // has room for one; tells renewals that the token expires
+	entering chan struct{} // has room for one; tells entries of live state that is wanted
 	done     chan struct{} // closed when Run has returned
 	err      error         // Run's; set before done is closed
 
@@ -88,9 +93,17 @@ type Client struct {
 	retired  []*subscription
 	use      use
 	held     map[string]*Topic // that are iterated, by name
-	healthy  bool              // a subscribe was answered in this connection
-	welcome  bool              // the server has welcomed us in the newest connection
-	lapses   int               // how often in a row our token had expired when it was shown
+
+	lives      map[string]*feed // by the server's own topic
+	presences  map[string]*Presence
+	cursors    map[string]*Cursors
+	groups     map[string]*Group
+	status     Status
+	statusNext chan struct{} // closed with the next change
+
+	healthy bool // a subscribe was answered in this connection
+	welcome bool // the server has welcomed us in the newest connection
+	lapses  int  // how often in a row our token had expired when it was shown
 }
 
 // Stats count what happened since New.
@@ -111,7 +124,8 @@ func New(url string, opts *Options) *Client {
 	c := &Client{
 		url: url, filled: make(chan struct{}, 1), moved: make(chan struct{}, 1), done: make(chan struct{}),
 		expiring: make(chan struct{}, 1), wake: make(chan struct{}, 1), calls: map[int64]*call{}, subs: map[string]*subscription{},
-		held: map[string]*Topic{},
+		held: map[string]*Topic{}, presences: map[string]*Presence{}, cursors: map[string]*Cursors{}, groups: map[string]*Group{},
+		entering: make(chan struct{}, 1), status: Status{State: Idle}, statusNext: make(chan struct{}),
 	}
 	if opts != nil {
 		c.opts = *opts
@@ -155,7 +169,14 @@ func (c *Client) Run(ctx context.Context) error {
 		return errors.New("this client has run already; make a new one")
 	}
 	err := c.run(ctx)
+	end := Status{State: Closed, Err: err}
+	if refused := (*RefusedError)(nil); errors.As(err, &refused) {
+		end.State = Refused
+	}
+	c.mu.Lock()
 	c.err = fmt.Errorf("the client has ended: %w", err)
+	c.is(end)
+	c.mu.Unlock()
 	close(c.done)
 	return err
 }
@@ -172,7 +193,14 @@ func (c *Client) run(ctx context.Context) error {
 		t.DisableKeepAlives = true
 		httpClient = &http.Client{Transport: t}
 	}
+	if len(c.opts.User) > 0 {
+		var user map[string]json.RawMessage
+		if json.Unmarshal(c.opts.User, &user) != nil || len(c.opts.User) > wire.MaxUser {
+			return &pgcast.Error{Code: pgcast.CodeInvalid, Message: "Options.User is not an object of at most 4 KiB", Hint: `as {"id":"ann","name":"Ann"}`}
+		}
+	}
 	pause := backoff{min: c.opts.MinBackoff, max: c.opts.MaxBackoff}
+	c.connecting(nil, 0)
 	for {
 		began := time.Now()
 		err := c.session(ctx, target, httpClient)
@@ -196,9 +224,11 @@ func (c *Client) run(ctx context.Context) error {
 		c.mu.Unlock()
 		wait := pause.after(err)
 		c.opts.Logger.Warn("pgcast client: disconnected", "error", err, "retry", wait)
+		c.connecting(err, wait)
 		if !sleep(ctx, wait) {
 			return ctx.Err()
 		}
+		c.connecting(err, 0)
 	}
 }
 
@@ -265,6 +295,7 @@ func (c *Client) session(ctx context.Context, target string, httpClient *http.Cl
 	c.connected(conn, hello)
 	helpers.Go(func() { c.write(ctx, conn) })
 	helpers.Go(func() { c.renewals(ctx) })
+	helpers.Go(func() { c.entries(ctx) })
 	for {
 		frame, err := c.read(ctx, conn)
 		if err != nil {

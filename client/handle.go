@@ -40,6 +40,7 @@ func (c *Client) items(f *wire.ServerFrame) ([]Item, error) {
 		if s := c.subs[f.Topic]; s != nil && (s.ref == refOf(f) || s.beginRef != 0 && s.beginRef == refOf(f)) {
 			return c.denied(s, f.Reason, f.Reason == wire.ReasonInternal || f.Reason == wire.ReasonRateLimited)
 		}
+		c.entryFailed(f)
 	case wire.Unsubscribed:
 		if s := c.subs[f.Topic]; s != nil && s.endRef != 0 && s.endRef == refOf(f) {
 			c.ended(s)
@@ -56,16 +57,19 @@ func (c *Client) items(f *wire.ServerFrame) ([]Item, error) {
 		if s := c.subs[f.Topic]; s != nil && s.live {
 			return c.reset(s, f), nil
 		}
-	case wire.History, wire.Published, wire.Authenticated:
+	case wire.History, wire.Published, wire.Authenticated, wire.Presence, wire.Group:
 		c.answer(f)
 	case wire.Welcome:
 		c.welcome, c.lapses = true, 0
+		if c.status.State != Online {
+			c.is(Status{State: Online})
+		}
 	case wire.TokenExpiring:
 		if c.opts.Token != nil {
 			signal(c.expiring)
 		}
 	case wire.Error:
-		if !c.answer(f) {
+		if !c.answer(f) && !c.entryFailed(f) {
 			return c.failed(f)
 		}
 	}
@@ -83,6 +87,10 @@ func (c *Client) events(events []pgcast.Event) (items []Item, err error) {
 }
 
 func (c *Client) event(items []Item, e pgcast.Event) ([]Item, error) {
+	if isOwn(e.Topic) {
+		c.own(e)
+		return items, nil
+	}
 	s, n := c.through(e)
 	switch {
 	case s == nil:

@@ -14,6 +14,7 @@ import (
 // Defaults and bounds of what a topic may have waiting for its consumer.
 const (
 	defaultBuffer   = 1000
+	minBuffer       = 16 // what answers a subscription must not fill it
 	bufferBytes     = 4 << 20
 	defaultSnapshot = 64 << 20
 	chunk           = 64 // items that a consumer takes at a time
@@ -30,8 +31,8 @@ type TopicOptions struct {
 	Snapshot bool
 	// Filter is a condition on the data of events and rows, as in docs/filters.md.
 	Filter string
-	// Buffer is how many items may wait for the consumer, default 1000; in bytes they are at
-	// most 4 MiB, and a frame (1 MiB) more. With more the topic stops its subscription, and goes
+	// Buffer is how many items may wait for the consumer, default 1000, at least 16; in bytes they
+	// are at most 4 MiB, and a frame (1 MiB) more. With more the topic stops its subscription, and goes
 	// on from its place when a quarter is left: the server keeps the log, so nothing is missed.
 	Buffer int
 	// SnapshotBytes is how much of a snapshot may wait, default 64 MiB: it cannot be stopped and
@@ -90,6 +91,7 @@ func (c *Client) Topic(name string, opts *TopicOptions) *Topic {
 	if t.opts.Buffer <= 0 {
 		t.opts.Buffer = defaultBuffer
 	}
+	t.opts.Buffer = max(t.opts.Buffer, minBuffer)
 	if t.opts.SnapshotBytes <= 0 {
 		t.opts.SnapshotBytes = defaultSnapshot
 	}
