@@ -5,13 +5,13 @@ import { identity, told, untold, version, type Settings, type ToTab, type ToWork
 import { Store } from './store.js';
 import type { ConnectOptions, Item, Json, Place, Status } from './types.js';
 
-/** How long a worker has to answer, in milliseconds, before the tab connects by itself. */
-const answerTimeout = 10_000;
 /** How often in a minute the worker may drop a subscription of this tab before it is left for good. */
 const maxLosses = 5;
 
 /** What of the browser a tab needs to share; tests have their own. */
 export interface Surroundings {
+  /** How long the worker has to answer, in milliseconds, before the tab connects by itself. */
+  within: number;
   /** Gives a port to the worker, and calls failed when there is none after all. */
   join(failed: (why: Error) => void): MessagePort;
   /** Holds a lock of that name until the tab is gone, or the function that it gives is called. */
@@ -25,6 +25,7 @@ export function shared(url: string, options: ConnectOptions, makeOwn: () => Link
   const locks = globalThis.navigator?.locks;
   if (!locks || !globalThis.crypto?.randomUUID) return makeOwn(); // not a secure context
   return new SharedLink(url, options, makeOwn, {
+    within: 10_000,
     join(failed) {
       // Written so that bundlers see it. A script of another origin is refused, by throwing.
       const worker = new SharedWorker(new URL('./worker.js', import.meta.url), { type: 'module', name: 'pgcast 1' });
@@ -185,7 +186,7 @@ export class SharedLink implements Link {
     const failed = (): void => {
       if (!end.signal.aborted) this.leave();
     };
-    const timer = setTimeout(failed, answerTimeout);
+    const timer = setTimeout(failed, this.around.within);
     end.signal.addEventListener('abort', () => clearTimeout(timer));
     try {
       const lock = `pgcast ${crypto.randomUUID()}`;
