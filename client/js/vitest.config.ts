@@ -3,8 +3,8 @@ import { defineConfig } from 'vitest/config';
 // Two projects: unit tests need nothing; the others share one pgcast dev with its own Postgres.
 export default defineConfig({
   test: {
-    testTimeout: 60_000,
-    hookTimeout: 90_000,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
     teardownTimeout: 30_000,
     maxWorkers: 3,
     projects: [

@@ -179,7 +179,7 @@ class Page {
       await until('a connection to cut', () => proxy.size);
       proxy.cut(how);
     } else {
-      const cut = cutAt(proxy, { ...connecting, ...snapshotting, ...streaming }[name]!, how, 15_000);
+      const cut = cutAt(proxy, { ...connecting, ...snapshotting, ...streaming }[name]!, how, 30_000);
       if (name in connecting) proxy.cut();
       if (name in snapshotting) this.rows.refresh();
       if (!(await cut)) this.missed.push(`${name}, ${how}`);
