@@ -50,9 +50,8 @@ func (c *console) api(mux *http.ServeMux) {
 	get("topic", c.topic)
 	get("sessions", c.sessions)
 	post("sessions/disconnect", c.disconnect)
-	if c.opts.Tables != nil {
-		c.tables(get, post)
-	}
+	c.tables(get, post)
+	c.docs(mux, get)
 	get("health", func(r *http.Request) (any, error) {
 		return c.opts.Health(r.Context(), r.URL.Query().Get("fresh") == "1")
 	})

@@ -15,7 +15,7 @@ import (
 // and whose answers are not.
 func (s *Server) withConsole(admin http.Handler) http.Handler {
 	o := &console.Options{Me: s.aboutMe, Overview: s.monitor.overview, Sessions: consoleSessions{s},
-		Topics: consoleTopics{s}, Health: s.health().tell}
+		Topics: consoleTopics{s}, Tables: consoleTables{s}, Health: s.health().tell}
 	if s.opts.AdminToken != "" {
 		o.Shown = perimeter.Is(s.opts.AdminToken)
 	}

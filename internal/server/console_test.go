@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"testing"
 
 	"github.com/coder/websocket"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/pgcast/pgcast/internal/console"
 	"github.com/pgcast/pgcast/internal/pgtest"
@@ -224,5 +226,131 @@ func TestConsoleOpen(t *testing.T) {
 		if status, _ := get(t, "http://"+off.admin+path); status != http.StatusNotFound {
 			t.Errorf("%s of a server without a console: %d", path, status)
 		}
+	}
+}
+
+// An operator sees all there is: what happens on a topic that no rule lets anybody to, rows that
+// row security hides, the sessions; and ends one, which comes back.
+func TestConsoleOfAServer(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t, nil)
+	db.Exec(t, `create table public.note (id int primary key, owner text); alter table public.note enable row level security;
+		create role `+db.Name+`_reader; grant select on public.note to `+db.Name+`_reader`)
+	t.Cleanup(func() { dropRole(t, db, db.Name+"_reader") })
+	db.Exec(t, `select pgcast.attach('public.note', topic => 'notes')`)
+	db.Exec(t, `select pgcast.enforce('public.note', $1, '{sub}')`, db.Name+"_reader")
+	db.Exec(t, `select pgcast.allow('{subscribe}', 'notes'); insert into pgcast.retention (pattern, max_age) values ('no*', '2 days'), ('room:*', '1 hour')`)
+	g := guard(t, db, 1, func(o *Options) { o.AdminToken = adminToken; o.MaxSessionsPerSubject = 1 })[0]
+	o := &operator{g.running, t, adminToken}
+	p, _ := o.socket(nil)
+	p.send(`{"type":"hello","token":"` + adminToken + `"}`)
+	p.want(wire.Welcome)
+	p.send(`{"type":"subscribe","topic":"notes","ref":1}`)
+	p.want(wire.Subscribed)
+	p.send(`{"type":"subscribe","topic":"__pgcast","ref":2}`)
+	p.want(wire.SubscribeDenied)
+	db.Exec(t, `insert into public.note values (1, 'ann')`)
+	if e := p.want(wire.Event); !strings.Contains(string(e.Events[0].Data), "ann") || e.Events[0].Name != "created" {
+		t.Errorf("the operator sees %s %s", e.Events[0].Name, e.Events[0].Data)
+	}
+	p.send(`{"type":"publish","topic":"room:1","event":"said","data":{},"ref":3}`)
+	p.want(wire.Published)
+	p.send(`{"type":"history","topic":"notes","after":0,"ref":4}`)
+	if h := p.want(wire.History); len(h.Events) != 1 || !strings.Contains(string(h.Events[0].Data), "ann") {
+		t.Errorf("history: %+v", h)
+	}
+	p.send(`{"type":"subscribe","topic":"notes","snapshot":true,"ref":5}`)
+	if s := p.want(wire.Snapshot); !strings.Contains(fmt.Sprintf("%s", s.Rows), "ann") {
+		t.Errorf("the snapshot: %s", s.Rows)
+	}
+
+	ann, _ := g.knock(t, "", "Authorization", "Bearer "+g.token(t, "ann"))
+	ann.want(wire.Welcome)
+	ann.send(`{"type":"subscribe","topic":"notes","ref":1}`)
+	ann.want(wire.Subscribed)
+	var mine console.SessionLine
+	await(t, "her session is listed", func() bool {
+		s := want[console.Sessions](o, "sessions?search=ANN")
+		if s.Total != 1 || len(s.Sessions) != 1 || s.Server != g.listen {
+			t.Fatalf("sessions of ann: %+v", s)
+		}
+		mine = s.Sessions[0]
+		return mine.SubscriptionCount == 1 && mine.Behind == 0
+	})
+	if mine.Subject != "ann" || mine.Transport != "websocket" || mine.Operator || mine.Address != "127.0.0.1" || mine.Expires == nil || mine.Subscriptions[0] != "notes" || mine.Since == 0 {
+		t.Errorf("her session is %+v", mine)
+	}
+	all := want[console.Sessions](o, "sessions?limit=1")
+	if all.Total != 2 || len(all.Sessions) != 1 || all.Sessions[0].ID != mine.ID {
+		t.Errorf("all sessions: %+v", all)
+	}
+	if s := want[console.Sessions](o, "sessions?search=%25"); s.Total != 0 {
+		t.Errorf("%% is found: %+v", s)
+	}
+	if status := o.do("POST", "sessions/disconnect", map[string]string{"id": mine.ID}, nil); status != http.StatusNoContent {
+		t.Errorf("disconnect: %d", status)
+	}
+	if code, reason := ann.closed(); code != wire.CloseStalled || reason != "resume" {
+		t.Errorf("she is told %d %s", code, reason)
+	}
+	for _, id := range []string{mine.ID, "x", "", "-1"} {
+		await(t, "there is no such session", func() bool {
+			return o.do("POST", "sessions/disconnect", map[string]string{"id": id}, nil) == http.StatusNotFound
+		})
+	}
+
+	list := want[console.Topics](o, "topics?search=O&limit=1")
+	if len(list.Topics) != 1 || list.Next != "notes" || list.Topics[0].Name != "notes" {
+		t.Fatalf("topics: %+v", list)
+	}
+	notes := list.Topics[0]
+	if notes.Head != 1 || notes.Tail != 1 || notes.Rate != 1.0/60 || notes.Newest == nil || notes.Subscribers != 1 || notes.Retention.Pattern != "**" || notes.Retention.MaxAge != "7 days" {
+		t.Errorf("notes is %+v", notes)
+	}
+	if list = want[console.Topics](o, "topics?search=o&limit=1&after=notes"); len(list.Topics) != 1 || list.Next != "" || list.Topics[0].Retention.MaxAge != "01:00:00" {
+		t.Errorf("what follows: %+v", list)
+	}
+	if list = want[console.Topics](o, "topics?search=_"); len(list.Topics) != 0 {
+		t.Errorf("_ is found in %+v", list)
+	}
+	if d := want[console.TopicDetail](o, "topic?name=notes"); len(d.Tables) != 1 || d.Tables[0] != "public.note" || len(d.Key) != 1 || d.Key[0] != "id" || d.Head != 1 {
+		t.Errorf("notes is %+v", d)
+	}
+	if d := want[console.TopicDetail](o, "topic?name=never:written"); d.Head != 0 || d.Tail != 1 || len(d.Tables) != 0 {
+		t.Errorf("an unwritten topic is %+v", d)
+	}
+	for _, bad := range []string{"topic", "topic?name=__system", "topic?name=a:*", "topics?limit=0", "topics?limit=1000", "overview?since=x"} {
+		if status := o.do("GET", bad, nil, nil); status != http.StatusBadRequest {
+			t.Errorf("%s: %d", bad, status)
+		}
+	}
+
+	var v console.Overview
+	defer func() {
+		if t.Failed() {
+			t.Logf("the overview: %+v", v)
+		}
+	}()
+	await(t, "the overview knows of what happened", func() bool {
+		v = want[console.Overview](o, "overview?since=0")
+		events, deliveries, slowest, asked := 0.0, 0.0, 0.0, false
+		for _, s := range v.Samples {
+			events, deliveries, slowest = events+s.Events, deliveries+s.Deliveries, max(slowest, s.Sequencing)
+			asked = asked || s.Replication != nil && s.Sessions == 1
+		}
+		return events > 1 && deliveries > 0 && slowest > 0 && asked && v.Sequencer.Mine && v.Sequencer.Term > 0 && v.Sequencer.Wake != "" && v.Sequencer.Wake != "auto" &&
+			v.Totals.Topics == 2 && v.Totals.Events >= 2 && v.Totals.Sessions == 1 && v.Totals.Subscriptions == 1
+	})
+}
+
+func dropRole(t testing.TB, db *pgtest.DB, role string) {
+	conn, err := pgx.Connect(context.Background(), db.URL)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer conn.Close(context.Background())
+	if _, err := conn.Exec(context.Background(), "drop owned by "+role+"; drop role "+role); err != nil {
+		t.Error(err)
 	}
 }
