@@ -11,9 +11,9 @@ import (
 // Figures are what a hub has done since it was made, and what it has now. To read them costs
 // it nothing.
 type Figures struct {
-	Position                        pgcast.Position // up to here the log has been read
-	Deliveries                      uint64          // events written to sessions
-	Sessions, Subscriptions, Behind int             // of the subscriptions, how many read the log
+	Position              pgcast.Position // up to here the log has been read
+	Deliveries            uint64          // events written to sessions
+	Subscriptions, Behind int             // of the subscriptions, how many read the log
 	// Slowest is the longest that one of the events read since Figures was last called took
 	// from its creation to here, by the database's and this server's clocks; 0 where none was
 	// read. Of events that nobody was there to be told of, only the newest of each look counts.
@@ -24,7 +24,7 @@ type Figures struct {
 // Figures reads the figures. One caller only: it begins Slowest anew.
 func (h *Hub) Figures() Figures {
 	m := h.metrics
-	f := Figures{Position: h.Position(), Deliveries: m.delivered.Load(), Sessions: int(m.sessions.Load()),
+	f := Figures{Position: h.Position(), Deliveries: m.delivered.Load(),
 		Subscriptions: int(m.subscriptions.Load()), Behind: int(m.behind.Load()), Slowest: time.Duration(m.slowest.Swap(0))}
 	for i := range m.late {
 		f.Latency[i] = m.late[i].Load()
@@ -32,10 +32,8 @@ func (h *Hub) Figures() Figures {
 	return f
 }
 
-// Subscriptions counts the sessions, and the subscriptions of all of them.
-func (h *Hub) Subscriptions() (sessions, subscriptions int) {
-	return int(h.metrics.sessions.Load()), int(h.metrics.subscriptions.Load())
-}
+// Subscriptions counts those of all sessions.
+func (h *Hub) Subscriptions() int { return int(h.metrics.subscriptions.Load()) }
 
 // noteAge notes how long the oldest of some events took to come here.
 func (h *Hub) noteAge(events []pgcast.Event) {

@@ -144,6 +144,14 @@ func (g *Gateway) Disconnect(id string) bool {
 	return true
 }
 
+// Count is how many sessions there are, with those that are being opened. The server's own, with
+// which it follows its log, are not among them.
+func (g *Gateway) Count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.clients)
+}
+
 // Degraded are the backends that are degraded now, in the order of their names.
 func (g *Gateway) Degraded() []string {
 	g.mu.Lock()

@@ -71,7 +71,7 @@ func (m *monitor) watched() bool { return time.Now().UnixNano()-m.looked.Load() 
 func sampleOf(before, now *fanout.Figures, took time.Duration) console.Sample {
 	per := func(n float64) float64 { return max(0, n) / took.Seconds() }
 	s := console.Sample{Events: per(float64(now.Position) - float64(before.Position)), Deliveries: per(float64(now.Deliveries - before.Deliveries)),
-		Sessions: now.Sessions, Behind: now.Behind, Sequencing: *millis(now.Slowest)}
+		Behind: now.Behind, Sequencing: *millis(now.Slowest)}
 	latency := now.Latency.Since(&before.Latency)
 	if d, ok := latency.Quantile(0.5); ok {
 		s.P50 = millis(d)
@@ -86,7 +86,7 @@ func sampleOf(before, now *fanout.Figures, took time.Duration) console.Sample {
 func (m *monitor) add(s console.Sample, position pgcast.Position, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	s.At = now.UnixMilli()
+	s.At, s.Sessions = now.UnixMilli(), m.server.gateway.Count()
 	for len(m.heads) > 0 && m.heads[0].position <= position {
 		m.heads = m.heads[1:]
 	}
@@ -153,7 +153,6 @@ func (m *monitor) overview(ctx context.Context, since int64) (console.Overview, 
 	s := m.server
 	leads, wake := s.sequencer.State()
 	o := console.Overview{Samples: []console.Sample{}, Sequencer: console.Sequencer{Mine: leads, Wake: string(wake)}, Degraded: s.gateway.Degraded()}
-	sessions, subscriptions := s.hub.Subscriptions()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range m.samples {
@@ -162,6 +161,6 @@ func (m *monitor) overview(ctx context.Context, since int64) (console.Overview, 
 		}
 	}
 	o.Sequencer.Term = m.term
-	o.Totals = console.Totals{Topics: m.topics, Events: int64(s.hub.Position()), Sessions: sessions, Subscriptions: subscriptions}
+	o.Totals = console.Totals{Topics: m.topics, Events: int64(s.hub.Position()), Sessions: s.gateway.Count(), Subscriptions: s.hub.Subscriptions()}
 	return o, nil
 }
