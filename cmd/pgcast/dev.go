@@ -196,13 +196,16 @@ func (d *dev) mind(ctx context.Context) error {
 
 // page is what the server shows where it has nothing of its own.
 func (d *dev) page(pool *pgxpool.Pool) http.Handler {
-	return devpage.Handler(devpage.Options{Pool: pool, Version: version().version, Demo: !d.set.NoDemo,
-		Command: commandName(), Metrics: func() string {
+	at := func(url func(*devFile) string) func() string {
+		return func() string {
 			if file := d.file.Load(); file != nil {
-				return file.Metrics
+				return url(file)
 			}
 			return ""
-		}})
+		}
+	}
+	return devpage.Handler(devpage.Options{Pool: pool, Version: version().version, Demo: !d.set.NoDemo, Command: commandName(),
+		Metrics: at(func(f *devFile) string { return f.Metrics }), Console: at(func(f *devFile) string { return f.Console })})
 }
 
 // choosePorts takes another port where the usual one is in use: somebody who only wants
@@ -260,6 +263,7 @@ func (d *dev) banner(file *devFile) {
 		"tail 'room:*'" + here,
 		"sql" + here + ` "insert into demo.messages (room_id, author, body) values (1, 'you', 'hello')"`,
 		"attached" + here,
+		"example kanban" + here,
 	}
 	if d.set.NoDemo {
 		commands = []string{
@@ -267,6 +271,7 @@ func (d *dev) banner(file *devFile) {
 			"attach notes" + here,
 			"tail notes" + here,
 			"sql" + here + ` "insert into notes (body) values ('hello')"`,
+			"example kanban" + here,
 		}
 	}
 	d.sayf("\n  Try, in another terminal in this directory:\n")

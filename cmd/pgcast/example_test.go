@@ -17,7 +17,7 @@ func TestExample(t *testing.T) {
 			t.Errorf("the list lacks %s:\n%s", name, out)
 		}
 	}
-	s.run(t, "example", "chat").fails(t, 1, "none runs here", "pgcast dev")
+	s.run(t, "example", "chat").fails(t, 1, "none runs here", "start it in another terminal")
 	s.run(t, "example", "kanban", "--remove").fails(t, 1, "none runs here")
 	s.run(t, "example", "kanbann").fails(t, 2, `no example "kanbann"`, "did you mean kanban?")
 	s.run(t, "example", "--remove").fails(t, 2, "--remove needs the name")

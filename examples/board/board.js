@@ -7,6 +7,7 @@ const room = rt.topic('board:1', { snapshot: true })
 const notes = rows(room)
 const share = (v, of) => Math.round(Math.min(Math.max(v / of, 0), 1) * 1e4) / 1e4
 const at = (e) => ({ x: share(e.clientX, board.clientWidth), y: share(e.clientY - board.offsetTop, board.clientHeight) }) // windows differ in size
+let fresh // the note that was made here last, to be written on
 const put = (e, { x, y }) => Object.assign(e.style, { left: `${x * 100}%`, top: `${y * 100}%` })
 
 // Shown at once, and settled by the id of the event that it becomes.
@@ -24,6 +25,7 @@ room.cursors.subscribe((all) => list(cursorsAt, [...all.values()], (c) => c.key,
 
 function draw(note, e = make('div', { className: 'note' }, make('button', { textContent: '⠿', ariaLabel: 'Move' }), make('textarea', { rows: 3, ariaLabel: 'Note' }))) {
   const [handle, text] = e.children
+  if (!e.isConnected && note.id === fresh) setTimeout(() => text.focus())
   e.style.setProperty('--who', note.color)
   if (!e.dataset.held) put(e, note)
   if (document.activeElement !== text) text.value = note.text
@@ -42,6 +44,6 @@ notes.subscribe(({ rows }) => list(notesAt, rows, (n) => n.id, draw))
 board.addEventListener('dblclick', (e) => {
   if (e.target !== board) return
   const note = { id: crypto.randomUUID(), text: '', color: me.color, ...at(e) }
+  fresh = note.id
   change(note)
-  setTimeout(() => document.querySelector(`[data-key="${note.id}"] textarea`)?.focus())
 })

@@ -9,7 +9,7 @@ const incidents = rows(rt.topic('ops:incidents', { snapshot: true, filter: 'clos
 
 function drawService({ name, team, rates, p99 }, li = blank.content.firstElementChild.cloneNode(true)) {
   const broken = incidents.get().rows.find((i) => i.service === name)
-  const texts = [name, team, '', `${rates.at(-1)} per second`, `p99 ${p99} ms`, broken?.title ?? 'fine']
+  const texts = [name, team, '', `${rates.at(-1)}/s`, `p99 ${p99} ms`, broken?.title ?? 'fine']
   texts.forEach((text, i) => { if (text) li.children[i].textContent = text })
   li.className = broken ? 'broken' : ''
   li.querySelector('polyline').setAttribute('points', rates.map((rate, i) => `${i * 3},${31 - Math.min(rate, 200) * 0.15}`).join(' '))
@@ -22,11 +22,11 @@ function drawIncident(i, li = make('li', {}, ...['b', 'span', 'time', 'button'].
   li.lastChild.onclick = () => incidents.write({ remove: i.id }, () => sql('update example_ops.incidents set closed = now() where id = $1', i.id))
   return li
 }
-const draw = () => {
-  list(servicesAt, services.get().rows, (s) => s.name, drawService)
-  list(incidentsAt, incidents.get().rows, (i) => i.id, drawIncident)
-}
-for (const table of [services, incidents]) table.subscribe(draw)
+services.subscribe(({ rows }) => list(servicesAt, rows, (s) => s.name, drawService))
+incidents.subscribe(({ rows }) => {
+  list(incidentsAt, rows, (i) => i.id, drawIncident)
+  list(servicesAt, services.get().rows, (s) => s.name, drawService) // which say what is open
+})
 
 let lines
 function follow() { // all services in one stream, from the oldest line that is kept; the filter is the server's work

@@ -9,15 +9,15 @@ insert into example_ops.services select name, team, array_fill(80, array[40]), 4
   ('payments', 'Money'), ('invoices', 'Money'), ('mail', 'Growth'), ('images', 'Growth')) v (name, team) on conflict do nothing;
 
 create or replace function example_ops.tick() returns void language plpgsql as $$ -- half a second in the life of a company
-declare s text := (select name from example_ops.services order by random() limit 1);
+declare s text := (select name from example_ops.services order by random() limit 1); n int := ceil(random() * 6);
 begin
   update example_ops.services v set rates = rates[2:] || greatest(0, rates[40] + (random() * 30 - 15 + (90 - rates[40]) * .05)::int),
     p99 = 30 + random() * 25 + 400 * (select count(*) from example_ops.incidents where service = v.name and closed is null);
-  if random() < .4 then -- events by hand, in this transaction
-    perform pgcast.publish('ops:log:' || s, 'line', jsonb_build_object('level', case when random() < .25 then 'error' else 'info' end,
-      'text', (array['request took 2 s', 'cache is cold', 'deployed', 'connection reset by peer', 'retried a payment', 'queue is empty'])[ceil(random() * 6)]));
+  if random() < .4 then -- an event by hand, in this transaction
+    perform pgcast.publish('ops:log:' || s, 'line', jsonb_build_object('level', case when n > 4 then 'error' else 'info' end,
+      'text', (array['cache is warm', 'deployed', 'queue is empty', 'request took 2 s', 'connection reset by peer', 'retries used up'])[n]));
   end if;
-  insert into example_ops.incidents (service, title) select s, (array['Error rate above 5 %', 'Disk almost full', 'Replica lags'])[ceil(random() * 3)]
+  insert into example_ops.incidents (service, title) select s, (array['Errors above 5 %', 'Disk almost full', 'Replica lags'])[ceil(random() * 3)]
     where random() < .06 and (select count(*) from example_ops.incidents where closed is null) < 3;
   update example_ops.incidents set closed = now() where closed is null and opened < now() - interval '6 seconds' and random() < .05;
   delete from example_ops.incidents where closed < now() - interval '10 minutes';

@@ -52,8 +52,9 @@ func (w *world) start(t *testing.T, demo bool) {
 	ready := make(chan string, 1)
 	s, err := server.New(&server.Options{
 		DatabaseURL: w.db.URL, Listen: w.listen, AdminListen: "127.0.0.1:0", DrainTimeout: 2 * time.Second,
-		Live:    server.LiveOptions{RedisURL: w.redis},
-		Public:  Handler(Options{Pool: w.db.Pool(t), Version: "v1.2.3", Demo: demo, Metrics: func() string { return "http://127.0.0.1:9187/metrics" }}),
+		Live: server.LiveOptions{RedisURL: w.redis},
+		Public: Handler(Options{Pool: w.db.Pool(t), Version: "v1.2.3", Demo: demo, Metrics: func() string { return "http://127.0.0.1:9187/metrics" },
+			Console: func() string { return "http://127.0.0.1:9187/console/" }}),
 		Logger:  slog.New(slog.NewTextHandler(io.Discard, nil)),
 		OnReady: func(listen, _ string) { ready <- listen },
 	})

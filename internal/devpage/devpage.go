@@ -39,6 +39,8 @@ type Options struct {
 	// Metrics, if set, gives the URL of the metrics. It is asked with every load of the
 	// page, because the port may be known only once the server runs.
 	Metrics func() string
+	// Console, if set, gives the URL of the console; empty where there is none.
+	Console func() string
 }
 
 // The topic that the example subscribes to, and on which the page is present, with and
@@ -140,6 +142,7 @@ func (p *page) info(w http.ResponseWriter, r *http.Request) {
 		Topic    string `json:"topic"` // on which the page is present
 		Command  string `json:"command"`
 		Metrics  string `json:"metrics,omitempty"`
+		Console  string `json:"console,omitempty"`
 		Postgres string `json:"postgres,omitempty"`
 	}{Version: p.opts.Version, Demo: p.opts.Demo, Topic: noteTopic, Command: p.opts.Command}
 	if p.opts.Demo {
@@ -147,6 +150,9 @@ func (p *page) info(w http.ResponseWriter, r *http.Request) {
 	}
 	if p.opts.Metrics != nil {
 		answer.Metrics = p.opts.Metrics()
+	}
+	if p.opts.Console != nil {
+		answer.Console = p.opts.Console()
 	}
 	// The page is also of use while the database is away.
 	_ = p.opts.Pool.QueryRow(r.Context(), "select split_part(current_setting('server_version'), ' ', 1)").Scan(&answer.Postgres)

@@ -141,13 +141,13 @@ func TestExample(t *testing.T) {
 
 func TestInfoAndHead(t *testing.T) {
 	db := pgtest.New(t, nil)
-	s := serve(t, Options{Pool: db.Pool(t), Version: "v1", Demo: true, Command: "go run .", Metrics: func() string { return "http://m" }})
+	s := serve(t, Options{Pool: db.Pool(t), Version: "v1", Demo: true, Command: "go run .", Metrics: func() string { return "http://m" }, Console: func() string { return "http://c" }})
 	_, text := get(t, s.URL+"/dev/info")
 	var info map[string]any
 	if err := json.Unmarshal([]byte(text), &info); err != nil {
 		t.Fatal(err)
 	}
-	if info["version"] != "v1" || info["demo"] != true || info["command"] != "go run ." || info["metrics"] != "http://m" || info["postgres"] == nil {
+	if info["version"] != "v1" || info["demo"] != true || info["command"] != "go run ." || info["metrics"] != "http://m" || info["console"] != "http://c" || info["postgres"] == nil {
 		t.Errorf("info is %s", text)
 	}
 	var head struct{ Position, Clock int64 }

@@ -258,9 +258,10 @@ async function start() {
   const about = await info()
   $('version').textContent = about.version
   $('postgres').textContent = about.postgres ?? '–'
-  if (about.metrics) {
-    $('metrics').href = about.metrics
-    $('metrics-item').hidden = false
+  for (const name of ['metrics', 'console']) {
+    if (!about[name]) continue
+    $(name).href = about[name]
+    $(`${name}-item`).hidden = false
   }
   new SQLBox({
     text: $('sql-text'), colours: $('sql-colours'), result: $('result'), run: $('run'),
