@@ -3,22 +3,21 @@
 // app gets each event exactly once and in order:
 //
 //	c := client.New("ws://localhost:8080", nil)
-//	c.Subscribe("room:1", nil)
 //	go c.Run(ctx)
-//	for item, err := range c.Items(ctx) {
+//	for e, err := range c.Topic("room:1", nil).Events(ctx) {
 //		if err != nil {
-//			return err
+//			return err // a Gap or Reset, too: what the app holds is to be fetched anew
 //		}
-//		switch it := item.(type) {
-//		case client.Event:
-//			fmt.Println(it.Topic, it.Seq, it.Name, string(it.Data))
-//		case client.Gap, client.Reset:
-//			// What the app holds of it.Topic is not complete any more: fetch it anew.
-//		}
+//		fmt.Println(e.Topic, e.Seq, e.Name, string(e.Data))
 //	}
 //
-// A place lives as long as the Client. To go on in another process, keep what
-// [Event.From] gives and pass it to Subscribe.
+// Topics are iterated by several goroutines, each at its own pace; [Topic] also publishes,
+// reads history, and has presence and cursors, and [Rows] is a live table. Or all
+// subscriptions come in one stream, by [Client.Subscribe] and [Client.Items].
+//
+// A place lives as long as the Client. [Options].Places has it outlive the process.
+//
+// docs/client-go.md is the reference.
 package client
 
 import (
