@@ -109,6 +109,30 @@ func TestFilesStaySmall(t *testing.T) {
 	})
 }
 
+// Lock files name no host to load packages from: everybody has a registry of their own.
+func TestLockFilesNameNoRegistry(t *testing.T) {
+	files, err := filepath.Glob("*/*/package-lock.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := filepath.Glob("*/*/*/package-lock.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(files, more...) {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(text, []byte(`"resolved": "http`)) {
+			t.Errorf("%s has URLs: npm install with omit-lockfile-registry-resolved in .npmrc", name)
+		}
+	}
+	if len(files) == 0 {
+		t.Error("found no lock file")
+	}
+}
+
 func list(t *testing.T, args ...string) []string {
 	t.Helper()
 	out, err := exec.Command("go", append([]string{"list"}, args...)...).Output()

@@ -3,6 +3,7 @@ import type { Asked } from './frames.js';
 import type { Common } from './lane.js';
 import type { Frame } from './link.js';
 import { Stream, type Mark } from './stream.js';
+import type { Filter } from './types.js';
 
 // Loaded where there is no WebSocket to be had: it answers the frames of docs/protocol.md by what
 // docs/http.md offers, so that nobody else has to know.
@@ -232,7 +233,17 @@ function placeOf({ after, id, snapshot }: Asked): string {
   return after + (id ? `:${id}` : '') + asOf;
 }
 
-const text = (filter: string | object): string => (typeof filter === 'string' ? filter : JSON.stringify(filter));
+/** A filter as a URL has it: values by member are written out as a condition, see docs/filters.md. */
+function text(filter: Filter): string {
+  if (typeof filter === 'string') return filter;
+  const quoted = (value: string, quote: string): string => quote + value.replaceAll(quote, quote + quote) + quote;
+  return Object.entries(filter)
+    .map(([name, value]) => {
+      if (value === null) return `${quoted(name, '"')} is null`;
+      return `${quoted(name, '"')} = ${typeof value === 'string' ? quoted(value, "'") : value}`;
+    })
+    .join(' and ');
+}
 
 interface Problem {
   code: string;

@@ -207,3 +207,15 @@ test('a filter brings what it selects, and resumes', async () => {
   await until('five events', () => seqs(heard).length >= 5);
   expect(seqs(heard)).toEqual([2, 6, 10, 14, 18]);
 });
+
+test('a slow link costs time, and nothing else', async () => {
+  const topic = fresh('slowlink');
+  const proxy = await proxied();
+  proxy.slow = 3;
+  const handle = client(proxy.ws, { ...impatient, silence: 30_000, connectTimeout: 30_000 }).topic(topic, { after: 0 });
+  const heard = items(handle);
+  await Promise.all([publish(topic, 300), handle.publish('said', 1), publish(topic, 300)]);
+  await until('everything', () => seqs(heard).length >= 601);
+  expect(seqs(heard)).toEqual(upTo(601));
+  expect(proxy.connections).toBe(1);
+});
