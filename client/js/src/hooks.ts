@@ -135,9 +135,9 @@ export function present<User = Record<string, unknown>>(topic: Topic<any>, join?
 }
 
 /** What useTopic listens to: handlers by the name of an event or notice. */
-export type TopicHandlers<E extends EventMap> = {
-  [Name in (keyof E & string) | keyof Notices]?: (heard: Heard<E, Name>) => void;
-};
+export type TopicHandlers<E extends EventMap> = string extends keyof E
+  ? { [name: string]: (heard: any) => void }
+  : { [Name in (keyof E & string) | keyof Notices]?: (heard: Heard<E, Name>) => void };
 
 /** Listens with handlers that may become others meanwhile; which names there are counts at the beginning. */
 export function listen<E extends EventMap>(topic: Topic<E>, names: readonly string[], handlers: () => TopicHandlers<E>): () => void {
