@@ -73,8 +73,8 @@ test('react: useRows in strict mode, another topic, local writes, the end', asyn
   let used!: react.UsedRows<Item>;
   const views: string[] = [];
   const List = ({ name }: { name: string }) => {
-    used = react.useRows<any, Item>(topic(name), { sort: (a, b) => b.id - a.id, key: (row) => row.id });
-    const other = react.useRows<any, Item>(topic(name), { sort: (a, b) => b.id - a.id, key: 'id' });
+    used = react.useRows<any, Item>(topic(name), { sort: (a, b) => b.id - a.id });
+    const other = react.useRows<any, Item>(topic(name), { key: (row) => row.id });
     const text = used.rows.map((row) => row.body).join(', ');
     if (name === two.topic && used.state === 'live' && other.state === 'live') views.push(text);
     return createElement('p', null, `${used.state}: ${text}`);
