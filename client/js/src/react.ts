@@ -62,7 +62,7 @@ export type UsedRows<Row> = RowsView<Row> & Pick<Rows<Row>, 'row' | 'write'>;
  * The live table of a topic that was opened with a snapshot: see rows. Components with the same
  * topic and key share one. Without a topic it is loading for ever.
  */
-export function useRows<E extends EventMap, Row = RowOf<E>>(topic: Topic<E> | null | undefined, options: RowsOptions<Row> = {}): UsedRows<Row> {
+export function useRows<E extends EventMap, Row = RowOf<E>>(topic: Topic<E> | null | undefined, options: RowsOptions<NoInfer<Row>> = {}): UsedRows<Row> {
   const { key, sort, settle } = options;
   // A function written in the component is another one with each render: the first counts.
   const name = typeof key === 'function' ? 'function' : JSON.stringify(key);

@@ -62,7 +62,7 @@ function tableOf(topic: Topic<any>, key: RowKey<any>, settle: number): Table {
  * key are one: they share rows and local writes, and the settle of the first. Throws TypeError for
  * a topic without snapshot.
  */
-export function rows<E extends EventMap, Row = RowOf<E>>(topic: Topic<E>, options: RowsOptions<Row> = {}): Rows<Row> {
+export function rows<E extends EventMap, Row = RowOf<E>>(topic: Topic<E>, options: RowsOptions<NoInfer<Row>> = {}): Rows<Row> {
   const { key = 'id' as RowKey<Row>, sort, settle = 5000 } = options;
   const table = tableOf(topic, key, settle);
 

@@ -105,7 +105,7 @@ export interface UsedRows<Row> extends Pick<Rows<Row>, 'row' | 'write'> {
 const loading: RowsView<never> = { rows: [], state: 'loading', pending: new Set(), oversize: [] };
 
 /** The live table of a topic that was opened with a snapshot: see rows. Components with the same topic and key share one. */
-export function useRows<E extends EventMap, Row = RowOf<E>>(topic: MaybeTopic<E>, options: RowsOptions<Row> = {}): UsedRows<Row> {
+export function useRows<E extends EventMap, Row = RowOf<E>>(topic: MaybeTopic<E>, options: RowsOptions<NoInfer<Row>> = {}): UsedRows<Row> {
   const table = of(topic, (topic) => rows<E, Row>(topic, options)) as ComputedRef<Rows<Row>>;
   const used = useReadable<RowsView<Row> | undefined>(table);
   const view = computed<RowsView<Row>>(() => used.value ?? loading);

@@ -42,28 +42,28 @@ async function attached(): Promise<{ table: string; topic: string }> {
 /** A page, for React to draw on. */
 function page(): { root: Root; text: () => string; draw: (element: React.ReactNode) => Promise<void> } {
   const window = new Window();
-  Object.assign(globalThis, { window, document: window.document, IS_REACT_ACT_ENVIRONMENT: true });
+  Object.assign(globalThis, { window, document: window.document });
   const place = window.document.createElement('div');
   window.document.body.append(place);
   const root = createRoot(place as unknown as Element);
   ends.push(async () => {
-    await act(async () => root.unmount());
+    await acting(() => root.unmount());
     await window.happyDOM.close();
-    for (const name of ['window', 'document', 'IS_REACT_ACT_ENVIRONMENT']) delete (globalThis as any)[name];
+    for (const name of ['window', 'document']) delete (globalThis as any)[name];
   });
   return {
     root,
     text: () => place.textContent ?? '',
-    draw: (element) => act(async () => root.render(element)),
+    draw: (element) => acting(() => root.render(element)),
   };
 }
 
-/** Waits for what React is to show. */
-const shows = (what: string, look: () => unknown): Promise<unknown> =>
-  until(what, async () => {
-    await act(async () => {});
-    return look();
-  });
+/** Does something, and all that React makes of it. Between such moments it draws when it likes, as in a browser. */
+async function acting(run: () => void): Promise<void> {
+  Object.assign(globalThis, { IS_REACT_ACT_ENVIRONMENT: true });
+  await act(async () => run());
+  Object.assign(globalThis, { IS_REACT_ACT_ENVIRONMENT: false });
+}
 
 test('react: useRows in strict mode, another topic, local writes, the end', async () => {
   const [one, two] = [await attached(), await attached()];
@@ -82,30 +82,30 @@ test('react: useRows in strict mode, another topic, local writes, the end', asyn
   const { draw, text, root } = page();
   const shown = (name: string) => createElement(StrictMode, null, createElement(List, { name }));
   await draw(shown(one.topic));
-  await shows('the row', () => text() === 'live: first');
+  await until('the row', () => text() === 'live: first');
   await sql(`insert into ${one.table} values (3, 'third')`);
-  await shows('both rows', () => text() === 'live: third, first');
+  await until('both rows', () => text() === 'live: third, first');
 
   let fail!: (error: Error) => void;
   let failing!: Promise<unknown>;
-  await act(async () => {
+  await acting(() => {
     failing = used.write({ put: { id: 9, body: 'mine' } }, () => new Promise((_, no) => (fail = no)));
     failing.catch(() => {});
   });
   expect(text()).toBe('live: mine, third, first');
-  await act(async () => fail(new Error('no')));
+  await acting(() => fail(new Error('no')));
   await expect(failing).rejects.toThrow('no');
   expect(text()).toBe('live: third, first');
 
   await draw(shown(two.topic));
   expect(text()).not.toContain('third');
-  await shows('the other topic', () => text() === 'live: second, first');
+  await until('the other topic', () => text() === 'live: second, first');
   expect(views.every((view) => view === 'second, first')).toBe(true);
   await draw(shown(one.topic));
   expect(text()).toContain('third, first'); // it goes on with what it had
   await sql(`delete from ${one.table} where id = 3`);
-  await shows('what has changed', () => text() === 'live: first');
-  await act(async () => root.render(null));
+  await until('what has changed', () => text() === 'live: first');
+  await acting(() => root.render(null));
   expect(text()).toBe('');
 });
 
@@ -126,13 +126,13 @@ test('react: useTopic with handlers that change, with the last events, and witho
   const shown = (of: Topic | null) => createElement(StrictMode, null, createElement(Talk, { of }));
   await draw(shown(null));
   await draw(shown(topic));
-  await shows('the subscription', () => places.length);
+  await until('the subscription', () => places.length);
   await topic.publish('said', 1);
-  await shows('1', () => text() === 'online 1');
-  await act(async () => turn('b'));
+  await until('1', () => text() === 'online 1');
+  await acting(() => turn('b'));
   await topic.publish('said', 2);
   await topic.publish('said', 3);
-  await shows('the last two', () => text() === 'online 2 3');
+  await until('the last two', () => text() === 'online 2 3');
   expect(heard).toEqual(['a: 1', 'b: 2', 'b: 3']);
   expect(places).toHaveLength(1); // strict mode mounts twice, and subscribes once
 });
@@ -148,9 +148,9 @@ test('react: usePresence is here while it is mounted', async () => {
   };
   const { draw, text, root } = page();
   await draw(createElement(StrictMode, null, createElement(Who)));
-  await shows('me', () => text() === '1 with me');
+  await until('me', () => text() === '1 with me');
   await until('the others to see it', () => seen.size === 1);
-  await act(async () => root.render(null));
+  await acting(() => root.render(null));
   await until('the others to see it leave', () => seen.size === 0);
 });
 
@@ -183,7 +183,7 @@ test('vue: rows, events, presence and status live with their scope, and follow a
   }))!;
   const bodies = (): string => used.rows.rows.value.map((row) => row.body).join(', ');
   expect(used.rows.state.value).toBe('loading');
-  await expect(vue.useRows(null).write({ put: 1 }, async () => {})).rejects.toThrow('no topic');
+  await expect(scope.run(() => vue.useRows(null))!.write({ put: 1 }, async () => {})).rejects.toThrow('no topic');
   await until('the row', () => bodies() === 'first' && used.rows.state.value === 'live');
   name.value = two.topic;
   await until('the other rows', () => bodies() === 'first, second');
