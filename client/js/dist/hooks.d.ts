@@ -11,6 +11,8 @@ interface Present<User = Record<string, unknown>> {
   readonly error?: Error;
 }
 /** What useTopic listens to: handlers by the name of an event or notice. */
-type TopicHandlers<E extends EventMap> = { [Name in (keyof E & string) | keyof Notices]?: (heard: Heard<E, Name>) => void };
+type TopicHandlers<E extends EventMap> = string extends keyof E ? {
+  [name: string]: (heard: any) => void;
+} : { [Name in (keyof E & string) | keyof Notices]?: (heard: Heard<E, Name>) => void };
 //#endregion
 export { TopicHandlers as n, Present as t };

@@ -18,7 +18,7 @@ type UsedRows<Row> = RowsView<Row> & Pick<Rows<Row>, 'row' | 'write'>;
  * The live table of a topic that was opened with a snapshot: see rows. Components with the same
  * topic and key share one. Without a topic it is loading for ever.
  */
-declare function useRows<E extends EventMap, Row = RowOf<E>>(topic: Topic<E> | null | undefined, options?: RowsOptions<Row>): UsedRows<Row>;
+declare function useRows<E extends EventMap, Row = RowOf<E>>(topic: Topic<E> | null | undefined, options?: RowsOptions<NoInfer<Row>>): UsedRows<Row>;
 /**
  * Who is here on a topic. With join, true or an object of what to say of this user, it is here itself while
  * the component is mounted.

@@ -77,6 +77,6 @@ interface Rows<Row> extends Readable<RowsView<Row>> {
  * key are one: they share rows and local writes, and the settle of the first. Throws TypeError for
  * a topic without snapshot.
  */
-declare function rows<E extends EventMap, Row = RowOf<E>>(topic: Topic<E>, options?: RowsOptions<Row>): Rows<Row>;
+declare function rows<E extends EventMap, Row = RowOf<E>>(topic: Topic<E>, options?: RowsOptions<NoInfer<Row>>): Rows<Row>;
 //#endregion
 export { rows as a, Answer as c, RowsOptions as i, Change as l, RowOf as n, RowsState as o, Rows as r, RowsView as s, RowKey as t, Key as u };

@@ -21,7 +21,7 @@ interface UsedRows<Row> extends Pick<Rows<Row>, 'row' | 'write'> {
   readonly oversize: ComputedRef<RowsView<Row>['oversize']>;
 }
 /** The live table of a topic that was opened with a snapshot: see rows. Components with the same topic and key share one. */
-declare function useRows<E extends EventMap, Row = RowOf<E>>(topic: MaybeTopic<E>, options?: RowsOptions<Row>): UsedRows<Row>;
+declare function useRows<E extends EventMap, Row = RowOf<E>>(topic: MaybeTopic<E>, options?: RowsOptions<NoInfer<Row>>): UsedRows<Row>;
 /** Who is here on a topic. With join, true or an object of what to say of this user, it is here itself while the scope lives. */
 declare function usePresence<User = Record<string, unknown>>(topic: MaybeTopic<any>, join?: MaybeRefOrGetter<Record<string, Json> | boolean | undefined>): ComputedRef<Present<User>>;
 /** What the connection is doing. */
