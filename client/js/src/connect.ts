@@ -1,20 +1,23 @@
-import { endpoint } from './dial.js';
+import { endpoint } from './address.js';
 import { RealtimeError } from './error.js';
-import type { Link } from './link.js';
 import { LateLink } from './late.js';
+import type { Link } from './link.js';
 import { isPattern } from './names.js';
-import { SocketLink } from './socket.js';
 import { report } from './store.js';
 import { asTopic, TopicOf } from './topic.js';
 import type { ConnectOptions, Realtime, Topic, TopicMap, TopicOptions } from './types.js';
 
-/** Makes what carries the topics. A tab of a browser shares it with others, if it can. */
-function makeLink(url: string | URL, options: ConnectOptions): Link {
-  const own = (): Link => new SocketLink(url, options);
+/**
+ * Makes what carries the topics, and loads what is needed for that: a connection of one's own, or
+ * that of all tabs of a browser, if it can be shared.
+ */
+function makeLink(url: URL, options: ConnectOptions): Link {
+  const load = (): Promise<Link> => import('./socket.js').then(({ SocketLink }) => new SocketLink(url, options));
+  const own = (): Link => new LateLink(load().catch(() => new Promise((resolve) => setTimeout(() => resolve(load()), 1000))));
   const { share, WebSocket, fetch } = options;
   // What the app brings along cannot be given to a worker.
   if (share === false || WebSocket || fetch || typeof document !== 'object' || typeof SharedWorker !== 'function') return own();
-  return new LateLink(import('./share.js').then(({ shared }) => shared(endpoint(url).href, options, own)).catch(own));
+  return new LateLink(import('./share.js').then(({ shared }) => shared(url.href, options, own)).catch(own));
 }
 
 /**
@@ -22,10 +25,13 @@ function makeLink(url: string | URL, options: ConnectOptions): Link {
  * path, /ws. It returns at once, and comes back by itself after whatever cut it off.
  */
 export function connect<T extends TopicMap = TopicMap>(url: string | URL, options: ConnectOptions = {}): Realtime<T> {
-  const { host } = endpoint(url);
-  const link = makeLink(url, options);
+  const target = endpoint(url);
+  if (options.transport === 'websocket' && !(options.WebSocket ?? globalThis.WebSocket)) {
+    throw new RealtimeError('unsupported', 'there is no WebSocket here: pass one as the option WebSocket, or leave out transport');
+  }
+  const link = makeLink(target, options);
   const { storage } = options;
-  const saver = storage && import('./places.js').then(({ Saver }) => new Saver(storage, host, report));
+  const saver = storage && import('./places.js').then(({ Saver }) => new Saver(storage, target.host, report));
   const topics = new Map<string, TopicOf>();
   return {
     status: link.status,
@@ -36,7 +42,7 @@ export function connect<T extends TopicMap = TopicMap>(url: string | URL, option
         topic = new TopicOf(link, name, wanted ?? {}, options.buffer ?? 1000, saver, () => topics.delete(name));
         topics.set(name, topic);
       } else if (wanted && JSON.stringify(wanted) !== JSON.stringify(topic.options)) {
-        throw new RealtimeError('invalid', `${name} is there with other options: close it first`);
+        throw new RealtimeError('invalid', `${name} has other options: close it first`);
       }
       return asTopic(topic) as unknown as Topic<T[Name]>;
     },
@@ -53,11 +59,11 @@ function check(name: string, { after, snapshot }: TopicOptions): void {
   if (!/^[ !#-[\]-~]{1,256}$/.test(name)) {
     throw new RealtimeError('invalid_topic', `${JSON.stringify(name)} is not a topic: 1 to 256 printable ASCII characters without " and \\`);
   }
-  const from = typeof after === 'object' ? after.after : after;
-  if (from !== undefined && !(Number.isSafeInteger(from) && from >= 0)) {
+  const from = typeof after === 'object' ? after.after : (after ?? 0);
+  if (!Number.isSafeInteger(from) || from < 0) {
     throw new RealtimeError('invalid', `after is ${from}; it must be a whole number, 0 or more`);
   }
-  if (snapshot && (from !== undefined || isPattern(name))) {
+  if (snapshot && (after !== undefined || isPattern(name))) {
     throw new RealtimeError('invalid', `${name}: a snapshot begins anew, and is of one topic; leave out after, or snapshot`);
   }
 }

@@ -1,4 +1,3 @@
-import { RealtimeError } from './error.js';
 import type { Frame } from './link.js';
 import type { ConnectOptions } from './types.js';
 
@@ -26,23 +25,6 @@ export type Dial = (call: Call) => Wire;
 
 /** Longer ones than this, in bytes, a server that does not know us yet might refuse: it reads 4 KiB. */
 const maxHello = 3000;
-
-/** Completes a server's address: ws, wss, http or https, or relative to the page; the path is /ws by default. */
-export function endpoint(address: string | URL): URL {
-  let url: URL | undefined;
-  try {
-    url = new URL(address, globalThis.location?.href);
-  } catch {
-    // said below
-  }
-  if (!url || !/^(ws|http)s?:$/.test(url.protocol)) {
-    throw new RealtimeError('invalid', `${address} is not a server's address; write it as ws://localhost:8080 or https://example.com`);
-  }
-  url.protocol = url.protocol.replace('http', 'ws');
-  if (url.pathname === '/') url.pathname = '/ws';
-  url.hash = '';
-  return url;
-}
 
 export const webSocket = (options: ConnectOptions): typeof WebSocket | undefined => options.WebSocket ?? globalThis.WebSocket;
 

@@ -4,9 +4,9 @@ import { RealtimeError } from './error.js';
 import * as frames from './frames.js';
 import type { Frame } from './link.js';
 import { overlaps } from './names.js';
-import { Store, report } from './store.js';
+import { Store } from './store.js';
 import type { Host, Sub } from './subscription.js';
-import type { ConnectOptions, Json, State, Status } from './types.js';
+import type { ConnectOptions, Json, Status } from './types.js';
 
 export type Transport = 'websocket' | 'sse';
 
@@ -14,8 +14,8 @@ export type Transport = 'websocket' | 'sse';
 export interface Common {
   url: URL;
   options: ConnectOptions;
-  /** How the server has welcomed us once: it is not doubted any more. */
-  proven?: Transport;
+  /** The server has welcomed us once: how that was done is not doubted any more. */
+  proven?: boolean;
   /** How often there was no WebSocket to be had, before a welcome. */
   failures: number;
   /** HTTP worked before the newest of these. */
@@ -97,7 +97,7 @@ export class Lane implements Host {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
       const { state, error } = this.status.get();
-      if (state === 'closed' || state === 'refused') throw error ?? new RealtimeError('closed', 'the connection is closed');
+      if (state === 'closed' || state === 'refused') throw error ?? new RealtimeError('closed', 'the connection was closed');
       const ref = ++this.#refs;
       const abort = (): void => call.fail(signal!.reason as Error);
       const end = (): void => {
@@ -146,24 +146,24 @@ export class Lane implements Host {
     if (this.#open) this.#lost(new Error('cut'));
   }
 
-  /** Comes back now if it waits; asks a silent connection whether it is alive. sure: the network is another one. */
-  wake(sure = false): void {
-    if (this.status.get().retryAt) void this.#connect();
+  /**
+   * Comes back now if it waits; asks a silent connection whether it is alive. sure: the network is
+   * another one. away: there is none, which is told, no more.
+   */
+  wake(sure = false, away = false): void {
+    const status = this.status.get();
+    if (away) {
+      if (status.retryAt) this.#tell(status);
+    } else if (status.retryAt) void this.#connect();
     else if (this.#welcome && (sure || Date.now() - this.#heard > probeTimeout)) {
       const attempt = this.#attempt;
       const heard = (this.#heard = Date.now() - 1);
       // It is answered although there is no such subscription.
-      this.send({ type: 'unsubscribe', ref: ++this.#refs, topic: '__probe' });
+      this.send({ ...frames.unsubscribe('__probe'), ref: ++this.#refs });
       setTimeout(() => {
         if (attempt === this.#attempt && heard === this.#heard) this.#lost(new Error('the connection does not answer'));
       }, probeTimeout);
     }
-  }
-
-  /** Tells the state of the network where nothing else is to be told. */
-  network(): void {
-    const status = this.status.get();
-    if (status.retryAt) this.#tell(this.#down(), { ...status });
   }
 
   close(state: 'closed' | 'refused' = 'closed', error?: Error): void {
@@ -171,16 +171,13 @@ export class Lane implements Host {
     if (old.state === 'closed' || old.state === 'refused') return;
     this.#off();
     this.#wire?.close();
-    this.#tell(state, error && { error });
+    this.status.set({ state, degraded: [], ...(error && { error }) });
     for (const call of [...this.#calls.values()]) call.fail(error ?? new RealtimeError('closed', 'the connection was closed'));
   }
 
-  #tell(state: State, more: Partial<Status> = {}): void {
-    this.status.set({ degraded: [], ...more, state });
-  }
-
-  #down(): State {
-    return globalThis.navigator?.onLine === false ? 'offline' : 'connecting';
+  /** Tells what is so while it is not online, unless more says something else. */
+  #tell(more: Partial<Status>): void {
+    this.status.set({ degraded: [], ...more, state: globalThis.navigator?.onLine === false ? 'offline' : 'connecting' });
   }
 
   #off(): void {
@@ -199,21 +196,22 @@ export class Lane implements Host {
     this.#off();
     const attempt = this.#attempt;
     const current = (): boolean => attempt === this.#attempt;
-    const { options } = this.common;
+    const { common } = this;
+    const { options } = common;
     const limit = options.connectTimeout ?? 10_000;
     this.#via = undefined;
     this.#began = Date.now();
     const { error } = this.status.get();
-    this.#tell(this.#down(), error && { error });
+    this.#tell(error ? { error } : {});
     this.#timer = setTimeout(() => this.#lost(new Error(`no connection within ${limit} ms`)), limit);
     try {
       const token = await this.#token();
       let dial = dialWebSocket;
       let transport: Transport = 'websocket';
-      const { common } = this;
-      if (!(options.transport === transport || common.proven === transport) && (options.transport || !webSocket(options) || common.proven || common.failures)) {
+      const there = !!webSocket(options);
+      if (options.transport !== transport && (!there || common.failures || options.transport === 'sse')) {
         const sse = await import('./sse.js');
-        if (await sse.better(common, !!webSocket(options))) {
+        if (await sse.better(common, there)) {
           dial = sse.dialSSE;
           transport = 'sse';
         }
@@ -280,12 +278,16 @@ export class Lane implements Host {
         this.#lapses = 0;
         if (this.#welcome) return;
         this.#welcome = true;
-        this.common.proven ??= transport;
+        if (transport === 'websocket') this.common.failures = 0;
+        this.common.proven = true;
         clearTimeout(this.#timer);
         this.#watch();
-        return this.#tell('online', { transport });
+        return this.status.set({ state: 'online', transport, degraded: [] });
       case 'token-expiring':
-        return void this.#renew(this.#attempt);
+        // Where there is none now, the next connection asks for one.
+        return void this.#token()
+          .then((token) => (token ? this.request(frames.auth(token)) : undefined))
+          .catch(() => {});
       case 'error':
         return this.#failed(frame);
       default: {
@@ -337,22 +339,6 @@ export class Lane implements Host {
     this.#timer = setTimeout(() => this.#watch(), left);
   }
 
-  async #renew(attempt: object): Promise<void> {
-    const pause = new Backoff(1000, 5000);
-    while (attempt === this.#attempt && this.common.options.token) {
-      try {
-        await this.request(frames.auth((await this.#token()) ?? ''));
-        return;
-      } catch (error) {
-        const { code } = error as RealtimeError;
-        // Another token may do for a new connection.
-        if (code === 'forbidden' || code === 'unsupported') return;
-        if (!code) report(error);
-      }
-      await new Promise((resolve) => setTimeout(resolve, 1000 + pause.pause()));
-    }
-  }
-
   /** Takes the end of a connection in, by its close code. */
   #ended(code: number, reason: string): void {
     const error = new RealtimeError(`close_${code}`, reason || `the connection ended with code ${code}`);
@@ -374,7 +360,7 @@ export class Lane implements Host {
 
   /** The connection is gone: comes back after a pause, in milliseconds; slow: a long one. */
   #lost(error: Error, wait?: number, slow = false): void {
-    if (this.#via === 'websocket' && !this.#welcome) this.common.failures++;
+    if (this.#via === 'websocket' && !this.common.proven) this.common.failures++;
     this.#wire?.close(true);
     this.#wire = undefined;
     if (this.#healthy || Date.now() - this.#began > this.#pause.max) this.#pause.reset();
@@ -385,7 +371,7 @@ export class Lane implements Host {
       call.sent = false;
     }
     if (slow || wait === undefined) wait = this.#pause.pause(slow);
-    this.#tell(this.#down(), { error, retryAt: Date.now() + wait });
+    this.#tell({ error, retryAt: Date.now() + wait });
     this.#timer = setTimeout(() => void this.#connect(), wait);
   }
 }

@@ -5,53 +5,51 @@ import type { Item, Json, Status } from './types.js';
 /** A link whose code is loaded while it is used already. */
 export class LateLink implements Link {
   readonly status = new Store<Status>({ state: 'connecting', degraded: [] });
-  #link: Link | undefined;
-  #waiting: ((link: Link) => void)[] = [];
   #closed = false;
 
-  constructor(link: Promise<Link>) {
-    void link.then((loaded) => {
-      this.#link = loaded;
-      for (const run of this.#waiting.splice(0)) run(loaded);
-      if (this.#closed) loaded.close();
-      else loaded.status.subscribe((status) => this.status.set(status));
-    });
+  constructor(readonly link: Promise<Link>) {
+    link.then(
+      ({ status }) => status.subscribe((now) => this.#closed || this.status.set(now)),
+      (error: Error) => this.status.set({ state: 'refused', error, degraded: [] }),
+    );
+  }
+
+  #then(run: (link: Link) => void): void {
+    // What goes wrong with loading it is told by the status.
+    this.link.then(run, () => {});
   }
 
   /** Runs begin when the link is there, unless what is returned is called before; that ends what it began. */
   #when(begin: (link: Link) => () => void): () => void {
     let over = false;
-    let end: (() => void) | undefined;
-    const run = (link: Link): void => {
-      if (!over) end = begin(link);
-    };
-    if (this.#link) run(this.#link);
-    else this.#waiting.push(run);
+    const began = this.link.then((link) => (over ? undefined : begin(link)));
+    began.catch(() => {});
     return () => {
       over = true;
-      end?.();
+      began.then((end) => end?.(), () => {});
     };
   }
 
   open(wanted: Wanted, take: (item: Item) => void): Subscription {
-    const close = this.#when((link) => {
-      const subscription = link.open(wanted, take);
+    let open = true;
+    const end = this.#when((link) => {
+      const subscription = link.open(wanted, (item) => open && take(item));
       return () => subscription.close();
     });
-    return { close };
+    return {
+      close: () => {
+        open = false;
+        end();
+      },
+    };
   }
 
   request(frame: Frame, options?: { again?: boolean; signal?: AbortSignal }): Promise<Frame> {
-    return new Promise((done, fail) => {
-      this.#when((link) => {
-        link.request(frame, options).then(done, fail);
-        return () => {};
-      });
-    });
+    return this.link.then((link) => link.request(frame, options));
   }
 
   send(frame: Frame): void {
-    this.#link?.send(frame);
+    this.#then((link) => link.send(frame));
   }
 
   follow(topic: string, enter: Frame, exit: Frame, take: (event: string, data: Json) => void): () => void {
@@ -59,12 +57,12 @@ export class LateLink implements Link {
   }
 
   cut(): void {
-    this.#link?.cut();
+    this.#then((link) => link.cut());
   }
 
   close(): void {
     this.#closed = true;
-    this.#link?.close();
+    this.#then((link) => link.close());
     this.status.set({ state: 'closed', degraded: [] });
   }
 }

@@ -1,5 +1,3 @@
-import { endpoint, webSocket } from './dial.js';
-import { RealtimeError } from './error.js';
 import { Lane } from './lane.js';
 import type { Link, Subscription, Wanted } from './link.js';
 import { overlaps } from './names.js';
@@ -15,11 +13,9 @@ export class SocketLink extends Lane implements Link {
   #more: Lane[] = [];
   readonly #unlisten: () => void;
 
+  /** url is complete; see endpoint. */
   constructor(url: string | URL, options: ConnectOptions) {
-    if (options.transport === 'websocket' && !webSocket(options)) {
-      throw new RealtimeError('unsupported', 'there is no WebSocket here: pass one as the option WebSocket, or leave out transport');
-    }
-    super({ url: endpoint(url), options, failures: 0 });
+    super({ url: new URL(url), options, failures: 0 });
     this.#unlisten = listen((what) => [this, ...this.#more].forEach(what));
   }
 
@@ -63,7 +59,7 @@ function listen(each: (what: (lane: Lane) => void) => void): () => void {
   const when = (target: EventTarget | undefined, name: string, run: () => void): void =>
     target?.addEventListener(name, run, controller);
   when(globalThis, 'online', () => each((lane) => lane.wake(true)));
-  when(globalThis, 'offline', () => each((lane) => lane.network()));
+  when(globalThis, 'offline', () => each((lane) => lane.wake(false, true)));
   when(document, 'visibilitychange', () => {
     if (document.visibilityState === 'visible') each((lane) => lane.wake());
   });

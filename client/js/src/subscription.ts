@@ -174,7 +174,7 @@ export class Sub implements Subscription {
         for (const each of held) this.handle(each);
       },
       () => {
-        if (this.#held === held) this.host.giveUp(`a hole of ${this.topic} cannot be filled now`);
+        if (this.#held === held) this.host.giveUp(`a hole of ${this.topic} cannot be filled`);
       },
     );
   }
@@ -186,15 +186,17 @@ export class Sub implements Subscription {
     this.#begun = true;
     if (last) {
       this.begin = 0;
-      this.place = { after: frame.seq as number, ...(frame.asOf ? { asOf: frame.asOf as string } : {}) };
+      const { seq: after, asOf } = frame as { seq: number; asOf?: string };
+      this.place = { after, ...(asOf && { asOf }) };
     }
+    const { table, rows = [], events = [], oversize = [] } = frame as { table?: string; rows?: Json[]; events?: Frame[]; oversize?: Json[] };
     this.take({
       type: 'snapshot',
       topic: this.topic,
-      ...(frame.table ? { table: frame.table as string } : {}),
-      rows: (frame.rows as Json[] | undefined) ?? [],
-      events: ((frame.events as Frame[] | undefined) ?? []).map((each) => eventItem(each)),
-      oversize: (frame.oversize as Json[] | undefined) ?? [],
+      ...(table && { table }),
+      rows,
+      events: events.map((each) => eventItem(each)),
+      oversize,
       first,
       last,
       ...(last && { place: this.place! }),
