@@ -11,6 +11,9 @@ export interface Line {
   fill?: boolean;
 }
 
+/** In pixels; the style sheet keeps as much room for it. */
+const chartHeight = 168;
+
 export type Columns = (number | null)[][];
 
 const ten = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000];
@@ -19,11 +22,13 @@ const ten = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_00
  * A chart over time of one or more lines; data's first column is the time, in seconds. Charts
  * with one at share where the pointer is: the index there, or null.
  */
-export function Chart({ data, lines, at, label, unit, from, to }: {
+export function Chart({ data, lines, at, label, nothing, unit, from, to }: {
   data: Columns;
   lines: readonly Line[];
   at: Signal<number | null>;
   label: string;
+  /** What to say where there is no value in all that time. */
+  nothing: string;
   unit: (value: number) => string;
   from: number;
   to: number;
@@ -50,8 +55,8 @@ export function Chart({ data, lines, at, label, unit, from, to }: {
     const made = new uPlot(
       {
         width: element.clientWidth || 300,
-        height: 132,
-        padding: [8, 4, 0, 0],
+        height: chartHeight,
+        padding: [8, 18, 0, 0],
         legend: { show: false },
         cursor: {
           y: false,
@@ -66,10 +71,10 @@ export function Chart({ data, lines, at, label, unit, from, to }: {
         axes: [
           {
             stroke: text, font, grid: { show: false }, ticks: { show: false }, size: 22, gap: 4, space: 70,
-            values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toTimeString().slice(0, 5)),
+            values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toTimeString().slice(0, newest.current.to - newest.current.from > 240 ? 5 : 8)),
           },
           {
-            stroke: text, font, grid: { stroke: grid, width: 1 }, ticks: { show: false }, size: 44, gap: 6, space: 34, incrs: ten,
+            stroke: text, font, grid: { stroke: grid, width: 1 }, ticks: { show: false }, size: 54, gap: 6, space: 34, incrs: ten,
             values: (_, ticks) => ticks.map(unit),
           },
         ],
@@ -106,7 +111,7 @@ export function Chart({ data, lines, at, label, unit, from, to }: {
     made.root.setAttribute('aria-hidden', 'true');
     plot.current = made;
     const watch = new ResizeObserver(() => {
-      if (element.clientWidth) made.setSize({ width: element.clientWidth, height: 132 });
+      if (element.clientWidth) made.setSize({ width: element.clientWidth, height: chartHeight });
     });
     watch.observe(element);
     return () => {
@@ -120,5 +125,10 @@ export function Chart({ data, lines, at, label, unit, from, to }: {
     plot.current?.setData(data as uPlot.AlignedData);
   }, [data]);
 
-  return <div ref={box} class="plot" role="img" aria-label={label} />;
+  const empty = data.slice(1).every((column) => column.every((value, i) => value === null || data[0]![i]! < from));
+  return (
+    <div ref={box} class="plot" role="img" aria-label={label}>
+      {empty && <p class="plot-empty">{nothing}</p>}
+    </div>
+  );
 }

@@ -19,6 +19,7 @@ interface Card {
   title: string;
   about: string;
   kind: Kind;
+  nothing?: string;
   lines: (Line & { of: Name })[];
 }
 
@@ -28,12 +29,14 @@ const cards: Card[] = [
   { title: 'Deliveries', about: 'events handed to sessions, a second', kind: 'rate',
     lines: [{ of: 'deliveries', name: 'deliveries', colour: '--plot-1', fill: true }] },
   { title: 'Commit to delivery', about: 'half, and all but one in a hundred, were faster', kind: 'time',
+    nothing: 'Nothing was delivered in this time',
     lines: [{ of: 'p50', name: 'p50', colour: '--plot-1' }, { of: 'p99', name: 'p99', colour: '--plot-2', dashed: true }] },
   { title: 'Sessions', about: 'connected, and subscriptions that are behind', kind: 'count',
     lines: [{ of: 'sessions', name: 'sessions', colour: '--plot-1', fill: true }, { of: 'behind', name: 'behind', colour: '--plot-2', dashed: true }] },
   { title: 'Sequencing', about: 'from an event’s creation to its place, the slowest', kind: 'time',
     lines: [{ of: 'sequencing', name: 'sequencing', colour: '--plot-1', fill: true }] },
   { title: 'Replication lag', about: 'this server’s reading behind the head of the log', kind: 'time',
+    nothing: 'Measured while somebody looks',
     lines: [{ of: 'replication', name: 'lag', colour: '--plot-1', fill: true }] },
 ];
 
@@ -132,7 +135,8 @@ export function Overview() {
 
   const table = useMemo(() => columns(samples.value), [samples.value]);
   const to = table.at.at(-1) ?? Date.now() / 1000;
-  const from = to - Number(minutes.value) * 60;
+  // A server that is younger than the time asked for has its whole life shown, at least a minute.
+  const from = Math.max(to - Number(minutes.value) * 60, Math.min(table.at[0] ?? to, to - 60));
   const pointed = at.value !== null && at.value < table.at.length ? at.value : null;
   const sum = totals.value;
   const quiet = sum && sum.totals.events === 0;
@@ -204,7 +208,7 @@ function CardView({ card, samples, table, from, to, at, pointed }: {
         <Figures card={card} samples={samples} hovered={(name) => (pointed === null ? undefined : table[name][pointed])} />
       </header>
       {Chart ? (
-        <Chart data={data} lines={card.lines} at={at} unit={axis[card.kind]} from={from} to={to}
+        <Chart data={data} lines={card.lines} at={at} unit={axis[card.kind]} nothing={card.nothing ?? 'No figures of this time'} from={from} to={to}
           label={`${card.title}: ${card.about}, over the last minutes. Now: ${now}.`} />
       ) : (
         <div class="plot" />

@@ -28,6 +28,7 @@ export function Past({ topic, state, tail, head, select }: {
 }) {
   const wanted = useRef(0);
   const timer = useRef<ReturnType<typeof setTimeout>>();
+  const field = useRef<HTMLInputElement>(null);
   const error = useSignal('');
   const first = Math.max(1, tail);
   const seq = state.value?.seq ?? head;
@@ -71,6 +72,11 @@ export function Past({ topic, state, tail, head, select }: {
     return () => clearTimeout(timer.current);
   }, []);
 
+  // Nobody is to have the number changed under his hands.
+  useEffect(() => {
+    if (field.current && document.activeElement !== field.current) field.current.value = String(seq);
+  }, [seq]);
+
   const centre = state.value?.centre;
   const nothing = head < first;
   return (
@@ -86,7 +92,7 @@ export function Past({ topic, state, tail, head, select }: {
         </button>
         <label class="travel-seq">
           <span>Seq</span>
-          <input type="number" name="seq" min={first} max={head} value={seq} disabled={nothing}
+          <input type="number" name="seq" ref={field} min={first} max={head} disabled={nothing}
             onChange={(e) => e.currentTarget.value && void load(Math.round(Number(e.currentTarget.value)))} />
           <span class="dim">of {count(head)}</span>
         </label>

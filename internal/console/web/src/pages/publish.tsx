@@ -13,7 +13,7 @@ export function jsonProblem(text: string): string {
   } catch (error) {
     const words = error instanceof Error ? error.message.replace(/^JSON\.parse: /, '') : String(error);
     const at = /position (\d+)/.exec(words)?.[1];
-    if (at === undefined) return `Not JSON yet: ${words}`;
+    if (at === undefined) return `Not JSON yet: ${words.replace(/, (\.{3})?".*is not valid JSON$/s, '')}`;
     const before = text.slice(0, Number(at)).split('\n');
     return `Not JSON yet, line ${before.length}, column ${before.at(-1)!.length + 1}: ${words.replace(/ in JSON.*$/, '')}`;
   }

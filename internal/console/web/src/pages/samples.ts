@@ -20,6 +20,9 @@ export type Name = (typeof names)[number];
 /** The samples by column; at is in seconds. A sample of nulls stands where the server was away. */
 export type Table = { at: number[] } & Record<Name, (number | null)[]>;
 
+/** For how long a lag that was measured holds, in seconds: it is not measured each second. */
+const lagHolds = 10;
+
 /** Turns samples into columns, with a gap where more than three seconds are missing. */
 export function columns(samples: readonly Sample[]): Table {
   const table: Table = { at: [], events: [], deliveries: [], p50: [], p99: [], sessions: [], behind: [], sequencing: [], replication: [] };
@@ -33,6 +36,12 @@ export function columns(samples: readonly Sample[]): Table {
     table.at.push(sample.at / 1000);
     for (const name of names) table[name].push(sample[name]);
   }
+  let age = Infinity;
+  table.replication.forEach((value, i) => {
+    if (value !== null) age = 0;
+    else if (table.sessions[i] === null) age = Infinity; // the server was away
+    else if (++age <= lagHolds) table.replication[i] = table.replication[i - 1]!;
+  });
   return table;
 }
 

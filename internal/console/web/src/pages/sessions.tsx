@@ -10,10 +10,19 @@ import { Badge, type Column, Empty, Head, List, Problem, Search, When } from '..
 const limit = 200;
 const transports = { websocket: 'WebSocket', sse: 'SSE', poll: 'long poll' } as const;
 
-/** Who a session is, in the best words there are. */
+/** Who a session is, in the best words there are. Its user is JSON, with whatever fields presence shows. */
 function whoIs(s: SessionLine): { name: string; about: string } {
-  if (s.subject) return { name: s.subject, about: s.user && s.user !== s.subject ? s.user : '' };
-  return s.user ? { name: s.user, about: '' } : { name: 'anonymous', about: '' };
+  let user: Record<string, unknown> = {};
+  try {
+    const value: unknown = JSON.parse(s.user);
+    if (typeof value === 'object' && value !== null) user = value as Record<string, unknown>;
+  } catch {
+    user = s.user ? { name: s.user } : {};
+  }
+  const text = (value: unknown) => (typeof value === 'string' || typeof value === 'number' ? String(value) : '');
+  const name = s.subject || text(user.name) || text(user.id) || (s.operator ? 'operator' : 'anonymous');
+  const others = [text(user.name), text(user.id)].filter((word) => word && word !== name);
+  return { name, about: [...others, `session ${s.id}`].join(' · ') };
 }
 
 function Subscriptions({ of }: { of: SessionLine }) {
@@ -37,7 +46,7 @@ export function Sessions() {
   const columns: Column<SessionLine>[] = [
     { name: 'Who', main: true, cell: (s) => {
       const { name, about } = whoIs(s);
-      return <span class="who"><b class={name === 'anonymous' ? 'dim' : ''}>{name}</b><code title={`${about}\n${s.id}`}>{about || s.id.slice(0, 12)}</code></span>;
+      return <span class="who"><b class={name === 'anonymous' ? 'dim' : ''}>{name}</b><small class="dim" title={s.user}>{about}</small></span>;
     } },
     { name: 'Transport', cell: (s) => <span class="badges"><Badge>{transports[s.transport]}</Badge>{s.operator && <Badge tone="note">console</Badge>}</span> },
     { name: 'Address', cell: (s) => <code>{s.address}</code> },

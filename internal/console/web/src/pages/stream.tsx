@@ -60,8 +60,8 @@ function Notice({ entry }: { entry: Entry }) {
       return (
         <>
           <Icon name="check" />
-          <b>{item.resumed ? 'Resumed' : 'Subscribed'}</b>
-          <span>every event after {count(item.seq)} follows{item.resumed ? '; none was missed' : ''}</span>
+          <b>{item.resumed && !entry.first ? 'Resumed' : 'Subscribed'}</b>
+          <span>every event after {count(item.seq)} follows{item.resumed && !entry.first ? '; none was missed' : ''}</span>
         </>
       );
     default:

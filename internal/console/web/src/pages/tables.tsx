@@ -17,19 +17,25 @@ function topicLink(template: string): string {
 
 function DriftList({ drift }: { drift: readonly Drift[] }) {
   if (!drift.length) return null;
+  const byTable = new Map<string, Drift[]>();
+  for (const d of drift) byTable.set(d.table, [...(byTable.get(d.table) ?? []), d]);
   return (
     <section class="card drift" aria-label="Drift">
       <header>
         <h2>
           <Icon name="warn" /> Drift
         </h2>
-        <p class="dim">These tables are not captured as they should be. Each statement mends its own.</p>
+        <p class="dim">These tables are not captured as they should be. The statements mend it.</p>
       </header>
-      {drift.map((d) => (
-        <article key={d.table + d.problem}>
-          <h3>{d.table}</h3>
-          <p>{d.problem}</p>
-          {d.mend && <Code text={d.mend} what="what mends it" />}
+      {[...byTable].map(([table, of]) => (
+        <article key={table}>
+          <h3>{table}</h3>
+          <ul>
+            {of.map((d) => <li key={d.problem}>{d.problem}</li>)}
+          </ul>
+          {of.some((d) => d.mend) && (
+            <Code text={of.map((d) => d.mend && `${d.mend.replace(/;\s*$/, '')};`).filter(Boolean).join('\n')} what={`what mends ${table}`} />
+          )}
         </article>
       ))}
     </section>
@@ -84,7 +90,7 @@ export function Tables() {
             <button type="button" class="small" onClick={() => void detach(t)} aria-label={`Detach ${t.name}`}>Detach</button>
           </>
         ) : (
-          <button type="button" class="small primary" onClick={() => (attaching.value = t)} aria-label={`Attach ${t.name}`}>Attach</button>
+          <button type="button" class="small" onClick={() => (attaching.value = t)} aria-label={`Attach ${t.name}`}>Attach</button>
         )}
       </span>
     ) },

@@ -11,6 +11,8 @@ export interface Entry {
   item: Item;
   /** When it was written, or, of what was not, when it came: milliseconds. */
   at: number;
+  /** The subscription began here; later ones resume it. */
+  first?: true;
 }
 
 /** How many lines are held; what is older is there by time travel. */
@@ -41,6 +43,7 @@ export class Tail {
 
   private lines: Entry[] = [];
   private shown: Entry[] | undefined;
+  private begun = false;
   private came = 0;
   private last = 0;
   private waiting = false;
@@ -105,7 +108,9 @@ export class Tail {
   }
 
   private take(item: Item): void {
-    this.lines.push(entryOf(item));
+    const entry = entryOf(item);
+    if (item.type === 'subscribed' && !this.begun) this.begun = entry.first = true;
+    this.lines.push(entry);
     if (this.lines.length > held + 1000) this.lines.splice(0, this.lines.length - held);
     if (item.type === 'event') {
       this.came++;
