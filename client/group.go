@@ -125,7 +125,8 @@ func (g *Group) take(event string, data json.RawMessage) {
 }
 
 // Create makes the group, of at most max members (0: no limit), with metadata, an object or
-// nil. It gives false, and does nothing, if there is one of that name.
+// nil. It gives false, and does nothing, if there is one of that name. After [ErrUncertain] it
+// may have been made.
 func (g *Group) Create(ctx context.Context, max int, meta any) (created bool, err error) {
 	text, err := marshal(meta)
 	if err != nil {
@@ -140,13 +141,18 @@ func (g *Group) Create(ctx context.Context, max int, meta any) (created bool, er
 // through reconnects. It fails with code too_many where there is none, closed, or not_found.
 // If the place is lost, Changes and Messages end with why.
 func (g *Group) Join(ctx context.Context, role string) (m Membership, err error) {
-	if err = g.call(ctx, wire.Frame{Op: wire.OpJoin, Role: role}, &m); err != nil {
-		return m, err
-	}
 	g.c.mu.Lock()
-	g.joined, g.role = true, role
+	before, roleBefore := g.joined, g.role
+	g.joined, g.role = true, role // the members are told at once, behind the answer
 	g.c.mu.Unlock()
-	return m, nil
+	if err = g.call(ctx, wire.Frame{Op: wire.OpJoin, Role: role}, &m); err != nil {
+		g.c.mu.Lock()
+		defer g.c.mu.Unlock()
+		if g.joined, g.role = before, roleBefore; !before && g.c.conn != nil {
+			g.c.enqueue(&wire.Frame{Type: wire.Group, Group: g.name, Op: wire.OpLeave}, nil) // it may have been done
+		}
+	}
+	return m, err
 }
 
 // Leave gives the place back.
@@ -230,13 +236,14 @@ func (g *Group) Messages(ctx context.Context) iter.Seq2[GroupMessage, error] {
 	}
 }
 
-// call asks the server; what it does not do twice the same is not sent again.
+// call asks the server. What would not be the same twice is not sent again.
 func (g *Group) call(ctx context.Context, f wire.Frame, said any) error {
 	if g.err != nil {
 		return g.err
 	}
 	f.Type, f.Group = wire.Group, g.name
-	a, err := g.c.call(ctx, &call{frame: f, again: f.Op != wire.OpSend})
+	again := f.Op == wire.OpJoin || f.Op == wire.OpLeave || f.Op == wire.OpList
+	a, err := g.c.call(ctx, &call{frame: f, again: again})
 	if err == nil && said != nil {
 		err = json.Unmarshal(a.Data, said)
 	}

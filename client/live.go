@@ -100,19 +100,15 @@ func (c *Client) entries(ctx context.Context) {
 	pause := backoff{min: c.opts.MinBackoff, max: c.opts.MaxBackoff}
 	for {
 		later, err := c.enterAll(ctx)
-		var due <-chan time.Time
-		if later {
-			timer := time.NewTimer(pause.after(err))
-			defer timer.Stop()
-			due = timer.C
-		} else {
+		if !later {
 			pause.reset()
-		}
-		select {
-		case <-ctx.Done():
+			select {
+			case <-ctx.Done():
+				return
+			case <-c.entering:
+			}
+		} else if !sleep(ctx, pause.after(err)) {
 			return
-		case <-c.entering:
-		case <-due:
 		}
 	}
 }

@@ -84,13 +84,20 @@ func (p *Presence) Join(ctx context.Context, user any) (key string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("join %q: %w", p.topic, err)
 	}
+	p.c.mu.Lock()
+	before, dataBefore := p.joined, p.data
+	p.joined, p.data = true, data // who is there is told at once, behind the answer
+	p.c.mu.Unlock()
 	f, err := p.call(ctx, wire.OpJoin, data)
 	if err != nil {
+		p.c.mu.Lock()
+		defer p.c.mu.Unlock()
+		if p.joined, p.data = before, dataBefore; !before && p.c.conn != nil {
+			p.c.enqueue(&wire.Frame{Type: wire.Presence, Topic: p.topic, Op: wire.OpLeave}, nil) // it may have been done
+			p.live.ask()
+		}
 		return "", err
 	}
-	p.c.mu.Lock()
-	p.joined, p.data = true, data
-	p.c.mu.Unlock()
 	var said struct{ Key string }
 	if err := json.Unmarshal(f.Data, &said); err != nil {
 		return "", fmt.Errorf("join %q: %w", p.topic, err)

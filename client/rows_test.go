@@ -44,6 +44,9 @@ func TestRows(t *testing.T) {
 	watcher.Go(func() {
 		for change, err := range rows.Changes(watching) {
 			if err != nil {
+				if watching.Err() == nil {
+					t.Errorf("the changes ended: %v", err)
+				}
 				return
 			}
 			mu.Lock()
