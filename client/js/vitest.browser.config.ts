@@ -6,8 +6,8 @@ export default defineConfig({
     include: ['browser/**/*.test.ts'],
     globalSetup: ['test/harness/global.ts'],
     fileParallelism: false,
-    testTimeout: 60_000,
-    hookTimeout: 90_000,
+    testTimeout: 180_000,
+    hookTimeout: 180_000,
     teardownTimeout: 30_000,
   },
 });

@@ -11,7 +11,7 @@ import { delimiter, extname, join, normalize, resolve, sep } from 'node:path';
 import { chromium, type Browser, type BrowserContext, type BrowserContextOptions, type Page } from 'playwright-core';
 
 /** How long anything in a browser may take on a busy machine, in milliseconds. */
-export const patience = 30_000;
+export const patience = 60_000;
 
 /**
  * Where there is a Chromium: PGCAST_CHROMIUM, or the first of Debian's and Google's names on

@@ -18,22 +18,21 @@ const script = `
   window.tests = {
     connect(url, options = {}, stored = false) {
       if (stored) options.storage = indexedDBStorage();
-      if (options.tokens) options.token = () => window.tests.token();
-      delete options.tokens;
       window.rt = connect(url, options);
     },
     listen(name, options) {
       const topic = window.rt.topic(name, options);
       const one = (seen[name] = { seqs: [], notices: [], rows: [] });
-      topic.on('event', (event) => { one.seqs.push(event.seq); window.last = performance.now(); });
+      topic.on('event', (event) => { one.seqs.push(event.seq); });
       for (const notice of ['subscribed', 'snapshot', 'gap', 'reset', 'denied']) {
         topic.on(notice, (item) => {
           one.notices.push(notice + (notice === 'subscribed' ? ' ' + item.seq : ''));
-          if (notice === 'snapshot') one.rows.push(...item.rows, ...item.events);
+          if (notice === 'snapshot') one.rows.push(...item.rows);
         });
       }
     },
     seen,
+    stored: async (key) => (await indexedDBStorage().get(key))?.after,
     status: () => { const { state, transport } = window.rt.status.get(); return state + ' ' + transport; },
   };
 `;
@@ -43,10 +42,13 @@ export class World {
     readonly browser: TestBrowser,
     readonly origin: Origin,
     readonly server: Server,
+    /** Go with each answer of the origin; they may be changed. */
+    readonly headers: Record<string, string>,
   ) {}
 
-  /** flags are those of pgcast serve; headers go with the pages. */
-  static async start(flags: string[] = [], headers: Record<string, string> = {}): Promise<World> {
+  /** flags are those of pgcast serve. */
+  static async start(flags: string[] = []): Promise<World> {
+    const headers: Record<string, string> = {};
     const origin = await Origin.start(
       {
         '/': '<!doctype html><meta charset="utf-8"><title>client</title><script type="module" src="/page.js"></script>',
@@ -56,7 +58,7 @@ export class World {
       headers,
     );
     const server = await serve(shared, ['--allowed-origins', origin.host, '--drain-timeout', '1s', ...flags]);
-    return new World(await TestBrowser.start(), origin, server);
+    return new World(await TestBrowser.start(), origin, server, headers);
   }
 
   async close(): Promise<void> {
@@ -76,9 +78,9 @@ export class World {
     return Number(found[1]);
   }
 
-  /** Adds events to a topic by SQL, each in a transaction of its own. */
+  /** Adds events to a topic by SQL. */
   async write(topic: string, count: number): Promise<void> {
-    for (let i = 0; i < count; i++) await this.server.sql(`select pgcast.publish($1, 'tick', to_jsonb($2::int))`, [topic, i]);
+    await this.server.sql(`select pgcast.publish($1, 'tick', to_jsonb(i)) from generate_series(1, $2::int) i`, [topic, count]);
   }
 }
 
@@ -89,8 +91,8 @@ declare global {
       connect(url: string, options: object, stored: boolean): void;
       listen(topic: string, options?: object): void;
       seen: Record<string, Seen & { rows: unknown[] }>;
+      stored(key: string): Promise<number | undefined>;
       status(): string;
-      token(): string;
     };
     rt: { cut(): void; close(): void };
   }
@@ -108,6 +110,11 @@ export function listen(page: Page, topic: string, options?: object): Promise<voi
 
 export function seen(page: Page, topic: string): Promise<Seen & { rows: unknown[] }> {
   return page.evaluate((name) => window.tests.seen[name]!, topic);
+}
+
+/** How many events a page has been told of a topic. */
+export function count(page: Page, topic: string): Promise<number> {
+  return page.evaluate((name) => window.tests.seen[name]!.seqs.length, topic);
 }
 
 export function status(page: Page): Promise<string> {
