@@ -22,6 +22,7 @@ export class TopicOf<E extends EventMap = EventMap> {
   #paused = false; // until every iteration has taken what waits for it
   #denied = false;
   #closed = false;
+  #refused: Error | undefined; // why the connection is over for good
   #storage: Promise<Saver> | undefined; // where its place is to be read yet
   #recalling = false;
   #saver: Saver | undefined; // where it is kept then
@@ -41,7 +42,7 @@ export class TopicOf<E extends EventMap = EventMap> {
     this.presence = presenceOf(link, name);
     this.cursors = cursorsOf(link, name);
     this.#unwatch = link.status.subscribe(({ state, error }) => {
-      if (state === 'refused') this.#end(error);
+      if (state === 'refused') this.#end(error ?? new RealtimeError('refused', 'the server refused the connection'));
       if (state === 'closed') this.#end();
     });
   }
@@ -102,12 +103,14 @@ export class TopicOf<E extends EventMap = EventMap> {
       },
     );
     this.#queues.add(queue);
+    if (this.#refused) queue.end(this.#refused);
     this.#listen();
     return queue;
   }
 
   #check(): void {
-    if (this.#closed) throw new RealtimeError('closed', `${this.name} was closed: get it anew with topic()`);
+    // Who listens to a connection that was refused hears nothing; its status says why.
+    if (this.#closed && !this.#refused) throw new RealtimeError('closed', `${this.name} was closed: get it anew with topic()`);
   }
 
   #listen(): void {
@@ -245,6 +248,7 @@ export class TopicOf<E extends EventMap = EventMap> {
   #end(error?: Error): void {
     this.#save();
     this.#closed = true;
+    this.#refused = error;
     this.#stop();
     this.#finish(error);
     queueMicrotask(() => this.#unwatch());
