@@ -229,7 +229,7 @@ function Spoken({ samples }: { samples: Sample[] }) {
     return values.length ? rate(values.reduce((a, b) => a + b, 0) / values.length) : 'none';
   };
   return (
-    <table class="hidden">
+    <div class="hidden"><table>
       <caption>The charts in figures: means of each minute, times in milliseconds</caption>
       <thead>
         <tr>
@@ -245,7 +245,7 @@ function Spoken({ samples }: { samples: Sample[] }) {
           </tr>
         ))}
       </tbody>
-    </table>
+    </table></div>
   );
 }
 
