@@ -3,7 +3,7 @@ import { defineConfig } from 'vitest/config';
 // Two projects: unit tests need nothing; the others share one pgcast dev with its own Postgres.
 export default defineConfig({
   test: {
-    testTimeout: 120_000,
+    testTimeout: 180_000,
     hookTimeout: 120_000,
     teardownTimeout: 30_000,
     maxWorkers: 3,

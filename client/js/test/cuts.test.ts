@@ -16,8 +16,8 @@ const options: ConnectOptions = {
   WebSocket: WebSocket as unknown as typeof globalThis.WebSocket,
   transport: 'websocket',
   share: false,
-  silence: 700,
-  connectTimeout: 700,
+  silence: 1500,
+  connectTimeout: 1500,
   minBackoff: 5,
   maxBackoff: 80,
   buffer: 10,
@@ -208,7 +208,7 @@ class Page {
   }
 }
 
-test(`${cuts} random cuts, at every step: nothing lost, doubled or reordered, and each publish once`, { timeout: 240_000 }, async () => {
+test(`${cuts} random cuts, at every step: nothing lost, doubled or reordered, and each publish once`, { timeout: 300_000 }, async () => {
   const began = Date.now();
   const random = new Random(seed());
   const world = new World();

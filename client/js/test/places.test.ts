@@ -71,7 +71,7 @@ async function trimmed(topic: string, head: number): Promise<void> {
 test('what was trimmed is told as a gap: after being away, and at the beginning', async () => {
   const topic = `trimmed:${fresh('gap')}`;
   const proxy = await proxied(server);
-  const heard = items(client(proxy.ws, { ...impatient, silence: 30_000 }).topic(topic, { after: 0 }));
+  const heard = items(client(proxy.ws, { ...impatient, silence: 60_000, connectTimeout: 30_000 }).topic(topic, { after: 0 }));
   await publish(topic, 5, server);
   await until('five events', () => seqs(heard).length === 5);
 
@@ -112,7 +112,7 @@ test('after a restore from a backup: reset, and a snapshot anew', async () => {
   await server.sql(`create table public.notes (id int primary key, v int not null default 1)`);
   await server.sql(`select pgcast.attach('public.notes', topic => 'notes')`);
   await server.sql('insert into public.notes (id) select generate_series(1, 3)');
-  const rt = client(server.ws, { ...impatient, silence: 30_000 });
+  const rt = client(server.ws, { ...impatient, silence: 60_000, connectTimeout: 30_000 });
   const table = new Table<Versioned>();
   const [live, plain] = [rt.topic('notes', { snapshot: true }), rt.topic('log', { after: 0 })];
   const snapshots = items(live);
@@ -155,7 +155,7 @@ test('after a restore from a backup: reset, and a snapshot anew', async () => {
 test('a hole is filled by history before the next event is handed over', async () => {
   const topic = fresh('hole');
   const proxy = await proxied();
-  const heard = items(client(proxy.ws, impatient).topic(topic));
+  const heard = items(client(proxy.ws, { ...impatient, silence: 60_000, connectTimeout: 30_000 }).topic(topic));
   await subscribed(heard);
   let swallowed = 0;
   let asked = 0;
@@ -182,7 +182,7 @@ test('a hole is filled by history before the next event is handed over', async (
 test('a hole whose events are trimmed meanwhile is a gap', async () => {
   const topic = `trimmed:${fresh('hole')}`;
   const proxy = await proxied(server);
-  const heard = items(client(proxy.ws, { ...impatient, silence: 30_000 }).topic(topic));
+  const heard = items(client(proxy.ws, { ...impatient, silence: 60_000, connectTimeout: 30_000 }).topic(topic));
   await subscribed(heard);
   proxy.rule = ({ up, frame }) => (!up && frame && (!frame.type || frame.type === 'batch') ? 'swallow' : undefined);
   await publish(topic, 30, server);

@@ -12,8 +12,8 @@ export const impatient = {
   WebSocket: WebSocket as unknown as typeof globalThis.WebSocket,
   transport: 'websocket',
   share: false,
-  silence: 700,
-  connectTimeout: 700,
+  silence: 1500,
+  connectTimeout: 1500,
   minBackoff: 5,
   maxBackoff: 80,
 } as const satisfies ConnectOptions;

@@ -11,7 +11,7 @@ const here = fileURLToPath(new URL('.', import.meta.url));
 const root = join(here, '../../../..');
 
 /** How long anything may take to come up or to end, in milliseconds: a busy machine is slow. */
-export const within = 60_000;
+export const within = 100_000;
 
 pg.types.setTypeParser(pg.types.builtins.INT8, Number);
 
