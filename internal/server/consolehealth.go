@@ -21,6 +21,7 @@ type health struct {
 
 	// Owned by who has the turn.
 	known *console.Health
+	began time.Time // when what is known was looked at
 }
 
 func (s *Server) health() *health {
@@ -46,7 +47,7 @@ func (h *health) tell(ctx context.Context, fresh bool) (console.Health, error) {
 	if fresh {
 		oldest = asked
 	}
-	if h.known != nil && h.known.At >= oldest.UnixMilli() {
+	if h.known != nil && !h.began.Before(oldest) {
 		return *h.known, nil
 	}
 	// Who asked may have gone by then: the next one is told all the same.
@@ -57,6 +58,6 @@ func (h *health) tell(ctx context.Context, fresh bool) (console.Health, error) {
 	if err != nil {
 		return console.Health{}, &pgcast.Error{Code: pgcast.CodeUnavailable, Message: "not everything could be looked at: " + err.Error(), Hint: "pgcast doctor, in a terminal, tells each finding as soon as it is known"}
 	}
-	h.known = &console.Health{At: began.UnixMilli(), Results: found}
+	h.began, h.known = began, &console.Health{At: began.UnixMilli(), Results: found}
 	return *h.known, nil
 }

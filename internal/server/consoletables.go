@@ -179,7 +179,7 @@ func barred(ctx context.Context, tx pgx.Tx, o *console.Order) (why string, err e
 	var calls, owns bool
 	err = tx.QueryRow(ctx, `select quote_ident(current_user), quote_ident(pg_get_userbyid(c.relowner)), pg_has_role(c.relowner, 'usage'),
 			(select bool_and(has_function_privilege(p.oid, 'execute')) from pg_proc p
-				where p.pronamespace = 'pgcast'::regnamespace and p.proname in ($2, $2 || '_sql'))
+				where p.pronamespace = 'pgcast'::regnamespace and p.proname::text in ($2::text, $2::text || '_sql'))
 		from pg_class c where c.oid = $1::text::regclass`, o.Table, o.Action).Scan(&role, &owner, &owns, &calls)
 	switch {
 	case err != nil:
