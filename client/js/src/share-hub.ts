@@ -168,11 +168,10 @@ class Hub {
   /** The link that a request belongs on: who comes to be here does so where his presence is followed. */
   linkFor(frame: Frame, followers: Iterable<Follower>): Link {
     if (frame.type === 'presence' && frame.op === 'join') {
-      const like = canonical(frame);
       for (const follower of followers) {
-        if (canonical(follower.enter) !== like) continue;
-        const at = this.links.find(({ follows }) => follows.get(`__presence:${String(frame.topic)}`)?.has(follower));
-        if (at) return at.link;
+        for (const { link, follows } of this.links) {
+          if (follows.get(`__presence:${String(frame.topic)}`)?.joined(follower, frame)) return link;
+        }
       }
     }
     return this.first;

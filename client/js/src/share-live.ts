@@ -39,8 +39,11 @@ export class SharedFollow {
     if (this.state) follower.take('presence_state', this.state);
   }
 
-  has(follower: Follower): boolean {
-    return this.followers.has(follower);
+  /** Whether it is here for this one; then it is so as frame says from now on, also after reconnects. */
+  joined(follower: Follower, frame: Frame): boolean {
+    if (!this.followers.has(follower) || !joins(follower.enter)) return false;
+    for (const { enter } of this.followers) if (joins(enter)) Object.assign(enter, { data: undefined }, frame);
+    return true;
   }
 
   remove(follower: Follower): void {
