@@ -85,7 +85,8 @@ class Page {
   readonly rows: Topic;
   private readonly rt: Realtime;
   private iteration: Promise<void> | undefined;
-  private started = 0;
+  /** Topics and patterns that have been subscribed to: what is committed from then on has to come. */
+  private readonly begun = new Set<string>();
 
   constructor(
     readonly number: number,
@@ -112,18 +113,14 @@ class Page {
     this.hear(this.rt.topic(`${world.prefix}:w:*`));
     this.hear(this.rt.topic(`${world.prefix}:*`), this.overlapping);
     for (const name of ['snapshot', 'event'] as const) this.rows.on(name, this.table.take as (item: Item) => void);
-    this.rows.on('subscribed', () => this.started++);
-    await until('all subscriptions', () => this.started >= 6 && this.table.snapshots);
+    this.rows.on('subscribed', () => this.begun.add(world.rows));
+    await until('all subscriptions', () => this.begun.size === 6 && this.table.snapshots);
   }
 
   private hear(topic: Topic, witness = this.witness): void {
     topic.on('event', witness.hear as (item: Item) => void);
     topic.on('denied', (item) => this.denied.push(item));
-    let first = true;
-    topic.on('subscribed', () => {
-      if (first) this.started++;
-      first = false;
-    });
+    topic.on('subscribed', () => this.begun.add(topic.name));
   }
 
   /** Publishes beside everything else until told to stop; each one's data is its own. */

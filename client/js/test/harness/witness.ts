@@ -60,7 +60,9 @@ export class Witness {
       newest = Math.max(newest, event.seq);
       seen.add(event.seq);
     }
-    figures.lost = rows.filter((row) => !seen.has(row.seq)).length;
+    const lost = rows.flatMap(({ seq }) => (seen.has(seq) ? [] : [seq]));
+    figures.lost = lost.length;
+    if (lost.length) console.error(`${topic}: of ${rows.length}, these never came: ${lost.slice(0, 50).join()}`);
     return figures;
   }
 }
