@@ -59,12 +59,12 @@ func TestHandlesThroughCuts(t *testing.T) {
 	db.Exec(t, `insert into public.t select i, 0 from generate_series(1, 50) i`)
 	db.Exec(t, `create table public.still (id int primary key); select pgcast.attach('public.still', topic => 'still')`)
 	db.Exec(t, `insert into public.still select generate_series(1, 50)`)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	const seed = 20261127
 	network := newCutter(cuts, seed)
 	began := time.Now()
-	c := start(t, serve(t, db), &client.Options{HTTPClient: network.client(), ReadTimeout: 300 * time.Millisecond, DialTimeout: 300 * time.Millisecond})
+	c := start(t, serve(t, db), &client.Options{HTTPClient: network.client(), ReadTimeout: 500 * time.Millisecond, DialTimeout: 500 * time.Millisecond})
 	j := &judged{last: map[string]pgcast.Seq{}, published: map[string]int{}}
 	reading, stop := context.WithCancel(ctx)
 	var readers, writers sync.WaitGroup

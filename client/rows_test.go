@@ -27,7 +27,7 @@ func TestRows(t *testing.T) {
 	db.Exec(t, `create table public.t (id int primary key, text text, n int); select pgcast.attach('public.t', topic => 't')`)
 	db.Exec(t, `insert into public.t select i, 'row ' || i, 0 from generate_series(1, 2000) i`)
 	c := start(t, serve(t, db), nil)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	// With so small a queue it stops and goes on again and again.
 	rows := client.NewRows(c.Topic("t", &client.TopicOptions{Snapshot: true, Buffer: 1}), func(v task) int { return v.ID })
