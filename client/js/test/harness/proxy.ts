@@ -229,7 +229,8 @@ class Pair {
       this.after(() => to.write('', () => setImmediate(() => this.cut('reset'))));
     } else {
       this.after(() => this.cut(cut));
-      if (cut === 'deaf' || cut === `deaf-${way}`) this.deaf[way] = true;
+      // Nothing follows bytes that were held back: TCP leaves none out in the middle.
+      if (cut === 'deaf' || cut === `deaf-${way}` || where !== 'after') this.deaf[way] = true;
     }
     return !this.over && !this.deaf[way];
   }
