@@ -61,15 +61,17 @@ function Text({ name, part }: { name: string; part?: string }) {
     if (!page || !element) return;
     for (const pre of element.querySelectorAll<HTMLElement>('pre')) {
       pre.tabIndex = 0;
-      pre.setAttribute('role', 'region');
+      pre.setAttribute('role', 'group'); // not a region: a page has many of them
       pre.setAttribute('aria-label', 'Code');
     }
+    // Markdown's tables have a head, also where a column has no name.
+    for (const th of element.querySelectorAll('th')) if (!th.textContent?.trim()) th.replaceWith(document.createElement('td'));
     for (const table of element.querySelectorAll('table')) {
       if (table.parentElement?.classList.contains('scroll')) continue;
       const frame = document.createElement('div');
       frame.className = 'scroll';
       frame.tabIndex = 0;
-      frame.setAttribute('role', 'region');
+      frame.setAttribute('role', 'group');
       frame.setAttribute('aria-label', 'Table');
       table.replaceWith(frame);
       frame.append(table);
