@@ -12,6 +12,7 @@ import (
 // it nothing.
 type Figures struct {
 	Position              pgcast.Position // up to here the log has been read
+	Events                int64           // that the log has grown by since the hub began to follow it
 	Deliveries            uint64          // events written to sessions
 	Subscriptions, Behind int             // of the subscriptions, how many read the log
 	// Slowest is the longest that one of the events read since Figures was last called took
@@ -24,8 +25,11 @@ type Figures struct {
 // Figures reads the figures. One caller only: it begins Slowest anew.
 func (h *Hub) Figures() Figures {
 	m := h.metrics
-	f := Figures{Position: h.Position(), Deliveries: m.delivered.Load(),
+	f := Figures{Deliveries: m.delivered.Load(),
 		Subscriptions: int(m.subscriptions.Load()), Behind: int(m.behind.Load()), Slowest: time.Duration(m.slowest.Swap(0))}
+	h.mu.Lock()
+	f.Position, f.Events = h.position, int64(h.position-h.began)
+	h.mu.Unlock()
 	for i := range m.late {
 		f.Latency[i] = m.late[i].Load()
 	}

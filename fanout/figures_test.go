@@ -5,7 +5,39 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/pgcast/pgcast"
 )
+
+// What the log had before the hub began to follow it, or has since it is another one, has not
+// happened here.
+func TestFiguresCountWhatCame(t *testing.T) {
+	t.Parallel()
+	h := NewHub(nil, nil, HubOptions{})
+	come := func(step string, events int64, position pgcast.Position) {
+		t.Helper()
+		if f := h.Figures(); f.Events != events || f.Position != position {
+			t.Errorf("%s: %d events, at %d; want %d, at %d", step, f.Events, f.Position, events, position)
+		}
+	}
+	come("before it follows", 0, 0)
+	h.start(27_000)
+	come("it begins", 0, 27_000)
+	h.Append([]pgcast.Event{{Position: 27_001, Topic: "a"}, {Position: 27_002, Topic: "b"}})
+	come("two events", 2, 27_002)
+	if !h.skip(27_010) {
+		t.Fatal("somebody listens")
+	}
+	come("eight that nobody listened to", 10, 27_010)
+	h.pass(27_011)
+	come("one that was trimmed", 11, 27_011)
+	h.Restart(40, ErrResume)
+	come("another log, which is shorter", 11, 40)
+	h.Restart(90_000, ErrResume)
+	come("another log, which is longer", 11, 90_000)
+	h.Append([]pgcast.Event{{Position: 90_001, Topic: "a"}})
+	come("it goes on", 12, 90_001)
+}
 
 // A bin is no wider than an eighth of what it counts, and the one that a duration is counted in
 // is the one that says so.

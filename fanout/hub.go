@@ -41,6 +41,7 @@ type Hub struct {
 
 	mu       sync.Mutex
 	position pgcast.Position    // everything up to here has been appended
+	began    pgcast.Position    // where position would be, had the log had no event before this hub
 	feeds    map[string]*feed   // topics
 	patterns map[string]*feed   // patterns
 	matching map[string][]*feed // topic name to the patterns that select it; a cache
@@ -224,10 +225,12 @@ func (h *Hub) selecting(topic string) []*feed {
 	return list
 }
 
-// start sets the position from which Append goes on.
+// start sets the position from which Append goes on. What is before it has not come to pass
+// here: Figures counts on from what it had counted.
 func (h *Hub) start(position pgcast.Position) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.began += position - h.position
 	h.position = position
 	h.announce()
 	for _, p := range h.patterns {

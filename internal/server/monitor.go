@@ -70,7 +70,7 @@ func (m *monitor) watched() bool { return time.Now().UnixNano()-m.looked.Load() 
 // sampleOf is what happened between two looks.
 func sampleOf(before, now *fanout.Figures, took time.Duration) console.Sample {
 	per := func(n float64) float64 { return max(0, n) / took.Seconds() }
-	s := console.Sample{Events: per(float64(now.Position) - float64(before.Position)), Deliveries: per(float64(now.Deliveries - before.Deliveries)),
+	s := console.Sample{Events: per(float64(now.Events - before.Events)), Deliveries: per(float64(now.Deliveries - before.Deliveries)),
 		Behind: now.Behind, Sequencing: *millis(now.Slowest)}
 	latency := now.Latency.Since(&before.Latency)
 	if d, ok := latency.Quantile(0.5); ok {
