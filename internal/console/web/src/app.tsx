@@ -4,7 +4,7 @@ import { away, keepToken, lookWhoIAm, me, token } from './http.js';
 import { sheet } from './keys.js';
 import { choose, dark, type Theme, theme } from './prefs.js';
 import { link, route } from './router.js';
-import { realtime, status } from './rt.js';
+import { lost, realtime, status } from './rt.js';
 import { Docs } from './pages/docs.js';
 import { Health } from './pages/health.js';
 import { Overview } from './pages/overview.js';
@@ -60,7 +60,7 @@ function Side() {
   const who = me.value;
   return (
     <aside class="side">
-      <a class="brand" href="#/">
+      <a class="brand" href="#/" aria-label="pgcast: the overview">
         <svg width="22" height="22" viewBox="0 0 24 24" fill="none" stroke-width="2" stroke-linecap="round" aria-hidden="true">
           <path class="brand-lines" d="M2.5 7h8.5M2.5 12h6M2.5 17h8.5" />
           <circle class="brand-dot" cx="13" cy="12" r="2" />
@@ -77,7 +77,7 @@ function Side() {
         ))}
       </nav>
       <div class="side-foot">
-        <button type="button" class="side-button" onClick={() => (sheet.value = 'palette')}>
+        <button type="button" class="side-button" aria-label="Go to…" onClick={() => (sheet.value = 'palette')}>
           <Icon name="search" />
           <span>Go to…</span>
           <kbd aria-hidden="true">Ctrl K</kbd>
@@ -117,9 +117,14 @@ function Side() {
   );
 }
 
+/** How long there may be no connection before that is told, in milliseconds: after there was one, and at first. */
+const patience = { after: 1000, first: 5000 };
+
 /** What the connections do, as long as that is not as it should be. */
 function ConnectionBar() {
   const state = status.value;
+  const gone = lost.value;
+  const long = gone && now.value - gone.at >= (gone.before ? patience.after : patience.first);
   let words = '';
   let tone = 'warn';
   if (away.value) words = `${away.value} Trying again…`;
@@ -127,9 +132,9 @@ function ConnectionBar() {
     words = `The live connection was refused${state.error ? `: ${state.error.message}` : ''}.`;
     tone = 'bad';
   } else if (state?.state === 'offline') words = 'There is no network. The stream goes on where it was when there is one.';
-  else if (state?.state === 'connecting' && state.error) {
+  else if (state?.state === 'connecting' && long) {
     const wait = state.retryAt ? Math.ceil((state.retryAt - now.value) / 1000) : 0;
-    words = `Reconnecting…${wait > 1 ? ` next attempt in ${duration(wait)}.` : ''} The stream goes on where it was.`;
+    words = `${gone.before ? 'Reconnecting' : 'Connecting'}…${wait > 1 ? ` Next attempt in ${duration(wait)}.` : ''}${gone.before ? ' The stream goes on where it was.' : ''}`;
   } else if (state?.degraded.length) words = `Degraded: ${state.degraded.join(', ')} cannot be reached by the server.`;
   return (
     <div class="connection" role="status" aria-live="polite">
@@ -155,16 +160,23 @@ export function App() {
     look();
     return () => clearTimeout(timer);
   }, []);
+  // Pages that ask but once, as the docs do, would never learn that the server is there again.
+  useEffect(() => {
+    if (!away.value || !me.value) return;
+    const timer = setInterval(() => void lookWhoIAm().catch(() => {}), 2000);
+    return () => clearInterval(timer);
+  }, [away.value, !me.value]);
   useEffect(() => {
     if (me.value?.signedIn) realtime();
   }, [me.value?.signedIn]);
+  // A part of a page of the docs is gone to by that page: only another page begins at its top.
   useEffect(() => {
     const name = nav.find(([page]) => page === (route.value.path[0] ?? ''))?.[1] ?? 'Console';
     const about = route.value.path[1];
     document.title = `${about && route.value.path[0] === 'topics' ? about : name} · pgcast`;
     document.querySelector('main')?.scrollTo(0, 0);
     scrollTo(0, 0);
-  }, [route.value.path.join('/')]);
+  }, [route.value.path.slice(0, 2).join('/')]);
 
   const who = me.value;
   return (

@@ -16,6 +16,9 @@ const chartHeight = 168;
 
 export type Columns = (number | null)[][];
 
+/** Between the plot and the right edge, in pixels. */
+const rightRoom = 18;
+
 const ten = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000];
 
 /**
@@ -56,7 +59,7 @@ export function Chart({ data, lines, at, label, nothing, unit, from, to }: {
       {
         width: element.clientWidth || 300,
         height: chartHeight,
-        padding: [8, 18, 0, 0],
+        padding: [8, rightRoom, 0, 0],
         legend: { show: false },
         cursor: {
           y: false,
@@ -71,7 +74,12 @@ export function Chart({ data, lines, at, label, nothing, unit, from, to }: {
         axes: [
           {
             stroke: text, font, grid: { show: false }, ticks: { show: false }, size: 22, gap: 4, space: 70,
-            values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toTimeString().slice(0, newest.current.to - newest.current.from > 240 ? 5 : 8)),
+            values: (u, ticks) => {
+              const letters = newest.current.to - newest.current.from > 240 ? 5 : 8;
+              // A label stands around its tick: the last has none where the edge would cut it.
+              const most = u.bbox.width / devicePixelRatio + rightRoom - letters * 3.3;
+              return ticks.map((t) => (u.valToPos(t, 'x') > most ? '' : new Date(t * 1000).toTimeString().slice(0, letters)));
+            },
           },
           {
             stroke: text, font, grid: { stroke: grid, width: 1 }, ticks: { show: false }, size: 54, gap: 6, space: 34, incrs: ten,

@@ -52,8 +52,6 @@ export function exact(at: number): string {
   const [day = '', time = ''] = text.split(' ');
   return `${day.split('/').reverse().join('-')} ${time}.${String(Math.floor(at) % 1000).padStart(3, '0')}`;
 }
-/** Only the time of day, to the millisecond. */
-export const clock = (at: number): string => exact(at).slice(11);
 
 /**
  * When an event was written, in milliseconds, or undefined. To clients an id is opaque; the

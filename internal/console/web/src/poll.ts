@@ -44,6 +44,7 @@ export function usePoll<T>(path: string, every: number, keep = false): Polled<T>
       if (!document.hidden && every > 0) void run();
     };
     if (!keep) data.value = undefined;
+    error.value = undefined;
     refresh.current = run;
     document.addEventListener('visibilitychange', seen);
     void run();

@@ -7,6 +7,8 @@ let shown = '';
 
 /** What the connection does; undefined while there is none. */
 export const status = signal<Status | undefined>(undefined);
+/** Since when there is no connection, and whether there was one; undefined while there is one. */
+export const lost = signal<{ at: number; before: boolean } | undefined>(undefined);
 
 /** The connection of this page: one for all that it shows, made when it is first wanted. */
 export function realtime(): Realtime {
@@ -16,7 +18,12 @@ export function realtime(): Realtime {
   shown = token.value;
   const made = connect(url.href, { token: () => token.value || undefined, transport: 'websocket', share: false });
   live = made;
+  let before = false;
   made.status.subscribe((value) => {
+    if (value.state === 'online') {
+      before = true;
+      lost.value = undefined;
+    } else lost.value ??= { at: Date.now(), before };
     status.value = value;
   });
   return made;
@@ -27,6 +34,7 @@ export function hangUp(): void {
   live?.close();
   live = undefined;
   status.value = undefined;
+  lost.value = undefined;
 }
 
 // Who signs out takes the connection along; another token makes another one.

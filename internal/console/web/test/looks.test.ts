@@ -27,9 +27,9 @@ const screens: Screen[] = [
       await page.locator('.diff tr.changed').first().waitFor();
     },
   },
-  { name: 'publish', hash: `#/topics/${encodeURIComponent(longName)}`, ready: '.row:not(.notice)' },
+  { name: 'publish', hash: `#/topics/${encodeURIComponent(longName)}`, ready: `.topic-page:has([title="${longName}"]) .row:not(.notice)` },
   {
-    name: 'travel', hash: '#/topics/room%3A1', ready: '.row:not(.notice)',
+    name: 'travel', hash: '#/topics/room%3A1', ready: '.topic-page:has([title="room:1"]) .row:not(.notice)',
     then: async (page) => {
       await page.getByRole('button', { name: 'Time travel' }).click();
       await page.getByText(/^Event .* written/).waitFor();
@@ -74,7 +74,6 @@ describe.skipIf(!findChromium())('how the console looks', () => {
   async function see(context: BrowserContext, theme: string, size: string): Promise<void> {
     const page = await context.newPage();
     for (const screen of screens) {
-      await page.goto('about:blank');
       await page.goto(`${shared.admin}/console/${screen.hash}`);
       await page.locator(screen.ready).first().waitFor();
       await screen.then?.(page);

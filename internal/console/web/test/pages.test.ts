@@ -128,6 +128,12 @@ describe.skipIf(!findChromium())('the console', () => {
     await page.keyboard.press('Control+Enter');
     await page.getByText(/Published greeting/).waitFor();
     await until('the event in the tail', async () => (await page.locator('.row', { hasText: 'greeting' }).count()) === 1);
+    // What is written into the form outlives a look at an event.
+    await page.locator('[name=data]').fill('{"half": "written"}');
+    await page.locator('.row', { hasText: 'greeting' }).click();
+    await page.locator('.event-view').waitFor();
+    await page.getByRole('button', { name: 'Publish', exact: true }).first().click();
+    expect(await page.locator('[name=data]').inputValue()).toBe('{"half": "written"}');
     expect(await sql(`select event, data from pgcast.history where topic = 'room:published'`)).toEqual([{ event: 'greeting', data: { a: 1 } }]);
     await page.context().close();
   });

@@ -20,6 +20,11 @@ describe.skipIf(!findChromium())('the stream', () => {
 
   test('1,000 events a second stay smooth, and each is shown once', async () => {
     const page = await openTopic(world, 'flood');
+    // What the page itself works, whatever else the machine does: the time its thread ran.
+    const cdp = await page.context().newCDPSession(page);
+    await cdp.send('Performance.enable', { timeDomain: 'threadTicks' });
+    const worked = async () => Object.fromEntries((await cdp.send('Performance.getMetrics')).metrics.map((m) => [m.name, m.value]));
+    const before = await worked();
     const frames = page.evaluate(
       () =>
         new Promise<number[]>((done) => {
@@ -50,6 +55,9 @@ describe.skipIf(!findChromium())('the stream', () => {
     const at = (part: number) => times[Math.floor(times.length * part)]!.toFixed(1);
     const rate = Math.round(written / ((performance.now() - begun) / 1000));
     console.log(`frame times in the browser at ${rate} events/s: p50 ${at(0.5)} ms, p95 ${at(0.95)} ms, longest ${times.at(-1)!.toFixed(1)} ms, ${times.length} frames (p95 of 32 ms is wanted)`);
+    const after = await worked();
+    const spent = (name: string) => Math.round(((after[name] ?? 0) - (before[name] ?? 0)) * 1000 / 5);
+    console.log(`work of the page's thread in a second: ${spent('TaskDuration')} ms, of it scripts ${spent('ScriptDuration')}, styles ${spent('RecalcStyleDuration')}, layout ${spent('LayoutDuration')}`);
     await until('all events', async () => (await figure(page, 'data-count')) >= written);
     expect(await figure(page, 'data-count')).toBe(written);
     expect(await page.locator('.row:not(.notice) .row-seq').first().innerText()).toBe(String(written));

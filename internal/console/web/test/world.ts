@@ -79,7 +79,7 @@ export class World {
 /** Opens the page of a topic, and waits until it is subscribed. */
 export async function openTopic(world: World, name: string, options: BrowserContextOptions = {}): Promise<Page> {
   const page = await world.open(`#/topics/${encodeURIComponent(name)}`, options);
-  await page.locator('.row.subscribed').waitFor();
+  await page.locator('.row').first().waitFor(); // the notice of it may be far below, and not drawn
   return page;
 }
 

@@ -1,4 +1,4 @@
-import { useSignal } from '@preact/signals';
+import { type Signal, signal, useSignal } from '@preact/signals';
 import type { Topic } from 'pgcast';
 import { wordsOf } from '../http.js';
 import { say } from '../ui/dialog.js';
@@ -19,11 +19,21 @@ export function jsonProblem(text: string): string {
   }
 }
 
+/** What somebody has written into the form: it outlives the form, which goes when an event is looked at. */
+export interface Draft {
+  event: Signal<string>;
+  data: Signal<string>;
+  key: Signal<string>;
+}
+
+/** A form as it begins. */
+export function draftOf(): Draft {
+  return { event: signal(''), data: signal('{\n  "hello": "world"\n}'), key: signal('') };
+}
+
 /** Adds an event to the topic by hand. */
-export function Publish({ topic }: { topic: Topic }) {
-  const event = useSignal('');
-  const data = useSignal('{\n  "hello": "world"\n}');
-  const key = useSignal('');
+export function Publish({ topic, draft }: { topic: Topic; draft: Draft }) {
+  const { event, data, key } = draft;
   const busy = useSignal(false);
   const tried = useSignal(false);
   const error = useSignal<unknown>(undefined);

@@ -1,9 +1,9 @@
 import { useSignal } from '@preact/signals';
 import { useEffect, useLayoutEffect, useRef } from 'preact/hooks';
-import { brief, clock, count, exact } from '../format.js';
+import { count } from '../format.js';
 import { narrow } from '../prefs.js';
 import { Icon } from '../ui/icons.js';
-import type { Entry } from './tail.js';
+import { type Entry, wordsIn } from './tail.js';
 
 const rowHeight = () => (narrow.value ? 52 : 32);
 const spare = 6; // rows drawn beyond the edge
@@ -69,27 +69,27 @@ function Notice({ entry }: { entry: Entry }) {
   }
 }
 
-function Row({ entry, top, selected, index, total, select }: {
+function Row({ entry, top, selected, index, select }: {
   entry: Entry;
   top: number;
   selected: boolean;
   index: number;
-  total: number;
   select: (entry: Entry) => void;
 }) {
   const { item } = entry;
+  const { data, time } = wordsIn(entry);
   const common = {
     role: 'option',
     'aria-selected': selected,
     'aria-posinset': index + 1,
-    'aria-setsize': total,
+    'aria-setsize': -1, // not known: more comes, and more was. A number would change all rows with each event.
     style: { transform: `translateY(${top}px)` },
   } as const;
   if (item.type !== 'event') {
     return (
       <div {...common} class={`row notice ${item.type}`} id={`row-${entry.n}`}>
         <Notice entry={entry} />
-        <time title={exact(entry.at)}>{clock(entry.at)}</time>
+        <time title={time}>{time.slice(11)}</time>
       </div>
     );
   }
@@ -97,8 +97,8 @@ function Row({ entry, top, selected, index, total, select }: {
     <div {...common} class="row" id={`row-${entry.n}`} onClick={() => select(entry)}>
       <span class="row-seq">{item.seq}</span>
       <span class={`row-event ${tone(item.event)}`}>{item.event}</span>
-      <code class="row-data">{item.oversize ? 'larger than the server’s limit' : brief(item.event === 'deleted' ? item.old ?? item.data : item.data)}</code>
-      <time title={exact(entry.at)}>{clock(entry.at)}</time>
+      <code class="row-data">{data}</code>
+      <time title={time}>{time.slice(11)}</time>
     </div>
   );
 }
@@ -168,7 +168,7 @@ export function Stream({ lines, version, selected, select, away, label, centre }
   for (let i = first; i < last; i++) {
     const entry = lines[total - 1 - i]!;
     // Named by their place: lines run through rows that stay, which is cheaper than new rows.
-    rows.push(<Row key={i - first} entry={entry} top={i * row} index={i} total={total} selected={entry === selected} select={select} />);
+    rows.push(<Row key={i - first} entry={entry} top={i * row} index={i} selected={entry === selected} select={select} />);
   }
   const active = selected && rows.some((r) => r.props.entry === selected) ? `row-${selected.n}` : undefined;
   return (

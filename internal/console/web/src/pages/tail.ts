@@ -1,6 +1,6 @@
 import { signal } from '@preact/signals';
 import type { DeniedItem, EventItem, GapItem, ResetItem, SubscribedItem, Topic } from 'pgcast';
-import { writtenAt } from '../format.js';
+import { brief, exact, writtenAt } from '../format.js';
 
 export type Item = EventItem | GapItem | ResetItem | SubscribedItem | DeniedItem;
 
@@ -13,6 +13,8 @@ export interface Entry {
   at: number;
   /** The subscription began here; later ones resume it. */
   first?: true;
+  /** What is drawn of it, once it was drawn. */
+  words?: { data: string; time: string };
 }
 
 /** How many lines are held; what is older is there by time travel. */
@@ -27,6 +29,17 @@ export function entryOf(item: Item): Entry {
   return { n: numbers++, item, at: (item.type === 'event' ? writtenAt(item.id) : undefined) ?? Date.now() };
 }
 
+/** What is drawn of a line. It is made for lines that are seen, and once: they are drawn many times a second. */
+export function wordsIn(entry: Entry): { data: string; time: string } {
+  if (entry.words) return entry.words;
+  const { item } = entry;
+  let data = '';
+  if (item.type === 'event') {
+    data = item.oversize ? 'larger than the server’s limit' : brief(item.event === 'deleted' ? item.old ?? item.data : item.data);
+  }
+  return (entry.words = { data, time: exact(entry.at) });
+}
+
 /**
  * What a topic tells, as lines, the newest last. It tells of changes at a pace that eyes can
  * follow, however fast the events are.
@@ -38,7 +51,7 @@ export class Tail {
   readonly events = signal(0);
   /** The seq of the newest event, or where the subscription began. */
   readonly head = signal(0);
-  /** Events of the last second. */
+  /** Events of the last second, without those of before the page was opened. */
   readonly perSecond = signal(0);
 
   private lines: Entry[] = [];
@@ -48,6 +61,10 @@ export class Tail {
   private last = 0;
   private waiting = false;
   private stops: (() => void)[] = [];
+  private fresh = 0;
+
+  /** opened is the head when the page was opened: what is not after it was read from the log. */
+  constructor(private opened: number) {}
 
   /** Listens to a topic until close. */
   listen(topic: Topic): void {
@@ -59,10 +76,9 @@ export class Tail {
       topic.on('subscribed', take),
       topic.on('denied', take),
     ];
-    let before = 0;
     const timer = setInterval(() => {
-      this.perSecond.value = this.came - before;
-      before = this.came;
+      this.perSecond.value = this.fresh;
+      this.fresh = 0;
     }, 1000);
     this.stops.push(() => clearInterval(timer));
   }
@@ -114,9 +130,10 @@ export class Tail {
     if (this.lines.length > held + 1000) this.lines.splice(0, this.lines.length - held);
     if (item.type === 'event') {
       this.came++;
+      if (item.seq > this.opened) this.fresh++;
       this.last = item.seq;
     } else if (item.type === 'subscribed') this.last = Math.max(this.last, item.seq);
-    else if (item.type === 'reset') this.last = item.head;
+    else if (item.type === 'reset') this.last = this.opened = item.head;
     if (this.waiting) return;
     this.waiting = true;
     setTimeout(() => requestAnimationFrame(() => this.draw()), this.came < 2 ? 0 : pace);

@@ -15,7 +15,7 @@ import { Choice, Empty, Problem, Skeleton, When } from '../ui/parts.js';
 import { EventView } from './event.js';
 import { Past, type PastState } from './past.js';
 import { People } from './people.js';
-import { Publish } from './publish.js';
+import { draftOf, Publish } from './publish.js';
 import { Stream } from './stream.js';
 import { earlierOf, type Entry, Tail } from './tail.js';
 import { keptWords } from './topics.js';
@@ -71,8 +71,12 @@ export function Topic({ name }: { name: string }) {
   );
 }
 
+function step(by: number) {
+  document.querySelector('.stream')?.dispatchEvent(new KeyboardEvent('keydown', { key: by > 0 ? 'j' : 'k', bubbles: true }));
+}
+
 function Page({ name, detail }: { name: string; detail: TopicDetail | undefined }) {
-  const tail = useMemo(() => new Tail(), []);
+  const tail = useMemo(() => new Tail(detail?.head ?? 0), []);
   const topic = useMemo<Live>(() => {
     const after = detail ? Math.max(detail.tail - 1, detail.head - recent, 0) : undefined;
     return realtime().topic(name, after === undefined ? {} : { after });
@@ -119,13 +123,15 @@ function Page({ name, detail }: { name: string; detail: TopicDetail | undefined 
   const head = Math.max(detail?.head ?? 0, tail.head.value);
   const chosen = selected.value?.item.type === 'event' ? (selected.value.item as EventItem) : undefined;
   const missed = state ? 0 : tail.missed;
-  const earlier = chosen && earlierOf(lines, chosen, detail?.key ?? []);
-  const view = chosen && <EventView key={chosen.id} event={chosen} earlier={earlier} step={step} />;
-  function step(by: number) {
-    document.querySelector('.stream')?.dispatchEvent(new KeyboardEvent('keydown', { key: by > 0 ? 'j' : 'k', bubbles: true }));
-  }
-  const publish = <Publish topic={topic} />;
-  const people = <People topic={topic} />;
+  const key = detail?.key ?? [];
+  // What does not change with each event is not made anew with each: the stream is drawn many times
+  // a second. What was before an event is settled when the event is there.
+  const view = useMemo(
+    () => chosen && <EventView key={chosen.id} event={chosen} earlier={earlierOf(lines, chosen, key)} step={step} />,
+    [selected.value, state, key.join('\n')],
+  );
+  const publish = useMemo(() => <Publish topic={topic} draft={draftOf()} />, [topic]);
+  const people = useMemo(() => <People topic={topic} />, [topic]);
   return (
     <>
       <Facts detail={detail} tail={tail} />
@@ -155,7 +161,7 @@ function Page({ name, detail }: { name: string; detail: TopicDetail | undefined 
               </>
             )}
           </header>
-          {state && <Past topic={topic} state={past} tail={detail?.tail ?? 1} head={head} select={select} />}
+          {state && <Past topic={topic} state={past} tail={detail?.tail ?? 1} head={head} select={(entry) => !narrow.value && select(entry)} />}
           <div class="stream-box">
             {missed > 0 && (
               <button type="button" class="missed" onClick={release} data-missed={missed}>
@@ -164,7 +170,7 @@ function Page({ name, detail }: { name: string; detail: TopicDetail | undefined 
                 {tail.overflowed ? ', the oldest of them no longer held' : ''}
               </button>
             )}
-            <Stream lines={lines} version={version} selected={selected.value} select={select} centre={state?.centre}
+            <Stream lines={lines} version={version} selected={selected.value ?? state?.centre} select={select} centre={state?.centre}
               label={state ? `Events of ${name}, from its history` : `Events of ${name}, the newest first`}
               away={(away) => {
                 if (state || paused.value) return;

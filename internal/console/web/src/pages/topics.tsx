@@ -2,12 +2,11 @@ import { useSignal } from '@preact/signals';
 import { useEffect } from 'preact/hooks';
 import type { Retention, TopicLine, Topics as Answer } from '../api.js';
 import { count, rate } from '../format.js';
-import { read } from '../http.js';
+import { read, wordsOf } from '../http.js';
 import { usePoll } from '../poll.js';
 import { link, route, setQuery } from '../router.js';
 import { Badge, type Column, Empty, Head, List, Problem, Search, When } from '../ui/parts.js';
 import { say } from '../ui/dialog.js';
-import { wordsOf } from '../http.js';
 
 /** How long events of a topic are kept, in words. */
 export function keptWords(r: Retention): string {
@@ -44,12 +43,14 @@ export function Topics() {
     busy.value = true;
     try {
       const page = await read<Answer>(`topics?limit=100&search=${encodeURIComponent(search)}&after=${encodeURIComponent(after)}`);
+      if ((route.value.query.get('search') ?? '') !== search) return; // an answer to a search of before
       rest.value = [...rest.value, ...page.topics];
       next.value = page.next;
     } catch (error) {
       say(wordsOf(error).message, 'bad');
+    } finally {
+      busy.value = false;
     }
-    busy.value = false;
   };
   // Once more pages are shown, the first must not grow into them.
   const rows = answer && [...answer.topics, ...rest.value.filter((t) => t.name > (answer.topics.at(-1)?.name ?? ''))];
