@@ -1,3 +1,4 @@
+import { safely } from './store.js';
 import type { EventItem, EventMap, Heard, Json, Notices, Readable, Topic } from './types.js';
 
 // What the hooks of all frameworks are made of: plain stores.
@@ -20,7 +21,7 @@ export function working<T>(get: () => T, start: (changed: () => void) => () => v
   const listeners = new Set<(value: T) => void>();
   let end: (() => void) | undefined;
   const changed = (): void => {
-    for (const run of [...listeners]) run(get());
+    for (const run of [...listeners]) safely(run, get());
   };
   return {
     get,
@@ -28,7 +29,7 @@ export function working<T>(get: () => T, start: (changed: () => void) => () => v
       const listener = (value: T): void => run(value); // the same function may listen twice
       end ??= start(changed);
       listeners.add(listener);
-      run(get());
+      safely(run, get());
       return () => {
         if (!listeners.delete(listener) || listeners.size) return;
         // Whoever goes in the same breath as another one comes costs no subscription.

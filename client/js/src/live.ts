@@ -76,6 +76,7 @@ export class Here {
 
   async join(data?: Record<string, Json>): Promise<string> {
     const frame = presenceFrame(this.topic, 'join', data);
+    JSON.stringify(frame); // throws over what no frame can carry, before anything is kept
     // Not by way of leaving: the others would see that.
     if (this.#joined) Object.assign(this.#joined, { data: undefined }, frame);
     else {

@@ -1,4 +1,5 @@
 import { type Key, keyFunction } from './fold.js';
+import { safely } from './store.js';
 import { type RowsView, Table } from './table.js';
 import type { EventMap, Readable, Topic } from './types.js';
 import type { Answer, Change } from './writes.js';
@@ -85,7 +86,7 @@ export function rows<E extends EventMap, Row = RowOf<E>>(topic: Topic<E>, option
         const view = get();
         if (view === seen) return;
         seen = view;
-        run(view);
+        safely(run, view); // the others are told, and writes go on, whatever this one throws
       };
       const end = table.listen(tell);
       tell();

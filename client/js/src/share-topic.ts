@@ -161,7 +161,6 @@ export class SharedTopic {
       return listener.take({ type: 'subscribed', topic, seq: place.after, resumed: false }, 0);
     }
     // Not there yet. What is before the head is passed over; a gap or reset beyond it is told.
-    listener.take({ type: 'subscribed', topic, seq: head, resumed: false }, 0);
     this.add(listener, (item, size) => {
       if (item.type === 'event' && item.place.after <= head) return;
       if (item.type === 'gap' && item.tail <= head + 1) return;
@@ -169,6 +168,8 @@ export class SharedTopic {
       if (item.type === 'reset') head = 0;
       listener.take(item, size);
     });
+    // After it is in, so that it is out again if this is too much for it.
+    listener.take({ type: 'subscribed', topic, seq: head, resumed: false }, 0);
   }
 
   /**
@@ -181,7 +182,8 @@ export class SharedTopic {
     if (!kept) return false;
     for (const [listener, take] of this.listeners) {
       for (const { item, size } of kept) take(item, size);
-      other.add(listener, take);
+      // That may have been too much for it; then it has left.
+      if (this.listeners.has(listener)) other.add(listener, take);
     }
     this.listeners.clear();
     this.close();

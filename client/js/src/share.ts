@@ -109,7 +109,7 @@ export class SharedLink implements Link {
   }
 
   open(wanted: Wanted, take: (item: Item) => void): Subscription {
-    const sub: Sub = { id: ++this.names, wanted, take, place: wanted.place };
+    const sub: Sub = { id: ++this.names, wanted: plain(wanted), take, place: wanted.place };
     this.subs.set(sub.id, sub);
     this.begin(sub);
     return {
@@ -122,9 +122,11 @@ export class SharedLink implements Link {
   }
 
   request(frame: Frame, { again = false, signal }: { again?: boolean; signal?: AbortSignal } = {}): Promise<Frame> {
+    if (this.over) return Promise.reject(closed());
     if (this.left) return this.carrier().request(frame, { again, ...(signal && { signal }) });
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
+      frame = plain(frame); // throws before anything is kept
       const id = ++this.names;
       const abort = (): void => {
         if (this.ready) this.say({ op: 'abort', call: id });
@@ -146,7 +148,7 @@ export class SharedLink implements Link {
   }
 
   send(frame: Frame): void {
-    this.carrier().send(frame);
+    if (!this.over) this.carrier().send(frame);
   }
 
   follow(topic: string, enter: Frame, exit: Frame, take: (event: string, data: Json) => void): () => void {
@@ -166,13 +168,18 @@ export class SharedLink implements Link {
   }
 
   close(): void {
-    if (this.status.get().state === 'closed') return;
+    if (this.over) return;
     this.detach();
     this.left = true;
     this.closed.abort();
     this.own?.close();
-    for (const call of [...this.calls.values()]) call.fail(new RealtimeError('closed', 'the connection was closed'));
+    for (const call of [...this.calls.values()]) call.fail(closed());
     this.status.set({ state: 'closed', degraded: [] });
+  }
+
+  /** close was called: from then on no connection is made any more. */
+  private get over(): boolean {
+    return this.closed.signal.aborted;
   }
 
   /** The connection of this tab's own, made when it is needed. */
@@ -319,6 +326,7 @@ export class SharedLink implements Link {
   }
 
   private begin(sub: Sub): void {
+    if (this.over) return;
     if (this.left) sub.own = this.carrier().open(this.rest(sub), (item) => this.taken(sub, item));
     else if (this.ready) this.say({ op: 'open', sub: sub.id, wanted: this.rest(sub), since: this.seen.get(sub.wanted.topic) });
   }
@@ -330,10 +338,11 @@ export class SharedLink implements Link {
   }
 
   private enter(follow: Follow): void {
+    if (this.over) return;
     const { id, topic, enter, exit, take } = follow;
     // Others are shown one cursor of a session, so this tab needs a session for its own.
     if (this.left || topic.startsWith('__cursor:')) follow.end ??= this.carrier().follow(topic, enter, exit, take);
-    else if (this.ready) this.say({ op: 'follow', follow: id, topic, enter, exit });
+    else if (this.ready) this.say({ op: 'follow', follow: id, topic, enter: plain(enter), exit });
   }
 
   /** Forgets the worker, which forgets the tab. */
@@ -379,3 +388,11 @@ export class SharedLink implements Link {
     globalThis.document?.addEventListener('visibilitychange', wake, { signal });
   }
 }
+
+const closed = (): RealtimeError => new RealtimeError('closed', 'the connection was closed');
+
+/**
+ * What JSON makes of it, as a connection of one's own would send it: a port refuses functions and
+ * proxies (the reactive objects of Vue and Svelte), and knows nothing of toJSON.
+ */
+const plain = <T>(value: T): T => JSON.parse(JSON.stringify(value)) as T;

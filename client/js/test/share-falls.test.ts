@@ -104,6 +104,38 @@ describe('a tab that cannot share, or not any more', () => {
     browser.close();
   });
 
+  test('what no port can carry arrives as JSON has it; what JSON has not fails alone', async () => {
+    const browser = new Browser(server);
+    const topic = fresh('plain');
+    const tab = browser.tab();
+    const publish = (data: unknown): Promise<unknown> => tab.link.request({ type: 'publish', topic, event: 'x', data, key: fresh('k') }, { again: true });
+    const early = publish(new Proxy({ at: new Date(0), run: () => {} }, {})); // asked before there is a connection
+    await expect(publish(1n)).rejects.toThrow(TypeError);
+    await early;
+    const heard = tab.open({ topic, place: { after: 0 } });
+    await expect(publish(1n)).rejects.toThrow(TypeError);
+    await publish(2);
+    await until('it is told', () => heard.events.length === 2);
+    expect(heard.events.map(({ data }) => data)).toEqual([{ at: '1970-01-01T00:00:00.000Z' }, 2]);
+    expect(browser.own).toHaveLength(0);
+    browser.close();
+  });
+
+  test('after close nothing is connected any more', async () => {
+    const browser = new Browser(server);
+    const topic = fresh('closed');
+    const tab = browser.tab();
+    const heard = tab.open({ topic });
+    await until('it has begun', () => heard.start !== undefined);
+    tab.close();
+    await expect(tab.link.request({ type: 'publish', topic, event: 'x', data: 1, key: 'k' })).rejects.toMatchObject({ code: 'closed' });
+    tab.link.open({ topic }, () => {}).close();
+    tab.link.send({ type: 'cursor', topic, data: 1 });
+    tab.link.follow(`__cursor:${topic}`, { type: 'cursor-snapshot', topic }, { type: 'unsubscribe', topic: `__cursor:${topic}` }, () => {})();
+    expect(browser.own).toHaveLength(0);
+    browser.close();
+  });
+
   test('presence is there as long as one tab is, and each tab is told who', async () => {
     const browser = new Browser(server);
     const topic = fresh('here');

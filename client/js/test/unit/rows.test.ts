@@ -158,6 +158,24 @@ describe('the fold', () => {
 });
 
 describe('the store', () => {
+  test('a listener that throws is reported; the others are told, and writes are made', async () => {
+    const reported = vi.spyOn(console, 'error').mockImplementation(() => {});
+    const { loop, table, told } = live();
+    table.subscribe(() => {
+      throw new Error('broken');
+    });
+    const after: unknown[] = [];
+    table.subscribe((view) => after.push(view));
+    loop.snapshot([row(1)]);
+    const send = vi.fn(async () => undefined);
+    await table.write({ put: row(2) }, send);
+    expect(send).toHaveBeenCalledOnce();
+    expect(told.at(-1).rows).toEqual([row(1), row(2)]);
+    expect(after.at(-1)).toBe(told.at(-1));
+    expect(reported).toHaveBeenCalledWith(new Error('broken'));
+    reported.mockRestore();
+  });
+
   test('views do not change, and are the same as long as nothing changes', () => {
     const { loop, table } = live();
     loop.snapshot([row(1)]);

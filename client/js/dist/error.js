@@ -1,1 +1,0 @@
-var e=class extends Error{name=`RealtimeError`;constructor(e,t,n){super(t),this.code=e,this.retryAfter=n}};export{e as t};
