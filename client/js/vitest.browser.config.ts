@@ -1,11 +1,12 @@
 import { defineConfig } from 'vitest/config';
 
-// Tests in a real browser: `npm run test:browser`. One file at a time, as browsers are heavy.
+// Tests in a real browser: `npm run test:browser`. All files share one pgcast dev and one Chromium. Much of
+// what they do is to wait for pages, so that two files at a time are quicker than one.
 export default defineConfig({
   test: {
     include: ['browser/**/*.test.ts'],
-    globalSetup: ['test/harness/global.ts'],
-    fileParallelism: false,
+    globalSetup: ['test/harness/global.ts', 'browser/global.ts'],
+    maxWorkers: 2,
     testTimeout: 180_000,
     hookTimeout: 180_000,
     teardownTimeout: 30_000,

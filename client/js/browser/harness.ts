@@ -8,7 +8,15 @@ import { readFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { delimiter, extname, join, normalize, resolve, sep } from 'node:path';
-import { chromium, type Browser, type BrowserContext, type BrowserContextOptions, type Page } from 'playwright-core';
+import { chromium, type Browser, type BrowserContext, type BrowserContextOptions, type BrowserServer, type Page } from 'playwright-core';
+import { inject } from 'vitest';
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    /** Where the Chromium of the run is, if global.ts has started one. */
+    chromium: string | undefined;
+  }
+}
 
 /** How long anything in a browser may take on a busy machine, in milliseconds. */
 export const patience = 60_000;
@@ -34,27 +42,52 @@ export function findChromium(): string | undefined {
   return undefined;
 }
 
+/**
+ * Features that tests do without. Each window of a headless Chromium has two more processes for the popup of an
+ * address bar that nobody sees: without them a window costs half the time. Of several such flags the last
+ * counts, so what Playwright turns off is here as well.
+ */
+const off = [
+  ...['WebUIOmniboxPopup', 'WebUIOmniboxAimPopup', 'WebUIOmniboxFullPopup', 'AiModeOmniboxEntryPoint', 'PreloadTopChromeWebUI'],
+  ...['AvoidUnnecessaryBeforeUnloadCheckSync', 'DestroyProfileOnBrowserClose', 'HttpsUpgrades', 'HttpsFirstBalancedModeAutoEnable'],
+  ...['LensOverlay', 'MediaRouter', 'PaintHolding', 'ThirdPartyStoragePartitioning', 'AvoidCorsURLLoaderRestartOnRedirect'],
+  ...['OptimizationHints', 'NetworkTimeServiceQuerying', 'AimEnabled', 'PreconnectToSearch'],
+];
+
+/** Starts a headless Chromium, to which any number of tests may connect. */
+export async function launch(): Promise<BrowserServer> {
+  const executablePath = findChromium();
+  if (!executablePath) throw new Error('no Chromium: install one, or name it in PGCAST_CHROMIUM');
+  const args = [
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+    '--disable-dev-shm-usage',
+    `--disable-features=${off.join()}`,
+  ];
+  return chromium.launchServer({ executablePath, headless: true, args, timeout: patience });
+}
+
 /** A headless browser. It ends with close, which also fails with what its pages logged as errors. */
 export class TestBrowser {
   /** What pages logged as errors, threw, or violated of their policy, and nobody expected. */
   readonly errors: string[] = [];
 
-  private constructor(readonly browser: Browser) {}
+  private constructor(
+    readonly browser: Browser,
+    private readonly own?: BrowserServer,
+  ) {}
 
+  /** Connects to the Chromium of the run, or starts one where the run has none. */
   static async start(): Promise<TestBrowser> {
-    const executablePath = findChromium();
-    if (!executablePath) throw new Error('no Chromium: install one, or name it in PGCAST_CHROMIUM');
-    const args = [
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-quic',
-      '--no-first-run',
-      '--disable-background-networking',
-      '--disable-component-update',
-      '--disable-sync',
-      '--disable-dev-shm-usage',
-    ];
-    return new TestBrowser(await chromium.launch({ executablePath, headless: true, args, timeout: 60_000 }));
+    const shared = inject('chromium');
+    if (shared) return new TestBrowser(await chromium.connect(shared));
+    const server = await launch();
+    return new TestBrowser(await chromium.connect(server.wsEndpoint()), server);
   }
 
   /** A profile of its own: other storage, other shared workers. */
@@ -91,6 +124,7 @@ export class TestBrowser {
 
   async close(): Promise<void> {
     await this.browser.close();
+    await this.own?.close();
     if (this.errors.length) throw new Error(`pages logged errors:\n${this.errors.join('\n')}`);
   }
 }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { serve, until } from './harness/server.js';
+import { dev, serve, until } from './harness/server.js';
 import { fresh, shared, sql } from './harness/shared.js';
 
 test('the shared server is there, with a database of its own', async () => {
@@ -24,4 +24,8 @@ test('a server of its own can be killed and comes back at the same address', asy
   expect((await fetch(`${url}/healthz`)).ok).toBe(true);
   await server.stop();
   await expect(fetch(`${url}/healthz`)).rejects.toThrow();
+});
+
+test('a server that cannot start fails with what it said, and leaves nothing behind', async () => {
+  await expect(dev('--no-such-flag')).rejects.toThrow(/no-such-flag/);
 });

@@ -15,8 +15,11 @@ export default async function setup(project: TestProject): Promise<() => Promise
     const { url, ws, admin, databaseURL } = server;
     project.provide('dev', { url, ws, admin, databaseURL });
     return async () => {
-      await server.stop();
-      bin.remove();
+      try {
+        await server.stop();
+      } finally {
+        bin.remove();
+      }
     };
   } catch (err) {
     bin.remove();

@@ -10,8 +10,10 @@ import pg from 'pg';
 const here = fileURLToPath(new URL('.', import.meta.url));
 const root = join(here, '../../../..');
 
-/** How long anything may take to come up or to end, in milliseconds: a busy machine is slow. */
+/** How long anything may take to come up, in milliseconds: a busy machine is slow. */
 export const within = 100_000;
+/** How long a server may take to end by itself, in milliseconds, before it is made to. */
+const endWithin = 60_000;
 
 pg.types.setTypeParser(pg.types.builtins.INT8, Number);
 
@@ -121,7 +123,12 @@ class Process {
   static async run(args: string[], dir = '-'): Promise<Process> {
     const p = new Process(args, dir);
     p.guard.once('message', (said) => (p.pid = (said as { pid: number }).pid));
-    await until('the process to begin', () => p.pid || p.check());
+    try {
+      await until('the process to begin', () => p.pid || p.check());
+    } catch (err) {
+      p.guard.kill(); // which ends what it may have begun
+      throw err;
+    }
     return p;
   }
 
@@ -131,10 +138,26 @@ class Process {
     return false;
   }
 
+  /** Sends a signal, and waits for the end; one that does not come in time is forced, and fails. */
   async end(signal: NodeJS.Signals): Promise<void> {
     if (this.over) return;
-    process.kill(this.pid, signal);
+    this.signal(signal);
+    let forced = false;
+    const timer = setTimeout(() => {
+      forced = true;
+      this.signal('SIGKILL');
+    }, endWithin);
     await this.ended;
+    clearTimeout(timer);
+    if (forced) throw new Error(`pgcast did not end within ${endWithin} ms of ${signal}:\n${this.output.slice(-4000)}`);
+  }
+
+  private signal(signal: NodeJS.Signals): void {
+    try {
+      process.kill(this.pid, signal);
+    } catch {
+      // it has ended a moment ago: its guard is about to say so
+    }
   }
 }
 
@@ -245,11 +268,20 @@ class Serve extends Base {
   }
 }
 
+/** Starts a server, or ends what has been started of it: nobody else could. */
+async function started(server: Base): Promise<Server> {
+  try {
+    await server.start();
+    return server;
+  } catch (err) {
+    await server.stop().catch(() => {});
+    throw err;
+  }
+}
+
 /** Starts pgcast dev with a Postgres, ports and a directory of its own. Stop it at the end. */
-export async function dev(...flags: string[]): Promise<Server> {
-  const server = new Dev(flags);
-  await server.start();
-  return server;
+export function dev(...flags: string[]): Promise<Server> {
+  return started(new Dev(flags));
 }
 
 /**
@@ -257,9 +289,7 @@ export async function dev(...flags: string[]): Promise<Server> {
  * nobody else sequences there; or, with a databaseURL, as one more server of that database.
  */
 export async function serve(of: Address, flags: string[] = [], databaseURL?: string): Promise<Server> {
-  const server = new Serve(databaseURL ?? (await newDatabase(of)), flags);
-  await server.start();
-  return server;
+  return started(new Serve(databaseURL ?? (await newDatabase(of)), flags));
 }
 
 let databases = 0;
