@@ -20,6 +20,7 @@ type cutter struct {
 	rand  *rand.Rand
 	left  int            // cuts
 	steps map[string]int // cuts by step
+	seen  map[string]int // frames that have passed, by direction and type
 	conns map[*cutConn]bool
 }
 
@@ -31,7 +32,7 @@ var cutSteps = []string{"handshake", ">hello", ">subscribe-batch", ">subscribe",
 var often = []string{">subscribe", ">unsubscribe", ">publish", ">history", "<event", "<batch", "<published", "<history"}
 
 func newCutter(cuts int, seed uint64) *cutter {
-	return &cutter{rand: rand.New(rand.NewPCG(seed, seed)), left: cuts, steps: map[string]int{}, conns: map[*cutConn]bool{}}
+	return &cutter{rand: rand.New(rand.NewPCG(seed, seed)), left: cuts, steps: map[string]int{}, seen: map[string]int{}, conns: map[*cutConn]bool{}}
 }
 
 func (n *cutter) client() *http.Client {
@@ -117,6 +118,7 @@ func (f *frames) pass(p []byte) int {
 				return max(0, min(at, len(p)))
 			}
 		}
+		c.net.seen[f.sign+name]++
 		f.buf = f.buf[size:]
 		gone += size
 	}

@@ -59,7 +59,7 @@ func TestHandlesThroughCuts(t *testing.T) {
 	db.Exec(t, `insert into public.t select i, 0 from generate_series(1, 50) i`)
 	db.Exec(t, `create table public.still (id int primary key); select pgcast.attach('public.still', topic => 'still')`)
 	db.Exec(t, `insert into public.still select generate_series(1, 50)`)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	const seed = 20261127
 	network := newCutter(cuts, seed)

@@ -40,7 +40,7 @@ func until[V any](t *testing.T, what string, seq func(func(client.Change[string,
 func TestPresence(t *testing.T) {
 	t.Parallel()
 	address := serve(t, pgtest.New(t, nil))
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	ann, bob := start(t, address, named("ann")), start(t, address, nil)
 	here, there := ann.Topic("room:1", nil).Presence(), bob.Topic("room:1", nil).Presence()
@@ -83,7 +83,7 @@ func TestPresence(t *testing.T) {
 func TestCursors(t *testing.T) {
 	t.Parallel()
 	address := serve(t, pgtest.New(t, nil))
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	ann, bob := start(t, address, named("ann")), start(t, address, nil)
 	board := ann.Topic("board:1", nil)
@@ -141,7 +141,7 @@ func TestCursors(t *testing.T) {
 func TestGroup(t *testing.T) {
 	t.Parallel()
 	address := serve(t, pgtest.New(t, nil))
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	ann, bob := start(t, address, named("ann")), start(t, address, named("bob"))
 	hers, his := ann.Group("lobby"), bob.Group("lobby")

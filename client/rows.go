@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"sync"
+	"time"
 
 	"github.com/pgcast/pgcast"
 )
@@ -43,9 +44,13 @@ func NewRows[K comparable, T any](topic *Topic, key func(T) K) *Rows[K, T] {
 // errAnew says that the rows must be read anew.
 var errAnew = errors.New("the rows are to be read anew")
 
+// anewEvery is how often they are, at most.
+const anewEvery = time.Second
+
 // Run keeps the rows until ctx ends, Run of the client returns or the subscription is denied
 // ([Denied]). It runs once. After a gap, a reset or an event that is larger than the server
-// sends, the rows are read anew, while those that were there stay to be read.
+// sends, the rows are read anew, while those that were there stay to be read; because of such
+// events at most once a second.
 func (r *Rows[K, T]) Run(ctx context.Context) error {
 	r.mu.Lock()
 	ran := r.ran
@@ -60,7 +65,14 @@ func (r *Rows[K, T]) Run(ctx context.Context) error {
 	default:
 		r.err = errAnew
 	}
+	var began time.Time
 	for errors.Is(r.err, errAnew) {
+		// A row that is too large and changes often must not have the server read all of them each time.
+		if !sleep(ctx, time.Until(began.Add(anewEvery))) {
+			r.err = ctx.Err()
+			break
+		}
+		began = time.Now()
 		r.topic.anew()
 		r.err = r.run(ctx)
 	}

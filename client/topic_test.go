@@ -43,9 +43,9 @@ func TestSlowConsumer(t *testing.T) {
 	db := pgtest.New(t, nil)
 	address := serve(t, db)
 	c := start(t, address, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	const events = 5000
+	const events = 2000
 	for _, name := range []string{"slow", "a:1", "b:1"} {
 		insert(t, db, name, events)
 	}
@@ -92,7 +92,7 @@ func TestSlowConsumer(t *testing.T) {
 func TestOneWayOrTheOther(t *testing.T) {
 	t.Parallel()
 	c := start(t, serve(t, pgtest.New(t, nil)), nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	invalid := &pgcast.Error{Code: pgcast.CodeInvalid}
 	first := func(topic *client.Topic) error {
@@ -150,7 +150,7 @@ func TestGoOn(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t, nil)
 	address := serve(t, db)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	insert(t, db, "a:1", 30)
 	places := client.FilePlaces(t.TempDir() + "/places")
@@ -201,7 +201,7 @@ func TestTopicPublishAndHistory(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t, nil)
 	c := start(t, serve(t, db), nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	topic := c.Topic("a:1", &client.TopicOptions{From: &client.From{}})
 	type said struct{ N int }
