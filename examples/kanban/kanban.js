@@ -8,7 +8,7 @@ const lists = rows(rt.topic('kanban:lists', { snapshot: true }), { sort: (a, b) 
 const cards = rows(rt.topic('kanban:cards', { snapshot: true }), { sort: (a, b) => a.place - b.place })
 const inList = (id) => cards.get().rows.filter((c) => c.list === id)
 const beside = (card, by) => lists.get().rows[lists.get().rows.findIndex((l) => l.id === card.list) + by]?.id
-let dragged
+let dragged // a card, while it is: what is dragged from elsewhere is none
 
 // A change shows at once. The row that the statement makes settles it; a statement that fails takes it back.
 const write = (change, ...statement) => cards.write(change, () => sql(...statement)).catch((err) => { note.textContent = err.message })
@@ -34,6 +34,7 @@ function drawCard(card, li = make('li', { draggable: true, tabIndex: 0 }, make('
     ArrowUp: () => move(card, card.list, Math.max(0, at - 1)), ArrowDown: () => move(card, card.list, at + 1) }
   buttons.forEach((b, i) => Object.assign(b, { ariaLabel: `${['Move left', 'Move right', 'Remove'][i]}: ${card.title}`, onclick: Object.values(acts)[i] }))
   li.ondragstart = () => { dragged = card }
+  li.ondragend = () => { dragged = undefined }
   li.onkeydown = (e) => e.target === li && acts[e.key] && (e.preventDefault(), acts[e.key]())
   return li
 }
@@ -42,10 +43,11 @@ function drawList({ id, name }, li = blank()) {
   const [title, ul, form] = li.children
   title.textContent = name
   list(ul, inList(id), (c) => c.id, drawCard)
-  ul.ondragover = (e) => e.preventDefault()
+  ul.ondragover = (e) => dragged && e.preventDefault()
   ul.ondrop = ({ clientY }) => {
     const at = [...ul.children].filter((li) => li.dataset.key !== dragged.id).findIndex((li) => clientY < li.getBoundingClientRect().top + li.offsetHeight / 2)
     move(dragged, id, at < 0 ? Infinity : at)
+    dragged = undefined // its element may be gone before the drag ends
   }
   form.onsubmit = (e) => { e.preventDefault(); add(id, form[0].value.trim()); form.reset() }
   return li

@@ -40,4 +40,4 @@ function follow() { // all services in one stream, from the oldest line that is 
 }
 errors.onchange = follow
 follow()
-tick.onclick = () => sql('select example_ops.tick() from generate_series(1, 10)')
+tick.onclick = () => sql('select example_ops.tick() from generate_series(1, 10)').catch(console.warn)

@@ -124,6 +124,8 @@ describe.skipIf(!findChromium())('the examples', () => {
     await a.mouse.move(there.x + 40, there.y + 8, { steps: 5 });
     await a.mouse.up();
     await b.locator(`${doing} li`, { hasText: 'Buy a bell' }).waitFor();
+    // What is dragged from elsewhere is no card, and moves none: lists do not take it.
+    expect(await a.locator(`${todo} ul`).evaluate((ul) => ul.dispatchEvent(new DragEvent('dragover', { cancelable: true })))).toBe(true);
     await card(a, 'Try the examples').focus();
     await a.keyboard.press('ArrowLeft');
     await b.locator(`${todo} li`, { hasText: 'Try the examples' }).waitFor();
