@@ -8,7 +8,7 @@ import { readFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { delimiter, extname, join, normalize, resolve, sep } from 'node:path';
-import { chromium, type Browser, type BrowserContext, type BrowserContextOptions, type BrowserServer, type Page } from 'playwright-core';
+import { chromium, type Browser, type BrowserContext, type BrowserContextOptions, type BrowserServer, type LaunchOptions, type Page } from 'playwright-core';
 import { inject } from 'vitest';
 
 declare module 'vitest' {
@@ -55,7 +55,11 @@ const off = [
 ];
 
 /** Starts a headless Chromium, to which any number of tests may connect. */
-export async function launch(): Promise<BrowserServer> {
+export function launch(): Promise<BrowserServer> {
+  return chromium.launchServer(headless());
+}
+
+function headless(): LaunchOptions {
   const executablePath = findChromium();
   if (!executablePath) throw new Error('no Chromium: install one, or name it in PGCAST_CHROMIUM');
   const args = [
@@ -69,7 +73,7 @@ export async function launch(): Promise<BrowserServer> {
     '--disable-dev-shm-usage',
     `--disable-features=${off.join()}`,
   ];
-  return chromium.launchServer({ executablePath, headless: true, args, timeout: patience });
+  return { executablePath, headless: true, args, timeout: patience };
 }
 
 /** A headless browser. It ends with close, which also fails with what its pages logged as errors. */
@@ -77,17 +81,12 @@ export class TestBrowser {
   /** What pages logged as errors, threw, or violated of their policy, and nobody expected. */
   readonly errors: string[] = [];
 
-  private constructor(
-    readonly browser: Browser,
-    private readonly own?: BrowserServer,
-  ) {}
+  private constructor(readonly browser: Browser) {}
 
   /** Connects to the Chromium of the run, or starts one where the run has none. */
   static async start(): Promise<TestBrowser> {
     const shared = inject('chromium');
-    if (shared) return new TestBrowser(await chromium.connect(shared));
-    const server = await launch();
-    return new TestBrowser(await chromium.connect(server.wsEndpoint()), server);
+    return new TestBrowser(await (shared ? chromium.connect(shared) : chromium.launch(headless())));
   }
 
   /** A profile of its own: other storage, other shared workers. */
@@ -124,7 +123,6 @@ export class TestBrowser {
 
   async close(): Promise<void> {
     await this.browser.close();
-    await this.own?.close();
     if (this.errors.length) throw new Error(`pages logged errors:\n${this.errors.join('\n')}`);
   }
 }
