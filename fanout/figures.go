@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"math/bits"
+	"sort"
 	"sync/atomic"
 	"time"
 
@@ -103,6 +104,22 @@ func (s *Session) Standing(names int) Standing {
 	return st
 }
 
+// Follows tells whether one of the session's topics and patterns is as asked for. Of a session
+// that has more, only so many are looked at, whichever they are.
+func (s *Session) Follows(most int, is func(topic string) bool) bool {
+	s.standing.Lock()
+	defer s.standing.Unlock()
+	for topic := range s.subs {
+		if most--; most < 0 {
+			return false
+		}
+		if is(topic) {
+			return true
+		}
+	}
+	return false
+}
+
 // beyond counts the events after a place.
 func (f *feed) beyond(place int64) int64 {
 	f.mu.Lock()
@@ -113,13 +130,8 @@ func (f *feed) beyond(place int64) int64 {
 	case f.pattern == nil:
 		return f.head - place
 	}
-	older := max(0, f.floor-place)
-	for i := len(f.frames) - 1; i >= 0; i-- {
-		if f.number(f.frames[i]) <= place {
-			return older + int64(len(f.frames)-1-i)
-		}
-	}
-	return older + int64(len(f.frames))
+	next := sort.Search(len(f.frames), func(i int) bool { return f.number(f.frames[i]) > place })
+	return max(0, f.floor-place) + int64(len(f.frames)-next)
 }
 
 // Latency counts deliveries by how long they took, from an event's creation to its write to a

@@ -83,6 +83,19 @@ func TestBeyond(t *testing.T) {
 			t.Errorf("after %d of a topic there are %d, want %d", place, got, want)
 		}
 	}
+	all, err := pgcast.ParsePattern("**")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pattern := &feed{pattern: &all, known: true, floor: 10, head: 20}
+	for _, at := range []pgcast.Position{11, 13, 17} {
+		pattern.frames = append(pattern.frames, &Frame{Event: pgcast.Event{Position: at}})
+	}
+	for place, want := range map[int64]int64{3: 10, 10: 3, 11: 2, 12: 2, 13: 1, 16: 1, 17: 0, 20: 0} {
+		if got := pattern.beyond(place); got != want {
+			t.Errorf("after %d of a pattern there are %d, want %d", place, got, want)
+		}
+	}
 	if got := (&feed{head: 7}).beyond(0); got != 0 {
 		t.Errorf("of a feed that knows nothing: %d", got)
 	}

@@ -30,7 +30,7 @@ type SessionInfo struct {
 
 const (
 	shownTopics  = 20               // of a session, in a list
-	searchTopics = 1000             // of each session that are searched
+	searchTopics = 1000             // of each session that are searched, and that the shown ones are the first of
 	measureEvery = 10 * time.Second // how often a session that is shown is pinged
 )
 
@@ -59,18 +59,13 @@ func (g *Gateway) Sessions(search string, limit int) (list []SessionInfo, total 
 			break
 		}
 		s := n.info(n.counted)
-		if search != "" {
-			s.Standing = n.session.Standing(searchTopics)
-		}
-		if !s.has(search) {
+		if !s.has(search, n.session) {
 			continue
 		}
 		if total++; total > limit {
 			continue
 		}
-		if search == "" {
-			s.Standing = n.session.Standing(shownTopics)
-		}
+		s.Standing = n.session.Standing(searchTopics)
 		slices.Sort(s.Topics)
 		s.Topics = s.Topics[:min(len(s.Topics), shownTopics)]
 		if c, ok := n.transport.(*client); ok {
@@ -116,10 +111,11 @@ func hostOf(addr net.Addr) string {
 	return host
 }
 
-// has tells whether a text, in lower case, is in what is shown of a session.
-func (s *SessionInfo) has(text string) bool {
+// has tells whether a text, in lower case, is in what is shown of a session, or in one of its
+// topics.
+func (s *SessionInfo) has(text string, session *fanout.Session) bool {
 	in := func(value string) bool { return strings.Contains(strings.ToLower(value), text) }
-	return text == "" || in(s.ID) || in(s.Subject) || in(s.User) || in(s.Address) || in(s.Transport) || slices.ContainsFunc(s.Topics, in)
+	return text == "" || in(s.ID) || in(s.Subject) || in(s.User) || in(s.Address) || in(s.Transport) || session.Follows(searchTopics, in)
 }
 
 // Disconnect ends the session of an id in a way that lets its client come back and resume; a
