@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/pgcast/pgcast"
 )
@@ -27,6 +28,9 @@ func (c *console) api(mux *http.ServeMux) {
 	mux.HandleFunc("GET /console/api/me", answered(c.me))
 	get := func(path string, answer func(r *http.Request) (any, error)) {
 		mux.HandleFunc("GET /console/api/"+path, answered(func(r *http.Request) (any, error) {
+			if err := ownRead(r); err != nil {
+				return nil, err
+			}
 			if !c.mayAsk(r) {
 				return nil, errToken
 			}
@@ -81,6 +85,7 @@ var (
 	errToken  = &pgcast.Error{Code: pgcast.CodeUnauthenticated, Message: "show the admin token", Hint: "Authorization: Bearer …"}
 	errNoSuch = &pgcast.Error{Code: pgcast.CodeNotFound, Message: "the console has no such path"}
 	errOrigin = &pgcast.Error{Code: pgcast.CodeForbidden, Message: "orders are taken from the console's own page only"}
+	errReader = &pgcast.Error{Code: pgcast.CodeForbidden, Message: "the console answers no page but its own"}
 	errKind   = &pgcast.Error{Code: pgcast.CodeInvalid, Message: "an order is JSON", Hint: "Content-Type: application/json"}
 )
 
@@ -109,6 +114,16 @@ func ownOrder(r *http.Request) error {
 	return nil
 }
 
+// ownRead refuses what a page of another site has a browser ask. It could not read the answer,
+// but have the doctor look, and tell from the time how much there is.
+func ownRead(r *http.Request) error {
+	switch r.Header.Get("Sec-Fetch-Site") {
+	case "", "none", "same-origin": // no browser, or an old one; somebody who typed it; the page
+		return nil
+	}
+	return errReader
+}
+
 // order reads what an order says.
 func order(r *http.Request, into any, example string) error {
 	text, err := io.ReadAll(io.LimitReader(r.Body, maxOrder+1))
@@ -118,8 +133,10 @@ func order(r *http.Request, into any, example string) error {
 	if err == nil {
 		d := json.NewDecoder(bytes.NewReader(text))
 		d.DisallowUnknownFields()
-		if err = d.Decode(into); err == nil && d.More() {
-			err = errors.New("something follows it")
+		if err = d.Decode(into); err == nil {
+			if _, more := d.Token(); more != io.EOF {
+				err = errors.New("something follows it")
+			}
 		}
 	}
 	if err != nil {
@@ -134,6 +151,11 @@ func page(r *http.Request) (search string, limit int, err error) {
 	search, limit = q.Get("search"), plainLines
 	if len(search) > maxSearch {
 		return "", 0, &pgcast.Error{Code: pgcast.CodeInvalid, Message: fmt.Sprintf("search is longer than %d bytes", maxSearch)}
+	}
+	for _, name := range []string{"search", "after"} { // the database would not take it
+		if text := q.Get(name); !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+			return "", 0, &pgcast.Error{Code: pgcast.CodeInvalid, Message: name + " is no text in UTF-8, or has a zero byte in it"}
+		}
 	}
 	if text := q.Get("limit"); text != "" {
 		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > mostLines {

@@ -175,6 +175,11 @@ func TestConsoleDoor(t *testing.T) {
 			t.Errorf("an order with %s: %d", header, status)
 		}
 	}
+	for site, status := range map[string]int{"cross-site": 403, "same-site": 403, "same-origin": 200, "none": 200} {
+		if got := o.do("GET", "sessions", nil, nil, "Sec-Fetch-Site", site); got != status {
+			t.Errorf("a question of a page that is %s: %d", site, got)
+		}
+	}
 	if status := o.do("POST", "sessions/disconnect", disconnect, nil, "Sec-Fetch-Site", "same-origin"); status != http.StatusNotFound && status != http.StatusNoContent {
 		t.Errorf("an order of the page: %d", status)
 	}
@@ -319,7 +324,7 @@ func TestConsoleOfAServer(t *testing.T) {
 	if d := want[console.TopicDetail](o, "topic?name=never:written"); d.Head != 0 || d.Tail != 1 || len(d.Tables) != 0 {
 		t.Errorf("an unwritten topic is %+v", d)
 	}
-	for _, bad := range []string{"topic", "topic?name=__system", "topic?name=a:*", "topics?limit=0", "topics?limit=1000", "overview?since=x"} {
+	for _, bad := range []string{"topic", "topic?name=__system", "topic?name=a:*", "topics?limit=0", "topics?limit=1000", "topics?search=%00", "topics?search=%FF", "topics?after=a%00", "sessions?search=%FF", "overview?since=x"} {
 		if status := o.do("GET", bad, nil, nil); status != http.StatusBadRequest {
 			t.Errorf("%s: %d", bad, status)
 		}

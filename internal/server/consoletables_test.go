@@ -100,6 +100,34 @@ func TestConsoleTables(t *testing.T) {
 	}
 }
 
+// To attach by WAL makes the replication slot, which to detach the last such table gives back.
+func TestConsoleTablesFromTheWAL(t *testing.T) {
+	t.Parallel()
+	attach := console.Order{Action: "attach", Table: "public.note", Capture: "wal"}
+	db := pgtest.New(t, &pgtest.Options{Kind: pgtest.Logical})
+	db.Exec(t, `create table public.note (id int primary key)`)
+	o := &operator{start(t, db.URL, nil).awaitReady(t), t, ""}
+	slots := func() int {
+		return pgtest.Value[int](t, db, `select count(*)::int from pg_replication_slots where slot_name = pgcast.slot_name()`)
+	}
+	var p console.Plan
+	if status := o.do("POST", "tables/plan", attach, &p); status != http.StatusOK || p.Call != `select pgcast.attach('note', capture => 'wal')` || p.Barred != "" || slots() != 0 {
+		t.Fatalf("plan: %d %+v, %d slots", status, p, slots())
+	}
+	if status := o.do("POST", "tables/run", attach, nil); status != http.StatusOK {
+		t.Fatalf("run: %d", status)
+	}
+	if a := o.table("public.note").Attached; a == nil || a.Capture != "wal" || slots() != 1 {
+		t.Errorf("it is attached as %+v, with %d slots", a, slots())
+	}
+	db.Exec(t, `insert into public.note values (1)`)
+	await(t, "its write is an event", func() bool { return want[console.TopicDetail](o, "topic?name=note").Head == 1 })
+	if status := o.do("POST", "tables/run", console.Order{Action: "detach", Table: "public.note"}, nil); status != http.StatusOK {
+		t.Errorf("detach: %d", status)
+	}
+	await(t, "the slot is given back", func() bool { return slots() == 0 })
+}
+
 // With the rights of a server's role everything is shown, and what it may not do is said, with
 // what to run by hand.
 func TestConsoleServerRole(t *testing.T) {
