@@ -8,8 +8,8 @@ export function endpoint(address: string | URL): URL {
   } catch {
     // said below
   }
-  if (!url || !/^(ws|http)s?:$/.test(url.protocol)) {
-    throw new RealtimeError('invalid', `${address} is not a server's address; write it as ws://localhost:8080 or https://example.com`);
+  if (!url || !/^(ws|http)s?:/.test(url.href)) {
+    throw new RealtimeError('invalid', `${address} is not a server's address such as https://example.com`);
   }
   url.protocol = url.protocol.replace('http', 'ws');
   if (url.pathname === '/') url.pathname = '/ws';

@@ -35,16 +35,27 @@ export const dialWebSocket: Dial = ({ url, hello, options, open, frame, closed }
     protocols.push(`pgcast.token.${hello.token as string}`);
     text = JSON.stringify({ ...hello, token: undefined });
   }
-  const socket = new (webSocket(options)!)(url.href, protocols);
-  let error = '';
+  // With what only Node's library has.
+  const socket: WebSocket & { terminate?: () => void } = new (webSocket(options)!)(url.href, protocols);
+  let error: string | undefined;
+  const close = (cut?: boolean): void => {
+    socket.onopen = socket.onmessage = socket.onclose = null;
+    // Node's library waits for the other side, unless it is told not to.
+    if (cut && socket.terminate) socket.terminate();
+    else socket.close();
+  };
+  const end = (code: number, reason?: string): void => {
+    close(true);
+    closed(code, reason || '');
+  };
   socket.onopen = () => {
     socket.send(text);
     open();
   };
-  socket.onmessage = (message) => {
+  socket.onmessage = ({ data }) => {
     let read: Frame;
     try {
-      read = JSON.parse(message.data as string) as Frame;
+      read = JSON.parse(data as string) as Frame;
     } catch {
       return end(0, 'the server sent what is not JSON');
     }
@@ -52,19 +63,8 @@ export const dialWebSocket: Dial = ({ url, hello, options, open, frame, closed }
   };
   // Must be there always: without it Node's library throws what goes wrong.
   socket.onerror = (event) => {
-    error = (event as ErrorEvent).message || '';
+    error = (event as ErrorEvent).message;
   };
-  socket.onclose = (event) => end(event.code, event.reason || error);
-  const close = (cut?: boolean): void => {
-    socket.onopen = socket.onmessage = socket.onclose = null;
-    // Node's library waits for the other side, unless it is told not to.
-    const { terminate } = socket as { terminate?: () => void };
-    if (cut && terminate) terminate.call(socket);
-    else socket.close();
-  };
-  const end = (code: number, reason: string): void => {
-    close(true);
-    closed(code, reason);
-  };
+  socket.onclose = ({ code, reason }) => end(code, reason || error);
   return { send: (each) => socket.send(JSON.stringify(each)), close };
 };

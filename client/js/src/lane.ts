@@ -1,14 +1,12 @@
-import { Backoff, maxHint } from './backoff.js';
+import { backoff, maxHint } from './backoff.js';
 import { dialWebSocket, webSocket, type Wire } from './dial.js';
 import { RealtimeError } from './error.js';
 import * as frames from './frames.js';
-import type { Frame } from './link.js';
+import type { Frame, Link } from './link.js';
 import { overlaps } from './names.js';
-import { Store } from './store.js';
-import type { Host, Sub } from './subscription.js';
+import { storeOf } from './store.js';
+import { subOf, type Host, type Read, type Sub } from './subscription.js';
 import type { ConnectOptions, Json, Status } from './types.js';
-
-export type Transport = 'websocket' | 'sse';
 
 /** What lanes to one server have in common. */
 export interface Common {
@@ -29,12 +27,18 @@ interface Follow {
   take: (event: string, data: Json) => void;
 }
 
-interface Request {
+interface Call {
   frame: Frame;
-  again: boolean;
+  again: boolean | undefined;
   sent: boolean;
-  done: (frame: Frame) => void;
-  fail: (error: Error) => void;
+  /** Its answer, or why there is none. */
+  end: (error: Error | undefined, answer?: Frame) => void;
+}
+
+interface Lane extends Link {
+  /** Nothing is subscribed on it, or on those behind it. */
+  idle(): boolean;
+  close(state?: 'closed' | 'refused', error?: Error): void;
 }
 
 /** Of one subscribe-batch: some proxies do not like long messages, and a server takes none above its max-frame. */
@@ -42,336 +46,313 @@ const batchItems = 50;
 /** How long the server has to say something when a device woke up, in milliseconds. */
 const probeTimeout = 5000;
 
+/** A link over connections of one's own. url is complete; see endpoint. */
+export const socketLink = (url: string | URL, options: ConnectOptions): Link => laneOf({ url: new URL(url), options, failures: 0 });
+
 /**
  * One connection that comes back, with the subscriptions that are on it. No two of them may
- * select the same topic, so that each event belongs to exactly one.
+ * select the same topic: the server hands a session each event once, and each event has to belong
+ * to exactly one. What overlaps with another goes over the next lane, which is made for it.
  */
-export class Lane implements Host {
-  readonly subs = new Map<string, Sub>();
-  readonly #follows = new Set<Follow>();
-  readonly status = new Store<Status>({ state: 'connecting', degraded: [] });
+function laneOf(common: Common): Lane {
+  const { url, options } = common;
+  const { minBackoff = 100, maxBackoff = 5000, connectTimeout = 10_000, silence = 75_000 } = options;
+  const subs = new Map<string, Sub>();
+  const follows = new Set<Follow>();
+  const calls = new Map<number, Call>();
+  const status = storeOf<Status>({ state: 'connecting', degraded: [] });
+  const newPauses = (): ReturnType<typeof backoff> => backoff(minBackoff, maxBackoff);
+  const pauses = newPauses();
+  const listening = new AbortController();
+  let next: Lane | undefined;
+  let refs = 0;
+  let wire: Wire | undefined;
+  let attempt = 0; // of this moment: what belongs to an older one is passed over
+  let transport: Status['transport']; // of this attempt
+  let open = false;
+  let welcome = false;
+  let healthy = false;
+  let lapses = 0; // how often in a row our token had expired when it was shown
+  let began = 0;
+  let heard = 0;
+  let timer: ReturnType<typeof setTimeout> | undefined;
 
-  readonly #pause: Backoff;
-  readonly #calls = new Map<number, Request>();
-  #refs = 0;
-  #wire: Wire | undefined;
-  #attempt: object = {}; // of this moment: what belongs to an older one is passed over
-  #via: Transport | undefined; // of this attempt
-  #open = false;
-  #welcome = false;
-  #healthy = false;
-  #lapses = 0; // how often in a row our token had expired when it was shown
-  #began = 0;
-  #heard = 0;
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  const now = (): number => Date.now();
+  const token = async (): Promise<string | undefined> => (typeof options.token === 'function' ? options.token() : options.token);
+  const over = (): boolean => /closed|refused/.test(status.get().state);
+  const whyOver = (): Error => status.get().error ?? new RealtimeError('closed', 'the connection was closed');
 
-  constructor(readonly common: Common) {
-    this.#pause = this.backoff();
-    void this.#connect();
-  }
-
-  backoff(): Backoff {
-    const { minBackoff = 100, maxBackoff = 5000 } = this.common.options;
-    return new Backoff(minBackoff, maxBackoff);
-  }
-
-  add(sub: Sub): void {
-    this.subs.set(sub.topic, sub);
-    this.ask(sub);
-  }
-
-  ask(sub: Sub): void {
+  /** Sends a frame if there is a connection. */
+  const send = (frame: Frame): void => {
+    if (open) wire!.send(frame);
+  };
+  const sendCall = (call: Call): void => {
+    call.sent = open;
+    send(call.frame);
+  };
+  const askFor = (some: Sub[]): void => {
     // Without a connection, the next one asks for everything.
-    if (this.#open) this.#askFor([sub]);
-  }
+    for (let i = 0; open && i < some.length; i += batchItems) {
+      const ref = ++refs;
+      send(frames.subscribe(ref, some.slice(i, i + batchItems).map((sub) => sub.asked(ref))));
+    }
+  };
 
-  forget(sub: Sub): void {
-    if (this.subs.get(sub.topic) !== sub) return;
-    this.subs.delete(sub.topic);
-    this.send(frames.unsubscribe(sub.topic));
-    // The server takes that for an end of all that is live on the topic.
-    for (const { enter } of this.#follows) if (enter.topic === sub.topic) this.send(enter);
-  }
-
-  request(frame: Frame, { again = false, signal }: { again?: boolean | undefined; signal?: AbortSignal | undefined } = {}): Promise<Frame> {
-    return new Promise((resolve, reject) => {
+  const request: Link['request'] = (frame, { again, signal } = {}) =>
+    new Promise((resolve, reject) => {
       signal?.throwIfAborted();
-      const { state, error } = this.status.get();
-      if (state === 'closed' || state === 'refused') throw error ?? new RealtimeError('closed', 'the connection was closed');
-      const ref = ++this.#refs;
-      const abort = (): void => call.fail(signal!.reason as Error);
-      const end = (): void => {
-        this.#calls.delete(ref);
-        signal?.removeEventListener('abort', abort);
-      };
-      const call: Request = {
+      if (over()) throw whyOver();
+      const ref = ++refs;
+      const abort = (): void => call.end(signal!.reason as Error);
+      const call: Call = {
         frame: { ...frame, ref },
         again,
         sent: false,
-        done: (answer) => (end(), resolve(answer)),
-        fail: (why) => (end(), reject(why)),
+        end(error, answer) {
+          calls.delete(ref);
+          signal?.removeEventListener('abort', abort);
+          if (answer) resolve(answer);
+          else reject(error!);
+        },
       };
       signal?.addEventListener('abort', abort);
-      this.#calls.set(ref, call);
-      if (this.#open) this.#sendCall(call);
+      calls.set(ref, call);
+      sendCall(call);
     });
-  }
 
-  follow(topic: string, enter: Frame, exit: Frame, take: (event: string, data: Json) => void): () => void {
-    const follow = { topic, enter, take };
-    this.#follows.add(follow);
-    this.send(enter);
-    return () => {
-      if (this.#follows.delete(follow)) this.send(exit);
-    };
-  }
+  const host: Host = {
+    ask: (sub) => askFor([sub]),
+    request,
+    giveUp(why) {
+      healthy = false;
+      lost(new Error(why));
+    },
+    forget(sub) {
+      const { topic } = sub;
+      if (subs.get(topic) !== sub) return;
+      subs.delete(topic);
+      send(frames.unsubscribe(topic));
+      // The server takes that for an end of all that is live on the topic.
+      for (const follow of follows) if (follow.enter.topic === topic) send(follow.enter);
+    },
+  };
 
-  /** Sends a frame if there is a connection. */
-  send(frame: Frame): void {
-    if (this.#open) this.#wire!.send(frame);
-  }
+  /** Tells what is so while it is not online. */
+  const tell = (error?: Error, retryAt?: number): void =>
+    status.set({ state: globalThis.navigator?.onLine === false ? 'offline' : 'connecting', error, retryAt, degraded: [] } as Status);
 
-  #sendCall(call: Request): void {
-    call.sent = true;
-    this.send(call.frame);
-  }
+  const off = (): void => {
+    attempt++;
+    clearTimeout(timer);
+    open = welcome = false;
+    for (const sub of subs.values()) sub.cutOff();
+  };
 
-  giveUp(why: string): void {
-    this.#healthy = false;
-    this.#lost(new Error(why));
-  }
-
-  /** Drops the connection as a failing network would. */
-  cut(): void {
-    if (this.#open) this.#lost(new Error('cut'));
-  }
-
-  /**
-   * Comes back now if it waits; asks a silent connection whether it is alive. sure: the network is
-   * another one. away: there is none, which is told, no more.
-   */
-  wake(sure = false, away = false): void {
-    const status = this.status.get();
-    if (away) {
-      if (status.retryAt) this.#tell(status);
-    } else if (status.retryAt) void this.#connect();
-    else if (this.#welcome && (sure || Date.now() - this.#heard > probeTimeout)) {
-      const attempt = this.#attempt;
-      const heard = (this.#heard = Date.now() - 1);
-      // It is answered although there is no such subscription.
-      this.send({ ...frames.unsubscribe('__probe'), ref: ++this.#refs });
-      setTimeout(() => {
-        if (attempt === this.#attempt && heard === this.#heard) this.#lost(new Error('the connection does not answer'));
-      }, probeTimeout);
-    }
-  }
-
-  close(state: 'closed' | 'refused' = 'closed', error?: Error): void {
-    const old = this.status.get();
-    if (old.state === 'closed' || old.state === 'refused') return;
-    this.#off();
-    this.#wire?.close();
-    this.status.set({ state, degraded: [], ...(error && { error }) });
-    for (const call of [...this.#calls.values()]) call.fail(error ?? new RealtimeError('closed', 'the connection was closed'));
-  }
-
-  /** Tells what is so while it is not online, unless more says something else. */
-  #tell(more: Partial<Status>): void {
-    this.status.set({ degraded: [], ...more, state: globalThis.navigator?.onLine === false ? 'offline' : 'connecting' });
-  }
-
-  #off(): void {
-    this.#attempt = {};
-    clearTimeout(this.#timer);
-    this.#open = this.#welcome = false;
-    for (const sub of this.subs.values()) sub.cutOff();
-  }
-
-  async #token(): Promise<string | undefined> {
-    const { token } = this.common.options;
-    return typeof token === 'function' ? token() : token;
-  }
-
-  async #connect(): Promise<void> {
-    this.#off();
-    const attempt = this.#attempt;
-    const current = (): boolean => attempt === this.#attempt;
-    const { common } = this;
-    const { options } = common;
-    const limit = options.connectTimeout ?? 10_000;
-    this.#via = undefined;
-    this.#began = Date.now();
-    const { error } = this.status.get();
-    this.#tell(error ? { error } : {});
-    this.#timer = setTimeout(() => this.#lost(new Error(`no connection within ${limit} ms`)), limit);
+  const connect = async (): Promise<void> => {
+    off();
+    const mine = attempt;
+    const current = (): boolean => mine === attempt;
+    transport = undefined;
+    began = now();
+    tell(status.get().error);
+    timer = setTimeout(() => lost(new Error(`no connection within ${connectTimeout} ms`)), connectTimeout);
     try {
-      const token = await this.#token();
-      let dial = dialWebSocket;
-      let transport: Transport = 'websocket';
+      const hello = frames.hello(options.user, await token());
       const there = !!webSocket(options);
-      if (options.transport !== transport && (!there || common.failures || options.transport === 'sse')) {
-        const sse = await import('./sse.js');
-        if (await sse.better(common, there)) {
-          dial = sse.dialSSE;
-          transport = 'sse';
-        }
-      }
+      const { transport: only } = options;
+      const doubted = only !== 'websocket' && (only === 'sse' || !there || common.failures);
+      const other = doubted ? await (await import('./sse.js')).instead(common, there) : undefined;
       if (!current()) return;
-      this.#via = transport;
-      this.#wire = dial({
-        url: common.url,
-        hello: frames.hello(options.user, token),
+      transport = other ? 'sse' : 'websocket';
+      wire = (other ?? dialWebSocket)({
+        url,
+        hello,
         options,
-        open: () => current() && this.#opened(),
-        frame: (frame) => current() && this.#frame(frame, transport),
-        closed: (code, reason) => {
+        open() {
           if (!current()) return;
-          this.#wire = undefined;
-          this.#ended(code, reason);
+          open = true;
+          askFor([...subs.values()]);
+          for (const { enter } of follows) send(enter);
+          calls.forEach(sendCall);
+        },
+        frame: (frame) => current() && take(frame),
+        closed(code, reason) {
+          if (!current()) return;
+          wire = undefined;
+          ended(code, reason);
         },
       });
     } catch (why) {
-      if (current()) this.#lost(why as Error);
+      if (current()) lost(why as Error);
     }
-  }
+  };
 
-  #opened(): void {
-    this.#open = true;
-    this.#askFor([...this.subs.values()]);
-    for (const { enter } of this.#follows) this.send(enter);
-    for (const call of this.#calls.values()) this.#sendCall(call);
-  }
-
-  #askFor(subs: Sub[]): void {
-    for (let i = 0; i < subs.length; i += batchItems) {
-      const ref = ++this.#refs;
-      this.send(frames.subscribe(ref, subs.slice(i, i + batchItems).map((sub) => sub.asked(ref))));
+  const take = (frame: Read): void => {
+    const { type, topic, ref } = frame;
+    const call = calls.get(ref);
+    heard = now();
+    if (!type) event(frame);
+    else if (type === 'batch') {
+      const mine = attempt;
+      // What was handed over may have cut the connection.
+      for (const each of frame.events) if (mine === attempt) event(each);
+    } else if (type === 'welcome') {
+      lapses = 0;
+      if (welcome) return;
+      welcome = common.proven = true;
+      if (transport === 'websocket') common.failures = 0;
+      watch();
+      status.set({ state: 'online', transport: transport!, degraded: [] });
+    } else if (type === 'token-expiring') {
+      // Where there is none now, the next connection asks for one.
+      token()
+        .then((fresh) => (fresh ? request(frames.auth(fresh)) : undefined))
+        .catch(() => {});
+    } else if (type === 'error') failed(frame, call);
+    else if (call) {
+      healthy = true;
+      call.end(undefined, frame as Frame);
+    } else if (topic?.startsWith('__')) {
+      if (type === 'subscribe-denied') live(topic, 'denied', frame.reason);
+    } else {
+      if (type === 'subscribed') healthy = true;
+      subs.get(topic)?.handle(frame);
     }
-  }
+  };
 
-  #frame(frame: Frame, transport: Transport): void {
-    this.#heard = Date.now();
-    const topic = frame.topic as string;
-    switch (frame.type) {
-      case undefined:
-        return this.#event(frame, topic);
-      case 'batch': {
-        const attempt = this.#attempt;
-        for (const event of frame.events as Frame[]) {
-          // What was handed over may have cut the connection.
-          if (attempt !== this.#attempt) return;
-          this.#event(event, event.topic as string);
-        }
-        return;
-      }
-      case 'subscribed':
-        this.#healthy = true;
-        return this.subs.get(topic)?.handle(frame);
-      case 'subscribe-denied':
-        if (topic.startsWith('__')) return this.#live(topic, 'denied', frame.reason);
-        return this.subs.get(topic)?.handle(frame);
-      case 'snapshot':
-      case 'gap':
-      case 'reset':
-        return this.subs.get(topic)?.handle(frame);
-      case 'welcome':
-        this.#lapses = 0;
-        if (this.#welcome) return;
-        this.#welcome = true;
-        if (transport === 'websocket') this.common.failures = 0;
-        this.common.proven = true;
-        clearTimeout(this.#timer);
-        this.#watch();
-        return this.status.set({ state: 'online', transport, degraded: [] });
-      case 'token-expiring':
-        // Where there is none now, the next connection asks for one.
-        return void this.#token()
-          .then((token) => (token ? this.request(frames.auth(token)) : undefined))
-          .catch(() => {});
-      case 'error':
-        return this.#failed(frame);
-      default: {
-        const call = this.#calls.get(frame.ref as number);
-        if (call) {
-          this.#healthy = true;
-          call.done(frame);
-        }
-      }
-    }
-  }
+  const event = (frame: Read): void => {
+    const { topic, position } = frame;
+    if (topic.startsWith('__')) live(topic, frame.event, frame.data);
+    else if (position === undefined) subs.get(topic)?.handle(frame);
+    else for (const [name, sub] of subs) if (overlaps(name, topic)) return sub.handle(frame);
+  };
 
-  #event(frame: Frame, topic: string): void {
-    if (topic.startsWith('__')) return this.#live(topic, frame.event as string, frame.data);
-    if (frame.position === undefined) return this.subs.get(topic)?.handle(frame);
-    for (const sub of this.subs.values()) {
-      if (sub.pattern && overlaps(sub.topic, topic)) return sub.handle(frame);
-    }
-  }
-
-  #live(topic: string, event: string, data: unknown): void {
+  const live = (topic: string, name: string, data: any): void => {
     if (topic === '__system') {
-      const { backend } = data as { backend: string };
-      const status = this.status.get();
-      const others = status.degraded.filter((one) => one !== backend);
-      this.status.set({ ...status, degraded: event === 'degraded' ? [...others, backend] : others });
+      const { backend } = data;
+      const old = status.get();
+      const degraded = old.degraded.filter((one) => one !== backend);
+      status.set({ ...old, degraded: name === 'degraded' ? [...degraded, backend] : degraded });
     }
-    for (const follow of [...this.#follows]) if (follow.topic === topic) follow.take(event, data as Json);
-  }
+    for (const follow of [...follows]) if (follow.topic === topic) follow.take(name, data);
+  };
 
-  #failed(frame: Frame): void {
-    const ref = frame.ref as number | undefined;
-    const code = frame.code as string;
-    const error = new RealtimeError(code, frame.message as string, frame.retry_after as number | undefined);
-    const call = ref && this.#calls.get(ref);
-    if (call) return call.fail(error);
-    const passes = ['unavailable', 'internal', 'rate_limited'].includes(code);
+  const failed = (frame: Read, call?: Call): void => {
+    const { code, ref } = frame;
+    const error = new RealtimeError(code, frame.message, frame.retry_after);
+    if (call) return call.end(error);
     // A whole subscribe may have been refused.
-    const refused = ref ? [...this.subs.values()].filter((sub) => sub.ref === ref) : [];
-    for (const sub of refused) sub.handle({ ...frame, type: 'subscribe-denied', reason: passes ? 'INTERNAL_ERROR' : code });
-    if (!refused.length) this.status.set({ ...this.status.get(), error });
-  }
+    const refused = [...subs.values()].filter((sub) => ref && sub.ref === ref);
+    const reason = /^(unavailable|internal|rate_limited)$/.test(code) ? 'INTERNAL_ERROR' : code;
+    for (const sub of refused) sub.handle({ ...frame, type: 'subscribe-denied', reason });
+    if (!refused.length) status.set({ ...status.get(), error });
+  };
 
   /** Ends the connection when the server was silent for too long. */
-  #watch(): void {
-    const limit = this.common.options.silence ?? 75_000;
-    const left = this.#heard + limit - Date.now();
-    if (left <= 0) return this.#lost(new Error(`the server was silent for ${limit} ms`));
-    this.#timer = setTimeout(() => this.#watch(), left);
-  }
+  const watch = (): void => {
+    const left = heard + silence - now();
+    clearTimeout(timer);
+    if (left > 0) timer = setTimeout(watch, left);
+    else lost(new Error('the server was silent for too long'));
+  };
 
   /** Takes the end of a connection in, by its close code. */
-  #ended(code: number, reason: string): void {
+  const ended = (code: number, reason: string): void => {
     const error = new RealtimeError(`close_${code}`, reason || `the connection ended with code ${code}`);
+    const expired = code === 4401 && options.token && reason.startsWith('the token has expired');
     const hint = code === 1001 && /^retry=(\d+)$/.exec(reason);
-    if (code === 4401 && this.common.options.token && reason.startsWith('the token has expired')) {
-      if (this.#welcome) return this.#lost(error, 0);
-      if (++this.#lapses < 2) return this.#lost(error);
-    }
-    if (code === 1008 || code === 4401 || code === 4403) return this.close('refused', error);
-    if (hint) return this.#lost(error, Math.min(Number(hint[1]), maxHint));
-    if (code === 1009) {
-      // One of those that were sent; trying again would only end the next connection.
-      for (const call of [...this.#calls.values()]) {
-        if (call.sent) call.fail(new RealtimeError('too_large', 'the server closed the connection over a frame that is too large'));
-      }
-    }
-    this.#lost(error, undefined, code === 4429);
-  }
+    if (expired && (welcome || !lapses++)) lost(error, welcome ? 0 : undefined);
+    else if ([1008, 4401, 4403].includes(code)) close('refused', error);
+    else lost(error, hint ? Math.min(+hint[1]!, maxHint) : undefined, code);
+  };
 
-  /** The connection is gone: comes back after a pause, in milliseconds; slow: a long one. */
-  #lost(error: Error, wait?: number, slow = false): void {
-    if (this.#via === 'websocket' && !this.common.proven) this.common.failures++;
-    this.#wire?.close(true);
-    this.#wire = undefined;
-    if (this.#healthy || Date.now() - this.#began > this.#pause.max) this.#pause.reset();
-    this.#healthy = false;
-    this.#off();
-    for (const call of [...this.#calls.values()]) {
-      if (call.sent && !call.again) call.fail(new RealtimeError('disconnected', 'the connection broke before the answer'));
+  /** The connection is gone: comes back after a pause, in milliseconds. */
+  const lost = (error: Error, wait?: number, code?: number): void => {
+    if (transport === 'websocket' && !common.proven) common.failures++;
+    wire?.close(true);
+    wire = undefined;
+    if (healthy || now() - began > maxBackoff) pauses.reset();
+    healthy = false;
+    off();
+    for (const call of calls.values()) {
+      // It was one of those that were sent; trying again would only end the next connection.
+      if (call.sent && code === 1009) call.end(new RealtimeError('too_large', 'the frame is too large for the server'));
+      else if (call.sent && !call.again) call.end(new RealtimeError('disconnected', 'the connection broke before the answer'));
       call.sent = false;
     }
-    if (slow || wait === undefined) wait = this.#pause.pause(slow);
-    this.#tell({ error, retryAt: Date.now() + wait });
-    this.#timer = setTimeout(() => void this.#connect(), wait);
-  }
+    wait ??= pauses.pause(code === 4429);
+    tell(error, now() + wait);
+    timer = setTimeout(connect, wait);
+  };
+
+  /** Comes back now if it waits; asks a connection that is silent, or whose network is another one, whether it is alive. */
+  const wake = ({ type }: Event): void => {
+    const old = status.get();
+    if (type === 'offline') {
+      if (old.retryAt) tell(old.error, old.retryAt);
+    } else if (old.retryAt) void connect();
+    else if (welcome && (type === 'online' || now() - heard > probeTimeout)) {
+      // It is answered although there is no such subscription, or else it was silent for too long soon.
+      send(frames.unsubscribe('__probe', ++refs));
+      heard = Math.min(heard, now() + probeTimeout - silence);
+      watch();
+    }
+  };
+
+  const close: Lane['close'] = (state = 'closed', error) => {
+    if (over()) return;
+    listening.abort();
+    off();
+    wire?.close();
+    status.set({ state, error, degraded: [] } as Status);
+    for (const call of calls.values()) call.end(whyOver());
+    next?.close(state, error);
+  };
+
+  // Those of the page come up to the window.
+  for (const name of ['online', 'offline', 'visibilitychange']) globalThis.addEventListener?.(name, wake, listening);
+  void connect();
+
+  return {
+    status,
+    request,
+    send,
+    close,
+    idle: () => !subs.size && !next,
+    open(wanted, handOver) {
+      for (const name of subs.keys()) {
+        if (!overlaps(name, wanted.topic)) continue;
+        if (!next) {
+          next = laneOf(common);
+          next.status.subscribe(({ state, error }) => state === 'refused' && close(state, error));
+        }
+        const other = next.open(wanted, handOver);
+        return {
+          close() {
+            other.close();
+            if (!next?.idle()) return;
+            // Nobody needs it any more.
+            next.close();
+            next = undefined;
+          },
+        };
+      }
+      const sub = subOf(wanted, handOver, host, newPauses());
+      subs.set(sub.topic, sub);
+      askFor([sub]);
+      return sub;
+    },
+    follow(topic, enter, exit, handOver) {
+      const follow: Follow = { topic, enter, take: handOver };
+      follows.add(follow);
+      send(enter);
+      return () => {
+        if (follows.delete(follow)) send(exit);
+      };
+    },
+    cut() {
+      if (open) lost(new Error('cut'));
+      next?.cut();
+    },
+  };
 }

@@ -1,68 +1,38 @@
-import type { Frame, Link, Subscription, Wanted } from './link.js';
-import { Store } from './store.js';
-import type { Item, Json, Status } from './types.js';
+import type { Link } from './link.js';
+import { storeOf } from './store.js';
+import type { Status } from './types.js';
 
-/** A link whose code is loaded while it is used already. */
-export class LateLink implements Link {
-  readonly status = new Store<Status>({ state: 'connecting', degraded: [] });
-  #closed = false;
-
-  constructor(readonly link: Promise<Link>) {
-    link.then(
-      ({ status }) => status.subscribe((now) => this.#closed || this.status.set(now)),
-      (error: Error) => this.status.set({ state: 'refused', error, degraded: [] }),
-    );
-  }
-
-  #then(run: (link: Link) => void): void {
-    // What goes wrong with loading it is told by the status.
-    this.link.then(run, () => {});
-  }
-
+/** A link whose code is loaded while it is used already; loaded does not fail. */
+export function lateLink(loaded: Promise<Link>): Link {
+  const status = storeOf<Status>({ state: 'connecting', degraded: [] });
+  let closed = false;
+  void loaded.then((link) => link.status.subscribe((now) => closed || status.set(now)));
   /** Runs begin when the link is there, unless what is returned is called before; that ends what it began. */
-  #when(begin: (link: Link) => () => void): () => void {
+  const when = (begin: (link: Link, wanted: () => boolean) => () => void): (() => void) => {
     let over = false;
-    const began = this.link.then((link) => (over ? undefined : begin(link)));
-    began.catch(() => {});
+    const began = loaded.then((link) => (over ? undefined : begin(link, () => !over)));
     return () => {
       over = true;
-      began.then((end) => end?.(), () => {});
+      void began.then((end) => end?.());
     };
-  }
-
-  open(wanted: Wanted, take: (item: Item) => void): Subscription {
-    let open = true;
-    const end = this.#when((link) => {
-      const subscription = link.open(wanted, (item) => open && take(item));
-      return () => subscription.close();
-    });
-    return {
-      close: () => {
-        open = false;
-        end();
-      },
-    };
-  }
-
-  request(frame: Frame, options?: { again?: boolean; signal?: AbortSignal }): Promise<Frame> {
-    return this.link.then((link) => link.request(frame, options));
-  }
-
-  send(frame: Frame): void {
-    this.#then((link) => link.send(frame));
-  }
-
-  follow(topic: string, enter: Frame, exit: Frame, take: (event: string, data: Json) => void): () => void {
-    return this.#when((link) => link.follow(topic, enter, exit, take));
-  }
-
-  cut(): void {
-    this.#then((link) => link.cut());
-  }
-
-  close(): void {
-    this.#closed = true;
-    this.#then((link) => link.close());
-    this.status.set({ state: 'closed', degraded: [] });
-  }
+  };
+  const pass = (method: 'send' | 'cut' | 'close') => (frame?: any): void => void loaded.then((link) => link[method](frame));
+  return {
+    status,
+    open: (wanted, take) => ({
+      close: when((link, still) => {
+        const subscription = link.open(wanted, (item) => still() && take(item));
+        return () => subscription.close();
+      }),
+    }),
+    request: (frame, options) => loaded.then((link) => link.request(frame, options)),
+    send: pass('send'),
+    follow: (topic, enter, exit, take) => when((link) => link.follow(topic, enter, exit, take)),
+    cut: pass('cut'),
+    close() {
+      closed = true;
+      pass('close')();
+      status.set({ state: 'closed', degraded: [] });
+    },
+  };
 }

@@ -13,7 +13,7 @@ export interface Link {
   /** Begins a subscription. There is at most one for a topic at a time: see Topic. */
   open(wanted: Wanted, take: (item: Item) => void): Subscription;
   /** Sends a frame with a ref of its own and gives its answer; again: it may be sent again after the connection broke. */
-  request(frame: Frame, options?: { again?: boolean; signal?: AbortSignal }): Promise<Frame>;
+  request(frame: Frame, options?: { again?: boolean | undefined; signal?: AbortSignal | undefined }): Promise<Frame>;
   /** Sends a frame that has no answer; it is lost while there is no connection. */
   send(frame: Frame): void;
   /**
@@ -27,9 +27,9 @@ export interface Link {
 
 export interface Wanted {
   topic: string;
-  place?: Place;
-  snapshot?: boolean;
-  filter?: Filter;
+  place?: Place | undefined;
+  snapshot?: boolean | undefined;
+  filter?: Filter | undefined;
 }
 
 export interface Subscription {

@@ -1,65 +1,57 @@
 import type { Place } from './types.js';
 
 /** What waits for one iteration. */
-export class Queue<T> implements AsyncIterableIterator<T> {
-  #waiting: { item: T; before: Place | undefined }[] = [];
-  #readers: { resolve: (result: IteratorResult<T>) => void; reject: (error: Error) => void }[] = [];
-  #over: { error?: Error } | undefined;
-
-  /** moved runs when something was taken; left when nobody iterates any more. */
-  constructor(
-    readonly moved: () => void,
-    readonly left: () => void,
-  ) {}
-
-  get size(): number {
-    return this.#waiting.length;
-  }
-
-  /** The place before the oldest that waits. */
-  get before(): Place | undefined {
-    return this.#waiting[0]!.before;
-  }
-
-  push(item: T, before: Place | undefined): void {
-    if (this.#over) return;
-    const reader = this.#readers.shift();
-    if (reader) reader.resolve({ done: false, value: item });
-    else this.#waiting.push({ item, before });
-  }
-
+export interface Queue<T> extends AsyncIterableIterator<T> {
+  /** What was not taken yet, each with the place before it. */
+  waiting: { item: T; before: Place | undefined }[];
+  push(item: T, before: Place | undefined): void;
   /** It ends, with an error if there is one, behind what waits. */
-  end(error?: Error): void {
-    this.#over ??= error ? { error } : {};
-    for (const reader of this.#readers.splice(0)) this.#finish(reader.resolve, reader.reject);
-  }
+  end(error?: Error): void;
+}
 
-  #finish(resolve: (result: IteratorResult<T>) => void, reject: (error: Error) => void): void {
-    const { error } = this.#over!;
-    this.#over = {};
-    if (error) reject(error);
+/** moved runs when something was taken; left when nobody iterates any more. */
+export function queueOf<T>(moved: () => void, left: () => void): Queue<T> {
+  type Reader = [(result: IteratorResult<T>) => void, (error: Error) => void];
+  const waiting: Queue<T>['waiting'] = [];
+  let readers: Reader[] = [];
+  let over = false;
+  let why: Error | undefined;
+
+  const finish = ([resolve, reject]: Reader): void => {
+    if (why) reject(why);
     else resolve({ done: true, value: undefined });
-  }
-
-  next(): Promise<IteratorResult<T>> {
-    return new Promise((resolve, reject) => {
-      const first = this.#waiting.shift();
-      if (first) {
-        resolve({ done: false, value: first.item });
-        this.moved();
-      } else if (this.#over) this.#finish(resolve, reject);
-      else this.#readers.push({ resolve, reject });
-    });
-  }
-
-  return(): Promise<IteratorResult<T>> {
-    this.#waiting = [];
-    this.end();
-    this.left();
-    return Promise.resolve({ done: true, value: undefined });
-  }
-
-  [Symbol.asyncIterator](): this {
-    return this;
-  }
+    why = undefined; // it is told once
+  };
+  const queue: Queue<T> = {
+    waiting,
+    push(item, before) {
+      if (over) return;
+      const reader = readers.shift();
+      if (reader) reader[0]({ done: false, value: item });
+      else waiting.push({ item, before });
+    },
+    end(error) {
+      if (!over) why = error;
+      over = true;
+      readers.forEach(finish);
+      readers = [];
+    },
+    next: () =>
+      new Promise((...reader) => {
+        const first = waiting.shift();
+        if (first) {
+          reader[0]({ done: false, value: first.item });
+          moved();
+        } else if (over) finish(reader);
+        else readers.push(reader);
+      }),
+    async return() {
+      waiting.length = 0;
+      queue.end();
+      left();
+      return { done: true, value: undefined };
+    },
+    [Symbol.asyncIterator]: () => queue,
+  };
+  return queue;
 }

@@ -2,7 +2,7 @@ import { RealtimeError } from './error.js';
 import type { Frame, Link, Subscription, Wanted } from './link.js';
 import { isPattern } from './names.js';
 import { identity, told, untold, version, type Settings, type ToTab, type ToWorker } from './share-words.js';
-import { Store } from './store.js';
+import { storeOf } from './store.js';
 import type { ConnectOptions, Item, Json, Place, Status } from './types.js';
 
 /** How often in a minute the worker may drop a subscription of this tab before it is left for good. */
@@ -79,7 +79,7 @@ interface Follow {
  * where it is: the app is told nothing, and loses nothing.
  */
 export class SharedLink implements Link {
-  readonly status = new Store<Status>({ state: 'connecting', degraded: [] });
+  readonly status = storeOf<Status>({ state: 'connecting', degraded: [] });
   private readonly subs = new Map<number, Sub>();
   private readonly calls = new Map<number, Call>();
   private readonly follows = new Map<number, Follow>();

@@ -23,14 +23,14 @@ export function httpBase(url: URL): string {
 }
 
 /**
- * Whether to try this instead of a WebSocket, if there is one. A server that is away is not a WebSocket that is
+ * What to try instead of a WebSocket, or undefined: that, if there is one. A server that is away is not a WebSocket that is
  * blocked: HTTP must have worked before the newest attempt that failed.
  */
-export async function better(common: Common, webSocket: boolean): Promise<boolean> {
+export async function instead(common: Common, webSocket: boolean): Promise<Dial | undefined> {
   const { options, url, proven, failures, reachable } = common;
-  if (options.transport === 'sse' || proven || !webSocket || (failures > 1 && reachable)) return true;
+  if (options.transport === 'sse' || proven || !webSocket || (failures > 1 && reachable)) return (call) => new HTTPWire(call);
   common.reachable = await answers(options.fetch ?? fetch, httpBase(url));
-  return false;
+  return undefined;
 }
 
 /** Whether a server answers at all. */
@@ -39,8 +39,6 @@ const answers = (get: typeof fetch, base: string): Promise<boolean> =>
     () => true,
     () => false,
   );
-
-export const dialSSE: Dial = (call) => new HTTPWire(call);
 
 class HTTPWire implements Wire {
   readonly base: string;

@@ -11,43 +11,37 @@ export function report(error: unknown): void {
 }
 
 /** Calls an app's callback; what it throws is reported. */
-export function safely<A extends unknown[]>(run: (...args: A) => unknown, ...args: A): void {
+export function safely<T>(run: (value: T) => unknown, value: T): void {
   try {
-    run(...args);
+    run(value);
   } catch (error) {
     report(error);
   }
 }
 
+export interface Store<T> extends Readable<T> {
+  set(value: T): void;
+}
+
 /** A value that can be set; begin runs when somebody subscribes first, what it gives when nobody does any more. */
-export class Store<T> implements Readable<T> {
-  #value: T;
-  #runs = new Set<{ run: (value: T) => void }>();
-  #begin: (() => () => void) | undefined;
-  #end: (() => void) | undefined;
-
-  constructor(value: T, begin?: () => () => void) {
-    this.#value = value;
-    this.#begin = begin;
-  }
-
-  get(): T {
-    return this.#value;
-  }
-
-  set(value: T): void {
-    if (value === this.#value) return;
-    this.#value = value;
-    for (const { run } of [...this.#runs]) safely(run, value);
-  }
-
-  subscribe(run: (value: T) => void): () => void {
-    const entry = { run };
-    this.#runs.add(entry);
-    if (this.#runs.size === 1) this.#end = this.#begin?.();
-    safely(run, this.#value);
-    return () => {
-      if (this.#runs.delete(entry) && !this.#runs.size) this.#end?.();
-    };
-  }
+export function storeOf<T>(value: T, begin?: () => () => void): Store<T> {
+  const runs = new Set<[(value: T) => void]>(); // one of each subscribe, also of the same function
+  let end: (() => void) | undefined;
+  return {
+    get: () => value,
+    set(to) {
+      if (to === value) return;
+      value = to;
+      for (const [run] of [...runs]) safely(run, to);
+    },
+    subscribe(run) {
+      const entry: [typeof run] = [run];
+      runs.add(entry);
+      if (runs.size === 1) end = begin?.();
+      safely(run, value);
+      return () => {
+        if (runs.delete(entry) && !runs.size) end?.();
+      };
+    },
+  };
 }

@@ -1,266 +1,226 @@
 import { RealtimeError } from './error.js';
+import { following } from './following.js';
 import * as frames from './frames.js';
-import { cursorsOf, presenceOf } from './lazy.js';
-import type { Frame, Link, Subscription } from './link.js';
+import { lazy } from './lazy.js';
+import type { Link, Subscription } from './link.js';
 import { isPattern } from './names.js';
 import type { Saver } from './places.js';
-import { Queue } from './queue.js';
+import { queueOf, type Queue } from './queue.js';
 import { report, safely } from './store.js';
-import type { EventItem, EventMap, Filter, Item, Page, Place, Readable, Status, Topic, TopicOptions } from './types.js';
+import type { Read } from './subscription.js';
+import type { Cursors, Item, Place, Presence, Topic, TopicOptions } from './types.js';
 
 const notices = ['subscribed', 'snapshot', 'gap', 'reset', 'denied', 'event'];
 
-/** The implementation of Topic. */
-export class TopicOf<E extends EventMap = EventMap> {
-  readonly presence: ReturnType<typeof presenceOf>;
-  readonly cursors: ReturnType<typeof cursorsOf>;
-  readonly #handlers = new Map<string, Set<{ run: (item: never) => void }>>();
-  readonly #queues = new Set<Queue<Item>>();
-  #listeners = 0;
-  #sub: Subscription | undefined;
-  #at: Place | undefined; // after the last item that was given to handlers and queues
-  #paused = false; // until every iteration has taken what waits for it
-  #denied = false;
-  #closed = false;
-  #refused: Error | undefined; // why the connection is over for good
-  #storage: Promise<Saver> | undefined; // where its place is to be read yet
-  #recalling = false;
-  #saver: Saver | undefined; // where it is kept then
-  #unwatch: () => void;
+type Run = (item: Item) => void;
 
-  constructor(
-    readonly link: Link,
-    readonly name: string,
-    readonly options: TopicOptions,
-    readonly buffer: number,
-    saver: Promise<Saver> | undefined,
-    readonly left: () => void,
-  ) {
-    const { after, snapshot } = options;
-    if (after !== undefined) this.#at = typeof after === 'number' ? { after } : after;
-    else if (saver && !snapshot) this.#storage = saver;
-    this.presence = presenceOf(link, name);
-    this.cursors = cursorsOf(link, name);
-    this.#unwatch = link.status.subscribe(({ state, error }) => {
-      if (state === 'refused') this.#end(error ?? new RealtimeError('refused', 'the server refused the connection'));
-      if (state === 'closed') this.#end();
-    });
+/**
+ * The implementation of Topic; throws where options are not right. buffer: see ConnectOptions; saver keeps its place, if there is one;
+ * left runs when it is closed.
+ */
+export function topicOf(
+  link: Link,
+  name: string,
+  options: TopicOptions,
+  buffer: number,
+  saver: Promise<Saver> | undefined,
+  left: () => void,
+): Topic<any> {
+  const { after, snapshot, filter } = options;
+  // After the last item that was given to handlers and queues.
+  let at: Place | undefined = typeof after === 'number' ? { after } : after;
+  if (!/^[ !#-[\]-~]{1,256}$/.test(name)) {
+    throw new RealtimeError('invalid_topic', `${JSON.stringify(name)} is not a topic: 1 to 256 printable ASCII characters without " and \\`);
   }
-
-  on(name: string, run: (item: never) => void): () => void {
-    this.#check();
-    const entry = { run };
-    let set = this.#handlers.get(name);
-    if (!set) this.#handlers.set(name, (set = new Set()));
-    set.add(entry);
-    this.#listen();
-    return () => {
-      if (set.delete(entry)) this.#leave();
-    };
+  if (at && !(Number.isSafeInteger(at.after) && at.after >= 0)) {
+    throw new RealtimeError('invalid', `after is ${at.after}; it must be a whole number from 0`);
   }
-
-  get status(): Readable<Status> {
-    return this.link.status;
+  if (snapshot && (at || isPattern(name))) {
+    throw new RealtimeError('invalid', `${name}: snapshot goes with no pattern, and with no after`);
   }
+  const handlers = new Set<[name: string, run: Run]>();
+  const queues = new Set<Queue<Item>>();
+  const presence = lazy<Presence>('Here', ['join', 'leave', 'count'], link, name);
+  const cursors = lazy<Cursors>('Pointers', ['move', 'leave'], link, name);
+  let listeners = 0;
+  let sub: Subscription | undefined;
+  let paused = false; // until every iteration has taken what waits for it
+  let denied = false;
+  let closed = false;
+  let refused: Error | undefined; // why the connection is over for good
+  let storage = at || snapshot ? undefined : saver; // where its place is to be read yet
+  let recalling = false;
+  let kept: Saver | undefined; // where it is kept then
 
-  refresh(): void {
-    if (!this.options.snapshot) return;
-    this.#at = undefined;
-    this.#stop();
-    this.#open();
-  }
-
-  get place(): Place | undefined {
-    // Each gets all that came since it began: of the longest the oldest is the oldest of all.
-    const longest = [...this.#queues].reduce<Queue<Item> | undefined>((a, b) => (b.size > (a?.size ?? 0) ? b : a), undefined);
-    return longest ? longest.before : this.#at;
-  }
-
-  [Symbol.asyncIterator](): AsyncIterableIterator<Item<E>> {
-    return this.#queue() as AsyncIterableIterator<Item<E>>;
-  }
-
-  events(): AsyncIterableIterator<EventItem<E>> {
-    const queue = this.#queue();
-    const next = queue.next.bind(queue);
-    queue.next = async () => {
-      for (;;) {
-        const result = await next();
-        if (result.done || result.value.type === 'event') return result;
-      }
-    };
-    return queue as unknown as AsyncIterableIterator<EventItem<E>>;
-  }
-
-  #queue(): Queue<Item> {
-    this.#check();
-    const queue = new Queue<Item>(
-      () => this.#moved(),
-      () => {
-        if (!this.#queues.delete(queue)) return;
-        this.#moved();
-        this.#leave();
-      },
-    );
-    this.#queues.add(queue);
-    if (this.#refused) queue.end(this.#refused);
-    this.#listen();
-    return queue;
-  }
-
-  #check(): void {
+  const check = (): void => {
     // Who listens to a connection that was refused hears nothing; its status says why.
-    if (this.#closed && !this.#refused) throw new RealtimeError('closed', `${this.name} was closed: get it anew with topic()`);
-  }
-
-  #listen(): void {
-    this.#listeners++;
-    this.#denied = false;
-    this.#open();
-  }
-
-  #leave(): void {
+    if (closed && !refused) throw new RealtimeError('closed', `${name} was closed: get it anew with topic()`);
+  };
+  const listen = (): void => {
+    listeners++;
+    denied = false;
+    open();
+  };
+  const leave = (): void => {
     // Whoever listens again at once finds the subscription as it was.
-    if (!--this.#listeners) queueMicrotask(() => this.#listeners || this.#stop());
-  }
+    if (!--listeners) queueMicrotask(() => listeners || stop());
+  };
 
-  #open(): void {
-    if (this.#sub || this.#recalling || this.#paused || this.#denied || this.#closed || !this.#listeners) return;
-    if (this.#storage) void this.#recall(this.#storage);
-    else this.#begin();
-  }
-
+  const open = (): void => {
+    if (sub || recalling || paused || denied || closed || !listeners) return;
+    if (storage) void recall(storage);
+    else sub = link.open({ topic: name, place: at, snapshot, filter }, take);
+  };
   /** Goes on from the place that is kept. */
-  async #recall(storage: Promise<Saver>): Promise<void> {
-    this.#storage = undefined;
-    this.#recalling = true;
+  const recall = async (from: Promise<Saver>): Promise<void> => {
+    storage = undefined;
+    recalling = true;
     try {
-      this.#saver = await storage;
-      this.#at = await this.#saver.get(this.name);
+      kept = await from;
+      at = await kept.get(name);
     } catch (error) {
       report(error);
     }
-    this.#recalling = false;
-    this.#open();
-  }
+    recalling = false;
+    open();
+  };
+  const stop = (): void => {
+    sub?.close();
+    sub = undefined;
+  };
 
-  #begin(): void {
-    const { snapshot, filter } = this.options;
-    const at = this.#at;
-    this.#sub = this.link.open(
-      { topic: this.name, ...(at && { place: at }), ...(snapshot && { snapshot }), ...(filter && { filter }) },
-      (item) => this.#take(item),
-    );
-  }
-
-  #stop(): void {
-    this.#sub?.close();
-    this.#sub = undefined;
-  }
-
-  #take(item: Item): void {
-    const before = this.#at;
-    const { snapshot } = this.options;
-    switch (item.type) {
-      case 'event':
-        this.#at = item.place;
-        break;
-      case 'subscribed':
-        if (!item.resumed && !snapshot) this.#at = { after: item.seq };
-        break;
-      case 'snapshot':
-        this.#at = item.place;
-        break;
-      case 'gap':
-        if (snapshot) this.#at = undefined;
-        else if (!isPattern(this.name)) this.#at = { after: item.tail - 1, ...(before?.asOf && { asOf: before.asOf }) };
-        break;
-      case 'reset':
-        this.#at = snapshot ? undefined : { after: item.head };
-        break;
-      case 'denied':
-        this.#denied = true;
-        this.#sub = undefined;
+  const call = (to: string, item: Item): void => {
+    for (const [heard, run] of [...handlers]) if (heard === to) safely(run, item);
+  };
+  const take = (item: Item): void => {
+    const { type } = item;
+    const before = at;
+    at = following(at, item, name, snapshot);
+    if (type === 'denied') {
+      denied = true;
+      sub = undefined;
     }
-    for (const queue of this.#queues) queue.push(item, before);
-    if (item.type === 'event') {
-      this.#call('event', item);
-      if (!notices.includes(item.event)) this.#call(item.event, item);
-    } else {
-      this.#call(item.type, item);
-    }
-    if (this.#denied) this.#finish();
+    for (const queue of queues) queue.push(item, before);
+    call(type, item);
+    if (type === 'event' && !notices.includes(item.event)) call(item.event, item);
+    if (denied) finish();
     // Not amid a snapshot, which would begin anew.
-    if (this.#at && this.#sub && [...this.#queues].some((queue) => queue.size >= this.buffer)) {
-      this.#paused = true;
-      this.#stop();
+    if (at && sub && longest().length >= buffer) {
+      paused = true;
+      stop();
     }
-    this.#save();
-  }
+    save();
+  };
 
-  #call(name: string, item: Item): void {
-    for (const { run } of [...(this.#handlers.get(name) ?? [])]) safely(run as (item: Item) => void, item);
-  }
-
-  #moved(): void {
-    this.#save();
-    if (!this.#paused || [...this.#queues].some((queue) => queue.size)) return;
-    this.#paused = false;
-    this.#open();
-  }
-
-  #save(): void {
-    if (!this.#closed) this.#saver?.set(this.name, () => this.place);
-  }
+  /** What waits for the slowest iteration. */
+  const longest = (): Queue<Item>['waiting'] => {
+    let most: Queue<Item>['waiting'] = [];
+    for (const { waiting } of queues) if (waiting.length > most.length) most = waiting;
+    return most;
+  };
+  const place = (): Place | undefined => {
+    // Each gets all that came since it began: of the longest the oldest is the oldest of all.
+    const [oldest] = longest();
+    return oldest ? oldest.before : at;
+  };
+  const save = (): void => {
+    if (!closed) kept?.set(name, place);
+  };
+  const moved = (): void => {
+    save();
+    if (!paused || longest().length) return;
+    paused = false;
+    open();
+  };
 
   /** Iterations end, behind what waits for them. */
-  #finish(error?: Error): void {
-    for (const queue of this.#queues) {
+  const finish = (error?: Error): void => {
+    for (const queue of queues) {
       queue.end(error);
-      this.#listeners--;
+      listeners--;
     }
-    this.#queues.clear();
-  }
+    queues.clear();
+  };
+  const end = (error?: Error): void => {
+    save();
+    closed = true;
+    refused = error;
+    stop();
+    finish(error);
+    queueMicrotask(() => unwatch());
+  };
 
-  async publish(event: string, data: unknown, options: { key?: string; signal?: AbortSignal } = {}): Promise<{ id: string }> {
-    const frame = frames.publish(this.name, event, data, options.key ?? uuid());
-    const answer = await this.link.request(frame, { again: true, ...(options.signal && { signal: options.signal }) });
-    return { id: answer.id as string };
-  }
+  const items = (): Queue<Item> => {
+    check();
+    const queue = queueOf<Item>(moved, () => {
+      if (!queues.delete(queue)) return;
+      moved();
+      leave();
+    });
+    queues.add(queue);
+    if (refused) queue.end(refused);
+    listen();
+    return queue;
+  };
 
-  async history(options: { after?: number; limit?: number; filter?: Filter; signal?: AbortSignal } = {}): Promise<Page<E>> {
-    const { after = 0, limit, filter = this.options.filter, signal } = options;
-    const answer = await this.link.request(frames.history(this.name, after, limit, filter), { again: true, ...(signal && { signal }) });
-    const events = (answer.events as Frame[]).map((each) => frames.eventItem(each));
-    const head = answer.head as number;
-    const next = (answer.next as number | undefined) ?? events.at(-1)?.place.after ?? Math.max(after, head);
-    return { events: events as unknown as EventItem<E>[], tail: answer.tail as number, head, next };
-  }
+  const unwatch = link.status.subscribe(({ state, error }) => {
+    if (/closed|refused/.test(state)) end(error);
+  });
 
-  close(): void {
-    if (this.#closed) return;
-    this.#end();
-    this.presence.close();
-    this.cursors.close();
-    this.left();
-  }
-
-  #end(error?: Error): void {
-    this.#save();
-    this.#closed = true;
-    this.#refused = error;
-    this.#stop();
-    this.#finish(error);
-    queueMicrotask(() => this.#unwatch());
-  }
+  return {
+    name,
+    options,
+    status: link.status,
+    presence,
+    cursors,
+    get place() {
+      return place();
+    },
+    on(to: string, run: Run) {
+      check();
+      const entry: [string, Run] = [to, run];
+      handlers.add(entry);
+      listen();
+      return () => {
+        if (handlers.delete(entry)) leave();
+      };
+    },
+    [Symbol.asyncIterator]: items,
+    events() {
+      const queue = items();
+      const { next } = queue;
+      queue.next = async () => {
+        for (;;) {
+          const result = await next();
+          if (result.done || result.value.type === 'event') return result;
+        }
+      };
+      return queue;
+    },
+    refresh() {
+      if (!snapshot) return;
+      at = undefined;
+      stop();
+      open();
+    },
+    async publish(event: string, data: unknown, { key = uuid(), signal } = {}) {
+      const { id } = await link.request(frames.publish(name, event, data, key), { again: true, signal });
+      return { id };
+    },
+    async history({ after: from = 0, limit, filter: only = filter, signal } = {}) {
+      const { events, tail, head, next }: Read = await link.request(frames.history(name, from, limit, only), { again: true, signal });
+      const read = events.map((each: Read) => frames.eventItem(each));
+      return { events: read, tail, head, next: next ?? read.at(-1)?.place.after ?? Math.max(from, head) };
+    },
+    close() {
+      if (closed) return;
+      end();
+      presence.close();
+      cursors.close();
+      left();
+    },
+  } as Topic<any>;
 }
 
 /** A key that nobody else has. Pages that were not loaded safely have no randomUUID. */
-function uuid(): string {
-  const { crypto } = globalThis;
-  if (crypto?.randomUUID) return crypto.randomUUID();
-  return Array.from({ length: 4 }, () => Math.random().toString(36).slice(2)).join('');
-}
-
-/** Its type for apps, whose events have types. */
-export const asTopic = <E extends EventMap>(topic: TopicOf<E>): Topic<E> => topic as unknown as Topic<E>;
+const uuid = (): string => crypto.getRandomValues(new Uint32Array(4)).join('-');

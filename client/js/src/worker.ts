@@ -2,14 +2,14 @@
  * The script of the shared worker: it has one connection for all tabs of an origin that are the
  * same user's of the same server.
  */
+import { socketLink } from './lane.js';
 import { Hubs } from './share-hub.js';
-import { SocketLink } from './socket.js';
 
 const locks = navigator.locks;
 const lock = `pgcast worker ${crypto.randomUUID()}`;
 
 const hubs = new Hubs({
-  makeLink: (url, options) => new SocketLink(url, options),
+  makeLink: socketLink,
   lock,
   watch: (name, gone, signal) => {
     locks.request(name, { signal }, gone).catch(() => {}); // aborted

@@ -1,10 +1,10 @@
 // Tabs that share one connection, in Node: the worker's side and the tabs' side are the real ones,
 // on the two ends of real message ports; of the browser only its locks are made here.
 import WS from 'ws';
+import { socketLink } from '../../src/lane.js';
 import type { Link, Wanted } from '../../src/link.js';
 import { SharedLink, type Surroundings } from '../../src/share.js';
 import { Hubs } from '../../src/share-hub.js';
-import { SocketLink } from '../../src/socket.js';
 import type { ConnectOptions, EventItem, Item, Place } from '../../src/types.js';
 
 /** Locks as a browser has them, for tabs that can die. */
@@ -31,7 +31,7 @@ const quick = { minBackoff: 10, maxBackoff: 200 };
 /** A worker, and the tabs that it has. */
 export class Browser {
   readonly locks = new Locks();
-  readonly links: SocketLink[] = [];
+  readonly links: Link[] = [];
   readonly own: Link[] = [];
   readonly tabs = new Set<Tab>();
   private readonly hubs: Hubs;
@@ -40,7 +40,7 @@ export class Browser {
     this.die = this.locks.hold('worker');
     this.hubs = new Hubs({
       makeLink: (url, options) => {
-        const link = new SocketLink(url, { ...options, WebSocket: WS as unknown as typeof WebSocket });
+        const link = socketLink(url, { ...options, WebSocket: WS as unknown as typeof WebSocket });
         this.links.push(link);
         return link;
       },
@@ -76,7 +76,7 @@ export class Tab {
     change: Partial<Surroundings>,
   ) {
     const own = (): Link => {
-      const link = new SocketLink(browser.server.ws, { ...options, WebSocket: WS as unknown as typeof WebSocket });
+      const link = socketLink(browser.server.ws, { ...options, WebSocket: WS as unknown as typeof WebSocket });
       browser.own.push(link);
       return link;
     };

@@ -1,23 +1,23 @@
 import { describe, expect, it } from 'vitest';
 import { endpoint } from '../../src/address.js';
-import { Backoff } from '../../src/backoff.js';
+import { backoff } from '../../src/backoff.js';
 import { isPattern, overlaps } from '../../src/names.js';
-import { Queue } from '../../src/queue.js';
+import { queueOf } from '../../src/queue.js';
 import { httpBase } from '../../src/sse.js';
 import { memoryStorage } from '../../src/storage.js';
-import { Store } from '../../src/store.js';
-import { TopicOf } from '../../src/topic.js';
+import { storeOf } from '../../src/store.js';
+import { topicOf } from '../../src/topic.js';
 import type { Link, Wanted } from '../../src/link.js';
 import type { EventItem, Item, Status } from '../../src/types.js';
 
-describe('Backoff', () => {
+describe('pauses', () => {
   it('doubles up to the longest, and is cut by half at most', () => {
     for (const [random, part] of [[0, 0.5], [1, 1]] as const) {
-      const backoff = new Backoff(100, 1000, () => random);
-      expect([1, 2, 3, 4, 5, 6].map(() => backoff.pause())).toEqual([100, 200, 400, 800, 1000, 1000].map((n) => n * part));
-      backoff.reset();
-      expect(backoff.pause()).toBe(100 * part);
-      expect(backoff.pause(true)).toBe(1000 * part);
+      const pauses = backoff(100, 1000, () => random);
+      expect([1, 2, 3, 4, 5, 6].map(() => pauses.pause())).toEqual([100, 200, 400, 800, 1000, 1000].map((n) => n * part));
+      pauses.reset();
+      expect(pauses.pause()).toBe(100 * part);
+      expect(pauses.pause(true)).toBe(1000 * part);
     }
   });
 });
@@ -64,7 +64,7 @@ describe('addresses', () => {
 describe('Store', () => {
   it('tells each who subscribed, and begins and ends with the first and the last', () => {
     const log: unknown[] = [];
-    const store = new Store(1, () => {
+    const store = storeOf(1, () => {
       log.push('begin');
       return () => log.push('end');
     });
@@ -81,20 +81,20 @@ describe('Store', () => {
   });
 });
 
-describe('Queue', () => {
+describe('a queue', () => {
   it('gives what came in order, then ends', async () => {
-    const queue = new Queue<number>(() => {}, () => {});
+    const queue = queueOf<number>(() => {}, () => {});
     const early = queue.next();
     queue.push(1, undefined);
     queue.push(2, { after: 1 });
-    expect(queue.before).toEqual({ after: 1 });
+    expect(queue.waiting[0]!.before).toEqual({ after: 1 });
     queue.end();
     queue.push(3, { after: 2 });
     expect([await early, await queue.next(), await queue.next()].map((one) => one.value as unknown)).toEqual([1, 2, undefined]);
   });
 
   it('fails once, behind what waits', async () => {
-    const queue = new Queue<number>(() => {}, () => {});
+    const queue = queueOf<number>(() => {}, () => {});
     queue.push(1, undefined);
     queue.end(new Error('refused'));
     expect((await queue.next()).value).toBe(1);
@@ -108,7 +108,7 @@ function handLink(): { link: Link; opened: Wanted[]; give: (seq: number) => bool
   const opened: Wanted[] = [];
   let take: ((item: Item) => void) | undefined;
   const link = {
-    status: new Store<Status>({ state: 'online', degraded: [] }),
+    status: storeOf<Status>({ state: 'online', degraded: [] }),
     open: (wanted: Wanted, to: (item: Item) => void) => {
       opened.push(wanted);
       take = to;
@@ -127,7 +127,7 @@ function handLink(): { link: Link; opened: Wanted[]; give: (seq: number) => bool
 describe('an iteration that falls behind', () => {
   it('ends the subscription at its bound, and goes on where it was once all is taken', async () => {
     const { link, opened, give } = handLink();
-    const topic = new TopicOf(link, 't', { after: 0 }, 3, undefined, () => {});
+    const topic = topicOf(link, 't', { after: 0 }, 3, undefined, () => {});
     const events = topic.events();
     const seen: number[] = [];
     const next = async (): Promise<void> => void seen.push((await events.next()).value.seq as number);
@@ -146,7 +146,7 @@ describe('an iteration that falls behind', () => {
 
   it('is not waited for once it was left', async () => {
     const { link, opened, give } = handLink();
-    const topic = new TopicOf(link, 't', { after: 0 }, 2, undefined, () => {});
+    const topic = topicOf(link, 't', { after: 0 }, 2, undefined, () => {});
     const seen: unknown[] = [];
     topic.on('e', ((event: EventItem) => seen.push(event.seq)) as never);
     const slow = topic.events();
@@ -159,7 +159,7 @@ describe('an iteration that falls behind', () => {
 
   it('passes no handler over because another one throws', () => {
     const { link, give } = handLink();
-    const topic = new TopicOf(link, 't', { after: 0 }, 10, undefined, () => {});
+    const topic = topicOf(link, 't', { after: 0 }, 10, undefined, () => {});
     const seen: unknown[] = [];
     const errors: unknown[] = [];
     const { error } = console;
@@ -192,7 +192,7 @@ describe('a place that is kept', () => {
       const { open } = link;
       link.open = (...args) => (resolve(), open(...args));
     });
-    const topic = new TopicOf(link, 't', {}, 10, Promise.resolve(saver), () => {});
+    const topic = topicOf(link, 't', {}, 10, Promise.resolve(saver), () => {});
     topic.on('event', (() => {}) as never);
     await begun;
     expect(opened).toEqual([{ topic: 't', place: { after: 7, id: 'id7' } }]);
