@@ -1,6 +1,6 @@
 import { E as Topic, a as EventItem, f as Json, o as EventMap, v as Readable, w as Status } from "./types.js";
 import { n as TopicHandlers, t as Present } from "./hooks.js";
-import { c as Answer, i as RowsOptions, l as Change, n as RowOf, o as RowsState, r as Rows, s as RowsView, u as Key } from "./rows.js";
+import { Answer, Change, Key, RowOf, Rows, RowsOptions, RowsState, RowsView } from "./rows.js";
 
 //#region src/react.d.ts
 /** The value of anything that the client has to show: rt.status, topic.cursors, a store of one's own. server is what it is while rendered on a server. */

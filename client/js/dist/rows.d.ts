@@ -79,4 +79,4 @@ interface Rows<Row> extends Readable<RowsView<Row>> {
  */
 declare function rows<E extends EventMap, Row = RowOf<E>>(topic: Topic<E>, options?: RowsOptions<NoInfer<Row>>): Rows<Row>;
 //#endregion
-export { rows as a, Answer as c, RowsOptions as i, Change as l, RowOf as n, RowsState as o, Rows as r, RowsView as s, RowKey as t, Key as u };
+export { type Answer, type Change, type Key, RowKey, RowOf, Rows, RowsOptions, type RowsState, type RowsView, rows };

@@ -1,6 +1,6 @@
 import { E as Topic, a as EventItem, f as Json, o as EventMap, v as Readable } from "./types.js";
 import { t as Present } from "./hooks.js";
-import { a as rows, c as Answer, i as RowsOptions, l as Change, n as RowOf, o as RowsState, r as Rows, s as RowsView, u as Key } from "./rows.js";
+import { Answer, Change, Key, RowOf, Rows, RowsOptions, RowsState, RowsView, rows } from "./rows.js";
 
 //#region src/svelte.d.ts
 /** The newest events of a topic, oldest first, at most limit, from when somebody listens; anew after a gap or a reset. */

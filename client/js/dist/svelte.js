@@ -1,1 +1,1 @@
-import{t as e}from"./rows2.js";import{r as t,t as n}from"./hooks.js";function r(e,t=100){return n(e,t)}function i(e,n){return t(e,n)}export{r as events,i as presence,e as rows};
+import{rows as e}from"./rows.js";import{r as t,t as n}from"./hooks.js";function r(e,t=100){return n(e,t)}function i(e,n){return t(e,n)}export{r as events,i as presence,e as rows};

@@ -1,1 +1,0 @@
-function e(e){return e.split(`:`).some(e=>e===`*`||e===`**`)}function t(e,t){let n=e.split(`:`),r=t.split(`:`);for(let e=0;e<n.length&&e<r.length;e++){if(n[e]===`**`||r[e]===`**`)return!0;if(n[e]!==r[e]&&n[e]!==`*`&&r[e]!==`*`)return!1}return n.length===r.length}export{t as n,e as t};

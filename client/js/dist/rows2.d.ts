@@ -1,2 +1,0 @@
-import { a as rows, c as Answer, i as RowsOptions, l as Change, n as RowOf, o as RowsState, r as Rows, s as RowsView, t as RowKey, u as Key } from "./rows.js";
-export { Answer, Change, Key, RowKey, RowOf, Rows, RowsOptions, RowsState, RowsView, rows };
