@@ -77,7 +77,7 @@ function Side() {
         ))}
       </nav>
       <div class="side-foot">
-        <button type="button" class="side-button" aria-label="Go to…" onClick={() => (sheet.value = 'palette')}>
+        <button type="button" class="side-button" title="Go to…" onClick={() => (sheet.value = 'palette')}>
           <Icon name="search" />
           <span>Go to…</span>
           <kbd aria-hidden="true">Ctrl K</kbd>

@@ -89,11 +89,8 @@ describe.skipIf(!findChromium())('how the console looks', () => {
 
   test('light, 1440 wide', async () => see(await world.profile({ colorScheme: 'light' }), 'light', '1440'));
   test('dark, 1024 wide', async () => see(await world.profile({ colorScheme: 'dark', viewport: { width: 1024, height: 768 } }), 'dark', '1024'));
-  test('light and dark on a phone, 360 wide, without scrolling sideways', async () => {
-    for (const colorScheme of ['light', 'dark'] as const) {
-      await see(await world.profile({ colorScheme, viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true }), colorScheme, '360');
-    }
-  });
+  test.each(['light', 'dark'] as const)('%s on a phone, 360 wide, without scrolling sideways', async (colorScheme) =>
+    see(await world.profile({ colorScheme, viewport: { width: 360, height: 740 }, isMobile: true, hasTouch: true }), colorScheme, '360'));
 
   test('the theme that was chosen is remembered', async () => {
     const page = await world.open('#/topics', { colorScheme: 'light' });
