@@ -151,7 +151,7 @@ func (s *Session) offer(sub *Subscription, d *delivered) bool {
 		s.End(err)
 		return false
 	}
-	d.add(items)
+	d.add(items, s.opened)
 	s.unfinished = !done
 	return done
 }
@@ -163,16 +163,19 @@ type delivered struct {
 	writes        int
 }
 
-// add counts what has been written at once.
-func (d *delivered) add(items []Item) {
+// add counts what has been written at once, to a session that subscribed last at opened.
+func (d *delivered) add(items []Item, opened time.Time) {
 	for _, i := range items {
 		if i.Frame != nil {
 			d.events, d.bytes = d.events+1, d.bytes+i.Frame.size()
 			d.newest[d.writes] = i.Frame.CreatedAt
 		}
 	}
-	if !d.newest[d.writes].IsZero() {
+	// What is older than that was asked for afterwards: how late it was says nothing.
+	if newest := &d.newest[d.writes]; newest.After(opened) {
 		d.writes++
+	} else {
+		*newest = time.Time{}
 	}
 }
 

@@ -180,6 +180,7 @@ func (s *Session) open(o *Opening) {
 		s.setPast(sub, sub.begin != nil)
 	}
 	sub.start = sub.place
+	s.opened = time.Now()
 	s.orders++
 	s.standing.Lock()
 	s.subs[o.feed.key] = sub
@@ -296,7 +297,7 @@ func (s *Session) write(items []Item) {
 		return
 	}
 	var d delivered
-	d.add(items)
+	d.add(items, s.opened)
 	m := s.hub.metrics
 	m.count(&d)
 	for _, i := range items {

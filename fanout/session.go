@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/pgcast/pgcast"
 )
@@ -57,6 +58,7 @@ type Session struct {
 	standing   sync.Mutex
 	subs       map[string]*Subscription
 	orders     int
+	opened     time.Time       // when the newest of them was
 	read       pgcast.Position // the newest that was read from the log for it
 	unfinished bool            // quick keeps something to be sent first
 	*buffer

@@ -105,7 +105,8 @@ function laneOf(common: Common): Lane {
       const ref = ++refs;
       const abort = (): void => call.end(signal!.reason as Error);
       const call: Call = {
-        frame: { ...frame, ref },
+        // What is no JSON fails here, not with each connection to come, and what the app changes later stays as it was.
+        frame: JSON.parse(JSON.stringify({ ...frame, ref })) as Frame,
         again,
         sent: false,
         end(error, answer) {

@@ -46,9 +46,9 @@ export function queueOf<T>(moved: () => void, left: () => void): Queue<T> {
         else readers.push(reader);
       }),
     async return() {
+      left();
       waiting.length = 0;
       queue.end();
-      left();
       return { done: true, value: undefined };
     },
     [Symbol.asyncIterator]: () => queue,

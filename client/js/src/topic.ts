@@ -153,6 +153,11 @@ export function topicOf(
   const items = (): Queue<Item> => {
     check();
     const queue = queueOf<Item>(moved, () => {
+      if (listeners < 2 && longest().length) {
+        // Nobody else listens: whoever does next gets what this iteration has not taken.
+        at = place();
+        stop();
+      }
       if (!queues.delete(queue)) return;
       moved();
       leave();

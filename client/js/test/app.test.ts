@@ -42,6 +42,36 @@ test('handlers get events by name, and end when they are told to', async () => {
   expect({ a, b, all }).toEqual({ a: [1], b: [2, 4], all: [1, 2, 3, 4] });
 });
 
+test('an iteration that is left keeps what it has not taken for the next one', async () => {
+  const topic = fresh('left');
+  const handle = client(shared.ws).topic(topic, { after: 0 });
+  await publish(topic, 30);
+  const got: number[] = [];
+  while (got.length < 30) {
+    // Each time some wait that this iteration leaves.
+    for await (const { seq } of handle.events()) if (got.push(seq) % 7 === 0 || got.length === 30) break;
+  }
+  expect(got).toEqual(upTo(30));
+});
+
+test('what is no JSON fails by itself, and harms nothing behind it, also after a cut', async () => {
+  const topic = fresh('json');
+  const rt = client(shared.ws);
+  const handle = rt.topic(topic);
+  const cyclic: Record<string, unknown> = {};
+  cyclic['me'] = cyclic;
+  for (const bad of [1n, cyclic]) await expect(handle.publish('x', bad)).rejects.toThrow(TypeError);
+  await handle.publish('x', 1);
+  rt.cut();
+  await expect(handle.publish('x', 2n)).rejects.toThrow(TypeError);
+  const data = { n: 2 };
+  const sent = handle.publish('x', data);
+  data.n = 3; // it is sent as it was
+  await sent;
+  const { events } = await handle.history();
+  expect(events.map((each) => each.data)).toEqual([1, { n: 2 }]);
+});
+
 test('whoever listens again goes on where it was', async () => {
   const topic = fresh('again');
   const handle = client(shared.ws).topic(topic);
