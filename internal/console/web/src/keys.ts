@@ -35,7 +35,8 @@ export function typing(event: KeyboardEvent): boolean {
   );
 }
 
-let leader = 0;
+/** When g was pressed, on the page's clock, which begins at 0 when it is loaded. */
+let leader = -Infinity;
 
 /** Listens to the keyboard for the whole page. */
 export function listenToKeys(): void {
@@ -51,7 +52,7 @@ export function listenToKeys(): void {
       return;
     }
     if (performance.now() - leader < 1200) {
-      leader = 0;
+      leader = -Infinity;
       const place = places.find(([key]) => key === event.key);
       if (place) {
         event.preventDefault();

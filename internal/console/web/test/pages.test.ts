@@ -222,7 +222,9 @@ describe.skipIf(!findChromium())('the console', () => {
     await page.getByRole('navigation', { name: 'On this page' }).getByRole('link', { name: 'Keeping a place' }).click();
     await until('the heading at the top', () => page.locator('#keeping-a-place').evaluate((e) => Math.abs(e.getBoundingClientRect().top) < 120));
     await page.getByRole('searchbox', { name: 'Search titles' }).fill('architecture');
-    await page.getByRole('navigation', { name: 'Docs' }).getByRole('link').first().click();
+    const found = page.getByRole('navigation', { name: 'Docs' }).getByRole('link');
+    await until('the only page of that title', async () => (await found.count()) === 1);
+    await found.click();
     await page.getByRole('heading', { level: 1, name: /architecture/i }).first().waitFor();
     expect(page.url()).toContain(shared.admin);
     await page.context().close();
