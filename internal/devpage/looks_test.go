@@ -17,7 +17,6 @@ func testLooks(t *testing.T, c *chromium) {
 		{"desktop-light", 1440, 900, "light"},
 		{"desktop-dark", 1440, 900, "dark"},
 		{"laptop", 1024, 700, "light"},
-		{"phone-light", 390, 844, "light"},
 		{"phone-dark", 390, 844, "dark"},
 		{"small-phone", 320, 568, "light"},
 	} {

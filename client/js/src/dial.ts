@@ -37,7 +37,6 @@ export const dialWebSocket: Dial = ({ url, hello, options, open, frame, closed }
   }
   // With what only Node's library has.
   const socket: WebSocket & { terminate?: () => void } = new (webSocket(options)!)(url.href, protocols);
-  let error: string | undefined;
   const close = (cut?: boolean): void => {
     socket.onopen = socket.onmessage = socket.onclose = null;
     // Node's library waits for the other side, unless it is told not to.
@@ -61,10 +60,9 @@ export const dialWebSocket: Dial = ({ url, hello, options, open, frame, closed }
     }
     frame(read);
   };
-  // Must be there always: without it Node's library throws what goes wrong.
-  socket.onerror = (event) => {
-    error = (event as ErrorEvent).message;
-  };
-  socket.onclose = ({ code, reason }) => end(code, reason || error);
+  // Not only its end: where a page's policy forbids the connection, Chromium tells of nothing else.
+  // It stays for good, for without it Node's library throws what goes wrong.
+  socket.onerror = (event) => socket.onclose && end(0, (event as ErrorEvent).message);
+  socket.onclose = ({ code, reason }) => end(code, reason);
   return { send: (each) => socket.send(JSON.stringify(each)), close };
 };

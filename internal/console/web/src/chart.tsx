@@ -21,6 +21,10 @@ const rightRoom = 18;
 
 const ten = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000];
 
+/** Where a value has none beside it: no line leads there, so it is shown as a point. */
+const alone = (values: ArrayLike<number | null | undefined>): number[] =>
+  Array.from(values, (_, i) => i).filter((i) => values[i] != null && values[i - 1] == null && values[i + 1] == null);
+
 /**
  * A chart over time of one or more lines; data's first column is the time, in seconds. Charts
  * with one at share where the pointer is: the index there, or null.
@@ -96,7 +100,7 @@ export function Chart({ data, lines, at, label, nothing, unit, from, to }: {
               width: 1.5,
               dash: line.dashed ? [5, 3] : undefined,
               fill: line.fill ? stroke.replace(/^rgb\((.*)\)$/, 'rgba($1, 0.12)') : undefined,
-              points: { show: false },
+              points: { show: true, size: 4, width: 0, fill: stroke, filter: (u, series) => alone(u.data[series]!) },
               spanGaps: false,
             } satisfies uPlot.Series;
           }),
