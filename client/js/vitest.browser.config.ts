@@ -7,6 +7,8 @@ export default defineConfig({
     include: ['browser/**/*.test.ts'],
     globalSetup: ['test/harness/global.ts', 'browser/global.ts'],
     maxWorkers: 2,
+    // CI, where much runs beside, tries once more what failed; it is named then.
+    retry: process.env['PGCAST_TEST_RETRY'] ? 1 : 0,
     testTimeout: 180_000,
     hookTimeout: 180_000,
     teardownTimeout: 30_000,

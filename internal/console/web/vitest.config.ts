@@ -7,6 +7,8 @@ export default defineConfig({
     include: ['test/**/*.test.ts'],
     globalSetup: ['../../../client/js/test/harness/global.ts'],
     fileParallelism: false,
+    // CI, where much runs beside, tries once more what failed; it is named then.
+    retry: process.env['PGCAST_TEST_RETRY'] ? 1 : 0,
     testTimeout: 240_000,
     hookTimeout: 90_000,
     teardownTimeout: 30_000,
