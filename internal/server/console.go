@@ -3,6 +3,7 @@ package server
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -21,11 +22,14 @@ func (s *Server) withConsole(admin http.Handler) http.Handler {
 	}
 	o.Socket = s.gateway.Operators(o.Shown)
 	page := console.New(o)
-	mux := http.NewServeMux()
-	mux.Handle("/console", page)
-	mux.Handle("/console/", page)
-	mux.Handle("/", admin)
-	return mux
+	// No mux: it would lead //healthz to another path, past the token.
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/console" || strings.HasPrefix(r.URL.Path, "/console/") {
+			page.ServeHTTP(w, r)
+			return
+		}
+		admin.ServeHTTP(w, r)
+	})
 }
 
 // consoleAt is the page's address, "off" where there is none.
