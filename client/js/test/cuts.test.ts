@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
-import WebSocket from 'ws';
 import { connect } from '../src/index.js';
 import type { ConnectOptions, Item, Realtime, Topic } from '../src/types.js';
+import { impatient } from './harness/client.js';
 import { Proxy, type How } from './harness/proxy.js';
 import { pause, until } from './harness/server.js';
 import { fresh, shared, sql } from './harness/shared.js';
@@ -11,17 +11,7 @@ import { add, faults, flawless, none, Table, Witness, type Versioned } from './h
 const pages = 4;
 const cuts = 200;
 
-/** Impatient, so that half-open connections are noticed in tests' time. */
-const options: ConnectOptions = {
-  WebSocket: WebSocket as unknown as typeof globalThis.WebSocket,
-  transport: 'websocket',
-  share: false,
-  silence: 1500,
-  connectTimeout: 1500,
-  minBackoff: 5,
-  maxBackoff: 80,
-  buffer: 10,
-};
+const options: ConnectOptions = { ...impatient, buffer: 10 };
 
 interface Row extends Versioned {
   body: string;
